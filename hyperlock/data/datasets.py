@@ -1,0 +1,188 @@
+"""Datasets: arrays in memory, checked on the way in."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlock.errors import ConfigError
+from hyperlock.randomness import generator
+
+# Of the bytes of x_train, y_train, x_test and y_test in this order: the same for every re-packed mnist.npz.
+MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A labelled dataset.
+
+    Attributes:
+        x_train, x_test: uint8 or float32 [samples, *shape]; uint8 stands for [0, 1] in steps of 1/255.
+        y_train, y_test: int32[samples], classes from 0.
+        classes: number of classes.
+    """
+
+    x_train: NDArray
+    y_train: NDArray[np.int32]
+    x_test: NDArray
+    y_test: NDArray[np.int32]
+    classes: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.x_train.shape[1:]
+
+    def take(self, train: int | None, test: int | None, seed: int) -> Dataset:
+        """A random subset of at most `train` and `test` samples; None keeps all."""
+        changes = {}
+        for part, count in (("train", train), ("test", test)):
+            x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
+            if count is None:
+                continue
+            if not 1 <= count <= len(y):
+                raise ConfigError(
+                    f"dataset.{part}_samples", count, f"the {part} set has {len(y)} samples",
+                    allowed=f"1 to {len(y)}, or null for all", hint=f"dataset.{part}_samples=null",
+                )  # fmt: skip
+            chosen = np.sort(generator(seed, f"subset/{part}").permutation(len(y))[:count])
+            changes |= {f"x_{part}": x[chosen], f"y_{part}": y[chosen]}
+        return replace(self, **changes)
+
+
+def mnist(path: str) -> Dataset:
+    """The 70,000 digits of MNIST (LeCun et al. 1998), from `path` or else downloaded there by Keras.
+
+    Raises:
+        ConfigError: neither worked, or the file is not MNIST.
+    """
+    file = Path(path).absolute()
+    if not file.exists():
+        _download_mnist(file)
+    digest = hashlib.sha256()
+    arrays = _read_npz("dataset.path", file)
+    for key in _KEYS:
+        digest.update(np.ascontiguousarray(arrays[key]).tobytes())
+    if digest.hexdigest() != MNIST_SHA256:
+        raise ConfigError(
+            "dataset.path", path, "the file's arrays are not MNIST's (checksum mismatch)",
+            hint="delete the file and run again to download it, or use dataset=npz for data of your own",
+        )  # fmt: skip
+    return _checked("dataset.path", path, arrays)
+
+
+def digits(test_fraction: float, seed: int) -> Dataset:
+    """Scikit-learn's 1,797 digits of 8x8 pixels (UCI optdigits), scaled to [0, 1]; no file and no network."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return _split_test((bunch.images / 16).astype(np.float32), bunch.target, test_fraction, seed)
+
+
+def npz(path: str, test_fraction: float, seed: int) -> Dataset:
+    """A user's own arrays: `x_train, y_train, x_test, y_test`, or `x, y` to be split at random.
+
+    x is numeric [samples, *shape], y integer [samples] with classes from 0.
+
+    Raises:
+        ConfigError: the file is missing or unreadable, or keys, shapes, dtypes or values are not as above.
+    """
+    file = Path(path).absolute()
+    if not file.exists():
+        raise ConfigError("dataset.path", path, "there is no such file", hint="an absolute path to a .npz file")
+    arrays = _read_npz("dataset.path", file)
+    if {"x", "y"} <= arrays.keys() and not set(_KEYS) <= arrays.keys():
+        _check_pair("dataset.path", path, arrays["x"], arrays["y"], "x", "y")
+        split = _split_test(arrays["x"], arrays["y"], test_fraction, seed)
+        arrays = {key: getattr(split, key) for key in _KEYS}
+    missing = [key for key in _KEYS if key not in arrays]
+    if missing:
+        raise ConfigError(
+            "dataset.path", path, f"the file lacks {', '.join(missing)}; it has {', '.join(sorted(arrays)) or 'nothing'}",
+            allowed=f"keys {', '.join(_KEYS)}; or x and y",
+        )  # fmt: skip
+    return _checked("dataset.path", path, arrays)
+
+
+def _checked(setting: str, value: str, arrays: dict[str, NDArray]) -> Dataset:
+    for part in ("train", "test"):
+        _check_pair(setting, value, arrays[f"x_{part}"], arrays[f"y_{part}"], f"x_{part}", f"y_{part}")
+    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
+        raise ConfigError(
+            setting, value, f"samples of x_train {arrays['x_train'].shape[1:]} and x_test "
+            f"{arrays['x_test'].shape[1:]} have different shapes",
+        )  # fmt: skip
+    classes = int(arrays["y_train"].max()) + 1
+    if int(arrays["y_test"].max()) >= classes:
+        raise ConfigError(setting, value, f"y_test has classes that y_train lacks (largest in y_train: {classes - 1})")
+    if classes < 2:
+        raise ConfigError(setting, value, "y_train has only one class", allowed="two classes or more")
+    return Dataset(
+        _features(arrays["x_train"]), arrays["y_train"].astype(np.int32),
+        _features(arrays["x_test"]), arrays["y_test"].astype(np.int32), classes,
+    )  # fmt: skip
+
+
+def _check_pair(setting: str, value: str, x: NDArray, y: NDArray, x_name: str, y_name: str) -> None:
+    def refuse(problem: str, allowed: str) -> ConfigError:
+        return ConfigError(setting, value, problem, allowed=allowed)
+
+    if x.ndim < 2 or not (np.issubdtype(x.dtype, np.number) or x.dtype == bool) or np.iscomplexobj(x):
+        raise refuse(f"{x_name} is {x.dtype}{list(x.shape)}", "real numbers [samples, *shape]")
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+        raise refuse(f"{y_name} is {y.dtype}{list(y.shape)}", "integers [samples], classes from 0")
+    if len(x) != len(y) or len(x) == 0:
+        raise refuse(f"{x_name} has {len(x)} samples and {y_name} {len(y)}", "as many labels as samples, at least one")
+    if not np.isfinite(x).all():
+        bad = int(np.argwhere(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))[0, 0])
+        raise refuse(f"{x_name} contains NaN or Inf, first in sample {bad}", "finite numbers")
+    if y.min() < 0:
+        raise refuse(f"{y_name} contains the negative class {y.min()}", "classes from 0")
+
+
+def _features(x: NDArray) -> NDArray:
+    return x if x.dtype == np.uint8 else x.astype(np.float32)
+
+
+def _split_test(x: NDArray, y: NDArray, test_fraction: float, seed: int) -> Dataset:
+    if not 0 < test_fraction < 1 or len(y) < 2:
+        raise ConfigError(
+            "dataset.test_fraction", test_fraction, "leaves no samples to test or to train on",
+            allowed="above 0 and below 1", hint="dataset.test_fraction=0.2",
+        )  # fmt: skip
+    order = generator(seed, "test split").permutation(len(y))
+    cut = min(max(round(len(y) * test_fraction), 1), len(y) - 1)
+    test, train = order[:cut], order[cut:]
+    return Dataset(x[train], y[train].astype(np.int32), x[test], y[test].astype(np.int32), int(y.max()) + 1)
+
+
+def _read_npz(setting: str, file: Path) -> dict[str, NDArray]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(
+            setting, file, f"the file cannot be read as .npz ({error})", allowed="numpy.savez without pickled objects"
+        ) from None
+
+
+def _download_mnist(file: Path) -> None:
+    try:
+        from hyperlock.learning.tensorflow import tf
+
+        (x_train, y_train), (x_test, y_test) = tf.keras.datasets.mnist.load_data()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial.npz")
+        np.savez_compressed(partial, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+        partial.replace(file)
+    except Exception as error:  # every kind of network and file failure ends here
+        raise ConfigError(
+            "dataset.path", file, f"there is no such file, and MNIST could not be downloaded ({error})",
+            hint="copy mnist.npz there, or run with dataset=digits, which needs no file",
+        ) from None  # fmt: skip

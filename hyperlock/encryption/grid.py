@@ -1,0 +1,75 @@
+"""The public grid: float32 vectors to small integers and back, by stochastic rounding.
+
+Every scheme, the plaintext baseline too, adds the integers of this grid. Sums are therefore exact and equal
+under all schemes, and what is released is a function of the inputs alone: it carries no encryption noise,
+which is what the attack of Li and Micciancio (eprint 2020/1533) on CKKS needs.
+
+Stochastic rounding, floor(x / step + u) with u uniform on [0, 1), is unbiased: E[step * q] = x for every x
+inside the range (Alistarh et al., "QSGD", NeurIPS 2017, section 3.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MIN_VALUE_BITS, MAX_VALUE_BITS = 4, 24
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A symmetric grid per tensor of one flat vector.
+
+    Attributes:
+        sizes: the number of coordinates of each tensor; they sum to the vector's length.
+        ranges: the largest magnitude each tensor's values may have, one positive float a tensor.
+        value_bits: bits of one signed value; integers lie in [-(2^(value_bits-1) - 1), 2^(value_bits-1) - 1].
+    """
+
+    sizes: tuple[int, ...]
+    ranges: tuple[float, ...]
+    value_bits: int
+
+    @property
+    def levels(self) -> int:
+        """The largest integer on the grid."""
+        return largest_value(self.value_bits)
+
+    @property
+    def _steps(self) -> NDArray[np.float64]:
+        """float64[length]: the distance between neighbours on the grid, per coordinate."""
+        return np.repeat(np.array(self.ranges, np.float64) / self.levels, self.sizes)
+
+    def quantise(
+        self, values: NDArray[np.float32], rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], int]:
+        """Round a vector to the grid.
+
+        Args:
+            values: float32[length], finite.
+            rng: source of the rounding; the same generator state gives the same integers.
+
+        Returns:
+            int64[length] within ±`levels`, and how many coordinates were outside the range and so saturated.
+
+        Raises:
+            FloatingPointError: a value is NaN or infinite.
+        """
+        scaled = values / self._steps
+        if not np.isfinite(scaled).all():
+            raise FloatingPointError("the update contains NaN or Inf")
+        scaled += rng.random(scaled.size)
+        integers = np.floor(scaled, out=scaled)
+        saturated = int(np.count_nonzero(np.abs(integers) > self.levels))
+        return np.clip(integers, -self.levels, self.levels).astype(np.int64), saturated
+
+    def dequantise(self, integers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """float64[length]: the values, or sums of values, that the integers stand for."""
+        return integers * self._steps
+
+
+def largest_value(value_bits: int) -> int:
+    """The largest integer that one party may put in one coordinate."""
+    return 2 ** (value_bits - 1) - 1

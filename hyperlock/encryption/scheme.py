@@ -1,0 +1,105 @@
+"""What every encryption scheme offers, and nothing that a model would recognise.
+
+A vector of integers becomes a sequence of ciphertext bytes, one ciphertext a chunk. Public and secret sides
+are different objects: an `Encryptor` and an `Accumulator` are made from the public key alone, a `Decryptor`
+from the secret key, and no object leads from the first two to the third.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlock.errors import HyperLockError
+
+
+class CiphertextRefused(HyperLockError):
+    """Bytes that are not a ciphertext of this scheme and key, or a sum that did not decrypt to integers."""
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """Serialised keys. The secret half never leaves the key holder; its repr does not show it."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+
+
+class Encryptor(Protocol):
+    """Made from the public key; lives at the client."""
+
+    def encrypt(self, values: NDArray[np.int64]) -> tuple[bytes, ...]:
+        """Serialised ciphertexts of int64[length] with |value| <= largest_value(value_bits)."""
+        ...
+
+
+class Accumulator(Protocol):
+    """Made from the public key; lives at the server and holds one running sum, whatever the cohort."""
+
+    def add(self, chunks: Sequence[bytes]) -> None:
+        """Fold one encrypted vector in, wholly or, raising CiphertextRefused, not at all."""
+        ...
+
+    def total(self) -> tuple[bytes, ...]:
+        """Serialised ciphertexts of the sum so far."""
+        ...
+
+
+class Decryptor(Protocol):
+    """Made from the secret key; lives at the key holder."""
+
+    def decrypt(self, chunks: Sequence[bytes], length: int) -> NDArray[np.int64]:
+        """The exact integer sums, int64[length]; CiphertextRefused if they are not certainly exact."""
+        ...
+
+
+class Scheme(Protocol):
+    """A choice of parameters that all parties share; holds no key."""
+
+    name: str
+    value_bits: int
+    max_clients: int
+
+    @property
+    def security(self) -> int:
+        """Classical security in bits by the tables of `parameters.py`; 0 where nothing is encrypted."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, every parameter and the library's version: parties with equal fingerprints understand
+        each other's bytes."""
+        ...
+
+    def chunks(self, length: int) -> int:
+        """How many ciphertexts a vector of `length` values takes."""
+        ...
+
+    @property
+    def max_chunk_bytes(self) -> int:
+        """No serialised ciphertext is larger than this."""
+        ...
+
+    def describe(self) -> dict[str, object]:
+        """The public parameters, for people and for the tracking."""
+        ...
+
+    def generate_keys(self) -> KeyPair:
+        """New keys from the operating system's randomness."""
+        ...
+
+    def encryptor(self, public: bytes) -> Encryptor:
+        """The client's half."""
+        ...
+
+    def accumulator(self, public: bytes) -> Accumulator:
+        """The server's half."""
+        ...
+
+    def decryptor(self, secret: bytes) -> Decryptor:
+        """The key holder's half."""
+        ...

@@ -1,0 +1,57 @@
+"""The errors a user meets: one clear message each, and never a silent fallback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class HyperLockError(Exception):
+    """Base of every error that is reported as one message, without a traceback."""
+
+
+class ConfigError(HyperLockError):
+    """A setting that cannot work.
+
+    Args:
+        setting: the full key as typed on the command line, such as `encryption.poly_modulus`.
+        value: the value that was given.
+        problem: what is wrong with it.
+        allowed: what would be accepted.
+        hint: what to try, best as an override to paste.
+    """
+
+    def __init__(self, setting: str, value: object, problem: str, *, allowed: str = "", hint: str = "") -> None:
+        self.setting = setting
+        lines = [f"{setting}={show(value)}: {problem}"]
+        if allowed:
+            lines.append(f"allowed: {allowed}")
+        if hint:
+            lines.append(f"try: {hint}")
+        super().__init__("\n  ".join(lines))
+
+
+class MessageRefused(HyperLockError):
+    """Bytes that are not the message that was due; the text is the reason."""
+
+
+class ReleaseRefused(HyperLockError):
+    """The key holder will not release this aggregate; the text is the reason."""
+
+
+class ClientFailure(HyperLockError):
+    """A client could not produce an update; names the client and the round."""
+
+
+class RoundFailed(HyperLockError):
+    """Too few updates were accepted for the round to be aggregated."""
+
+
+def show(value: object) -> str:
+    """A value the way it is typed on Hydra's command line: `null`, `[60,40]`, `true`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return "[" + ",".join(show(item) for item in value) + "]"
+    return str(value)

@@ -1,0 +1,209 @@
+"""From settings to a finished run: the only place that knows everything.
+
+The experimenter stands outside the roles: it builds the parties, drives the rounds and sees the global model in
+order to evaluate it, but never a key or a single client's update.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+import uuid
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from hyperlock.config import Config, flatten, parse
+from hyperlock.data.datasets import Dataset
+from hyperlock.encryption.scheme import Scheme
+from hyperlock.errors import ConfigError, RoundFailed
+from hyperlock.report import Report, progress
+from hyperlock.rounds import RoundReport, distribute_key, run_round, sample_cohort
+from hyperlock.timing import Timings
+from hyperlock.tracking import MlflowTracker, NoTracker, Tracker
+
+if TYPE_CHECKING:
+    from hyperlock.parties import Parties
+
+log = logging.getLogger(__name__)
+
+KEY_CUSTODY = {
+    "authority": "a key holder apart from the server",
+    "clients": "the clients, who share it",
+    "server": "the server itself, which can read every update",
+}
+
+
+def run(composed: DictConfig) -> Report:
+    """Run one experiment, from what Hydra composed to the printed summary.
+
+    Raises:
+        HyperLockError: a setting, the data, a client or a round failed; the text says which and what to try.
+    """
+    start, timings = time.perf_counter(), Timings()
+    config = parse(composed)
+    from hyperlock import parties
+
+    scheme = parties.build_scheme(config)
+    _warn(config, scheme)
+    with timings.measure("data"):
+        dataset = load_dataset(config)
+        split = instantiate(config.split, labels=dataset.y_train, clients=config.federation.clients, seed=config.seed)
+    with timings.measure("import"):
+        import hyperlock.learning.tensorflow  # noqa: F401  (here, so that its seconds are not taken for another stage's)
+
+        if config.tracking.sink == "mlflow":
+            import mlflow  # noqa: F401
+    report = Report(run_name(config), scheme.name, scheme.security, KEY_CUSTODY[config.keys.custody])
+    with timings.measure("track"):
+        tracker = open_tracker(config, composed, scheme)
+    status = "FAILED"
+    try:
+        with timings.measure("setup"):
+            federation = parties.assemble(config, uuid.uuid4().hex, dataset, split, scheme, timings)
+            distribute_key(federation.public_key, federation.server, federation.clients, federation.runtime)
+        report.parameters = federation.network.parameters
+        report.add_seconds(timings.drain())
+        with progress(config.federation.rounds) as advance:
+            for number in range(1, config.federation.rounds + 1):
+                _round(number, config, federation, dataset, timings, tracker, report)
+                advance(report.accuracies[-1])
+        with timings.measure("track"):
+            _record(composed, scheme, federation, dataset, tracker, report)
+        report.add_seconds(timings.drain())
+        report.wall = time.perf_counter() - start
+        tracker.log(report.totals(), config.federation.rounds)
+        tracker.note(report.markdown())
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        log.warning("interrupted after %d of %d rounds", len(report.accuracies), config.federation.rounds)
+        raise
+    finally:
+        tracker.finish(status)
+    report.show(tracker.where())
+    return report
+
+
+def objective(composed: DictConfig, report: Report) -> float | tuple[float, ...]:
+    """The value of `objective`, or one value for each of a list.
+
+    Raises:
+        ConfigError: a name is not one of the run's metrics.
+    """
+    metrics = {**report.metrics, **report.totals()}
+    names = composed.objective if isinstance(composed.objective, ListConfig) else [composed.objective]
+    for name in names:
+        if name not in metrics:
+            raise ConfigError("objective", name, "the run has no such metric", allowed=", ".join(sorted(metrics)))
+    values = tuple(metrics[name] for name in names)
+    return values if isinstance(composed.objective, ListConfig) else values[0]
+
+
+def load_dataset(config: Config) -> Dataset:
+    """The configured dataset, cut to `dataset.train_samples` and `dataset.test_samples` where these are set."""
+    options = {key: value for key, value in vars(config.dataset).items() if not key.endswith("_samples")}
+    dataset: Dataset = instantiate(options)
+    return dataset.take(config.dataset.train_samples, config.dataset.test_samples, config.seed)
+
+
+def run_name(config: Config) -> str:
+    """A name that tells runs apart in a list, such as `mlp-ckks-10c`."""
+    model = config.model._target_.rpartition(".")[2]
+    return f"{model}-{config.encryption.scheme}-{config.federation.clients}c"
+
+
+def open_tracker(config: Config, composed: DictConfig, scheme: Scheme) -> Tracker:
+    """Begin the run's record, with its settings and tags."""
+    if config.tracking.sink == "none":
+        return NoTracker()
+    root, outputs = config.paths.root, config.paths.outputs
+    tags = {
+        "scheme": scheme.name,
+        "security_bits": str(scheme.security),
+        "key_custody": config.keys.custody,
+        "seed": str(config.seed),
+        "task": config.task_name,
+        "git_commit": _git_commit(root),
+        **{f"version.{name}": version(name) for name in ("hyperlock", "tensorflow", "tenseal", "numpy", "mlflow")},
+        **{f"tag.{tag}": "true" for tag in config.tags},
+    }
+    name = config.tracking.run_name or run_name(config)
+    tracking = config.tracking
+    return MlflowTracker(root, outputs, tracking.uri, tracking.experiment, name, flatten(_public(composed)), tags)
+
+
+def _round(
+    number: int, config: Config, federation: Parties, dataset: Dataset, timings: Timings, tracker: Tracker, report: Report
+) -> None:
+    """Run one round, evaluate the model, and record both."""
+    start = time.perf_counter()
+    size = config.federation.cohort_size
+    cohort = sample_cohort(federation.clients, size, config.seed, number)
+    moved = _attempt(number, cohort, federation, config.federation.round_attempts)
+    model, totals = federation.keeper.model, federation.keeper.totals
+    assert totals is not None
+    with timings.measure("evaluate"):
+        result = federation.network.evaluate(model.weights, dataset.x_test, dataset.y_test)
+    report.weights = model.weights
+    metrics = report.add_round(moved, totals, result.accuracy, result.loss, timings.drain(), time.perf_counter() - start)
+    with timings.measure("track"):
+        tracker.log(metrics, number)
+
+
+def _attempt(number: int, cohort: list[str], federation: Parties, attempts: int) -> RoundReport:
+    for attempt in range(1, attempts + 1):
+        try:
+            return run_round(number, cohort, federation.clients, federation.server, federation.runtime)
+        except RoundFailed as error:
+            if attempt == attempts:
+                raise
+            log.warning("%s; trying again (%d of federation.round_attempts=%d)", error, attempt + 1, attempts)
+    raise AssertionError("at least one attempt is made")
+
+
+def _record(
+    composed: DictConfig, scheme: Scheme, federation: Parties, dataset: Dataset, tracker: Tracker, report: Report
+) -> None:
+    """What a person reviews: the settings, the public parameters, the figures, the model."""
+    if isinstance(tracker, NoTracker):
+        return
+    from hyperlock import plots
+
+    tracker.document("config.yaml", OmegaConf.to_yaml(_public(composed), resolve=True))
+    tracker.document("public_parameters.json", scheme.describe())
+    tracker.figure("accuracy", plots.accuracy_figure(report.accuracies, f"{report.name}: test accuracy"))
+    stages = report.stage_seconds()
+    tracker.figure("time_by_stage", plots.stages_figure(stages, f"{report.name}: where the time goes"))
+    uplink = report.metrics["bytes/uplink_per_client"]
+    tracker.figure("bytes", plots.bytes_figure(uplink, report.parameters, report.scheme, f"{report.name}: bytes"))
+    if composed.tracking.log_model:
+        example = dataset.x_test[:2].astype(np.float32) / (255 if dataset.x_test.dtype == np.uint8 else 1)
+        tracker.model(federation.network.load(report.weights), example)
+
+
+def _warn(config: Config, scheme: Scheme) -> None:
+    if not scheme.security:
+        log.warning("encryption=none: the server reads every update; for comparison only")
+    elif config.keys.custody == "server":
+        log.warning("keys=server: the server holds the secret key and can read every update; for comparison only")
+
+
+def _public(composed: DictConfig) -> DictConfig:
+    """The settings without what may hold a password."""
+    public = composed.copy()
+    if public.tracking.get("uri"):
+        public.tracking.uri = "(not recorded)"
+    return public
+
+
+def _git_commit(root: str) -> str:
+    try:
+        command = ["git", "-C", root, "rev-parse", "--short", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,0 +1,1 @@
+"""Models, local training and server-side optimisers. Knows nothing of encryption."""

@@ -1,0 +1,157 @@
+"""A Keras model as pure functions of one flat weight vector.
+
+Weights travel as float32[parameters], the concatenation of the trainable tensors in Keras' order. Training and
+gradients run as one traced TensorFlow function over a block of batches, with the loop inside the graph, so that a
+local epoch costs a few calls and no Python a step. Blocks have one fixed shape: the last is padded with samples of
+weight zero, and the number of batches that count is an argument. One trace therefore serves all clients, whatever
+their size. The functions hold no state: several threads may run them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlock.errors import ConfigError
+from hyperlock.learning.local import Vector
+from hyperlock.learning.tensorflow import tf
+
+_BLOCK_SAMPLES = 1024  # samples in one call of the traced function
+_EVALUATION_BATCH = 2000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy in [0, 1] and mean cross-entropy (nats) over a labelled set."""
+
+    accuracy: float
+    loss: float
+
+
+class Network:
+    """Traced functions of one architecture.
+
+    Args:
+        model: a Keras model mapping [batch, *shape] to logits, without non-trainable state.
+        shape: shape of one sample.
+        dtype: of the samples: uint8, scaled to [0, 1] in the graph, or float32.
+        batch_size: samples a batch.
+    """
+
+    def __init__(self, model: Any, shape: tuple[int, ...], dtype: np.dtype, batch_size: int) -> None:
+        if model.non_trainable_variables:
+            names = ", ".join(variable.path for variable in model.non_trainable_variables[:3])
+            raise ConfigError(
+                "model", model.name, f"it has state that is not trained ({names}), which cannot be averaged as an update",
+                allowed="layers without batch statistics or dropout seeds", hint="group or layer normalisation",
+            )  # fmt: skip
+        self.model = model
+        self.shapes = [tuple(variable.shape) for variable in model.trainable_variables]
+        self.sizes = tuple(int(np.prod(shape)) for shape in self.shapes)
+        self.parameters = sum(self.sizes)
+        self._batch, self._steps = batch_size, max(1, _BLOCK_SAMPLES // batch_size)
+        block = [
+            tf.TensorSpec([self._steps, batch_size, *shape], tf.as_dtype(dtype)),
+            tf.TensorSpec([self._steps, batch_size], tf.int32),
+            tf.TensorSpec([self._steps, batch_size], tf.float32),
+            tf.TensorSpec([], tf.int32),
+        ]
+        flat, scalar = tf.TensorSpec([self.parameters], tf.float32), tf.TensorSpec([], tf.float32)
+        # XLA compiles small dense loops well and convolutions badly (ten times slower than plain TensorFlow).
+        jit = not any("conv" in type(layer).__name__.lower() for layer in model._flatten_layers())
+        self._train_block = tf.function(self._train, jit_compile=jit, input_signature=[flat, *block, scalar])
+        self._gradient_block = tf.function(self._gradient, jit_compile=jit, input_signature=[flat, flat, *block])
+        self._predict = tf.function(self._logits, reduce_retracing=True)
+
+    def initial_weights(self) -> Vector:
+        """float32[parameters]: what the model's initialisers drew."""
+        return np.concatenate([np.ravel(v.numpy()) for v in self.model.trainable_variables]).astype(np.float32)
+
+    def train(self, weights: Vector, x: NDArray, y: NDArray, order: NDArray, rate: float) -> tuple[Vector, float]:
+        """One epoch of SGD over the samples in `order`; new weights, and the loss summed over the samples."""
+        current, loss = tf.constant(weights), 0.0
+        for block in self._blocks(x, y, order):
+            current, block_loss = self._train_block(current, *block, rate)
+            loss += float(block_loss)
+        return current.numpy(), loss
+
+    def gradient(self, weights: Vector, x: NDArray, y: NDArray) -> tuple[Vector, float]:
+        """The gradient of the mean loss over all samples, and the loss summed over the samples."""
+        current, total, loss = tf.constant(weights), tf.zeros_like(weights), 0.0
+        for block in self._blocks(x, y, np.arange(len(y))):
+            total, block_loss = self._gradient_block(current, total, *block)
+            loss += float(block_loss)
+        return total.numpy() / np.float32(len(y)), loss
+
+    def evaluate(self, weights: Vector, x: NDArray, y: NDArray) -> Evaluation:
+        """Accuracy and mean loss over a labelled set."""
+        flat, right, loss = tf.constant(weights), 0, 0.0
+        for start in range(0, len(y), _EVALUATION_BATCH):
+            labels = y[start : start + _EVALUATION_BATCH]
+            logits = self._predict(flat, x[start : start + _EVALUATION_BATCH])
+            right += int(np.count_nonzero(np.argmax(logits.numpy(), axis=1) == labels))
+            loss += float(tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)))
+        return Evaluation(right / len(y), loss / len(y))
+
+    def load(self, weights: Vector) -> Any:
+        """The Keras model, holding these weights."""
+        parts = np.split(weights, np.cumsum(self.sizes)[:-1])
+        for variable, part, shape in zip(self.model.trainable_variables, parts, self.shapes, strict=True):
+            variable.assign(part.reshape(shape))
+        return self.model
+
+    def _blocks(self, x: NDArray, y: NDArray, order: NDArray) -> Iterator[tuple[NDArray, ...]]:
+        size = self._steps * self._batch
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            padded = np.zeros(size, np.int64)
+            padded[: len(chosen)] = chosen
+            counts = np.zeros(size, np.float32)
+            counts[: len(chosen)] = 1
+            grid = (self._steps, self._batch)
+            batches = np.int32(-(-len(chosen) // self._batch))
+            yield x[padded].reshape(*grid, *x.shape[1:]), y[padded].reshape(grid), counts.reshape(grid), batches
+
+    def _tensors(self, flat: Any) -> list[Any]:
+        return [tf.reshape(p, s) for p, s in zip(tf.split(flat, self.sizes), self.shapes, strict=True)]
+
+    def _flat(self, tensors: Any) -> Any:
+        return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+
+    def _forward(self, tensors: Any, x: Any, training: bool) -> Any:
+        x = tf.cast(x, tf.float32) / 255.0 if x.dtype == tf.uint8 else x
+        return self.model.stateless_call(tensors, [], x, training=training)[0]
+
+    def _logits(self, flat: Any, x: Any) -> Any:
+        return self._forward(self._tensors(flat), x, training=False)
+
+    def _batch_gradient(self, tensors: Any, x: Any, y: Any, counts: Any) -> tuple[list[Any], Any]:
+        """Gradient of the summed loss of one batch, and that loss."""
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, self._forward(tensors, x, training=True))
+            loss = tf.reduce_sum(losses * counts)
+        return tape.gradient(loss, tensors, unconnected_gradients="zero"), loss
+
+    def _train(self, flat: Any, x: Any, y: Any, counts: Any, batches: Any, rate: Any) -> tuple[Any, Any]:
+        def step(i: Any, loss: Any, *tensors: Any) -> tuple[Any, ...]:
+            gradients, batch_loss = self._batch_gradient(tensors, x[i], y[i], counts[i])
+            scale = rate / tf.reduce_sum(counts[i])
+            return i + 1, loss + batch_loss, *[w - scale * g for w, g in zip(tensors, gradients, strict=True)]
+
+        _, loss, *tensors = tf.while_loop(lambda i, *_: i < batches, step, (0, 0.0, *self._tensors(flat)))
+        return self._flat(tensors), loss
+
+    def _gradient(self, flat: Any, total: Any, x: Any, y: Any, counts: Any, batches: Any) -> tuple[Any, Any]:
+        tensors = self._tensors(flat)
+
+        def step(i: Any, loss: Any, *sums: Any) -> tuple[Any, ...]:
+            gradients, batch_loss = self._batch_gradient(tensors, x[i], y[i], counts[i])
+            return i + 1, loss + batch_loss, *[s + g for s, g in zip(sums, gradients, strict=True)]
+
+        _, loss, *sums = tf.while_loop(lambda i, *_: i < batches, step, (0, 0.0, *self._tensors(total)))
+        return self._flat(sums), loss

@@ -1,0 +1,136 @@
+"""Building the parties of a run, and what each of them is given.
+
+This is where key custody is decided: read `assemble` to see who is handed the secret key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from hydra.utils import instantiate
+from numpy.typing import NDArray
+
+from hyperlock.config import CkksEncryption, Config, FedAvg, FedSgd, NoEncryption, max_clients
+from hyperlock.data.datasets import Dataset
+from hyperlock.encryption import totals
+from hyperlock.encryption.ckks import Ckks
+from hyperlock.encryption.grid import Grid
+from hyperlock.encryption.parameters import ckks_parameters
+from hyperlock.encryption.plain import Plain
+from hyperlock.encryption.scheme import Scheme
+from hyperlock.errors import ConfigError
+from hyperlock.learning.local import LocalData, Trainer, full_gradient, sgd_epochs
+from hyperlock.learning.optimizers import ServerOptimizer, Sgd
+from hyperlock.randomness import integer_seed
+from hyperlock.roles.client import Client, Replica
+from hyperlock.roles.decrypting_server import DecryptingServer
+from hyperlock.roles.global_model import GlobalModel, ModelKeeper
+from hyperlock.roles.keyholder import KeyHolder
+from hyperlock.roles.server import Server
+from hyperlock.rounds import KEYHOLDER
+from hyperlock.runtime import Runtime
+from hyperlock.runtime.local import LocalRuntime
+from hyperlock.timing import Timings
+
+if TYPE_CHECKING:
+    from hyperlock.learning.network import Network
+
+_GRADIENT_BATCH = 256  # samples at a time in a full-batch gradient; decides memory, not the result
+
+
+@dataclass(frozen=True)
+class Parties:
+    """The parties of one run in this process.
+
+    Attributes:
+        server: the server.
+        clients: the clients' names, in order.
+        runtime: reaches the clients and, but under keys=clients, the key holder.
+        public_key: the key holder's PublicKey message.
+        keeper: whoever holds the model; the experimenter reads it.
+        network: the architecture, for evaluation.
+    """
+
+    server: Server
+    clients: list[str]
+    runtime: Runtime
+    public_key: bytes
+    keeper: ModelKeeper
+    network: Network
+
+
+def build_scheme(config: Config) -> Scheme:
+    """The encryption of a run; ConfigError if its parameters are unsafe or not exact."""
+    match config.encryption:
+        case CkksEncryption() as c:
+            return Ckks(
+                ckks_parameters(
+                    c.poly_modulus, c.coeff_mod_bits, c.scale_bits, c.value_bits, max_clients(config), c.security
+                )
+            )
+        case NoEncryption() as n:
+            return Plain(n.value_bits, max_clients(config))
+    raise ConfigError("encryption.scheme", config.encryption.scheme, "there is no such scheme")
+
+
+def build_algorithm(config: Config, network: Network) -> tuple[Trainer, ServerOptimizer]:
+    """What clients do, and what is done with their mean update."""
+    match config.federation:
+        case FedAvg() as f:
+            return sgd_epochs(network, f.local_epochs, f.learning_rate), Sgd(f.server_learning_rate)
+        case FedSgd() as f:
+            return full_gradient(network), Sgd(f.learning_rate)
+    raise ConfigError("federation.algorithm", config.federation.algorithm, "there is no such algorithm")
+
+
+def assemble(
+    config: Config, run: str, dataset: Dataset, parts: list[NDArray[np.int64]], scheme: Scheme, timings: Timings
+) -> Parties:
+    """Build all parties of a simulation.
+
+    The key holder makes the keys. Under keys=authority it is a party of its own, reached by bytes alone; under
+    keys=clients the clients share it, with the model; under keys=server the server has it.
+    """
+    from hyperlock.learning.network import Network
+    from hyperlock.learning.tensorflow import tf
+
+    tf.keras.utils.set_random_seed(integer_seed(config.seed, "weights"))
+    model = instantiate(config.model, shape=dataset.shape, classes=dataset.classes)
+    batch = getattr(config.federation, "batch_size", _GRADIENT_BATCH)
+    network = Network(model, dataset.shape, dataset.x_train.dtype, batch)
+    trainer, optimizer = build_algorithm(config, network)
+
+    encryption, custody = config.encryption, config.keys.custody
+    unit = len(dataset.y_train) / config.federation.clients
+    grid = Grid(network.sizes, (encryption.initial_range,) * len(network.sizes), encryption.value_bits)
+    state = GlobalModel(network.initial_weights(), grid, optimizer, unit, encryption.range_factor)
+    keeper = ModelKeeper(run, state)
+    length = totals.width(encryption.value_bits) + network.parameters
+    keyholder = KeyHolder(run, scheme, length, config.keys.min_clients, timings)
+
+    server_side = (run, scheme, length, config.keys.min_clients, timings)
+    replica: Replica | None = None
+    handlers: dict[str, Callable[[bytes], bytes]] = {}
+    if custody == "clients":
+        replica = Replica(keyholder, keeper)
+        server = Server(*server_side, keeper=None)
+    elif custody == "server":
+        server = DecryptingServer(*server_side, keeper=keeper, keyholder=keyholder)
+        handlers[KEYHOLDER] = server.keyholder.handle
+    else:
+        server = Server(*server_side, keeper=keeper)
+        handlers[KEYHOLDER] = keyholder.handle
+
+    clients = [
+        Client(
+            i, f"client-{i}", run, config.seed, LocalData(dataset.x_train[part], dataset.y_train[part]), trainer,
+            scheme, network.sizes, unit, timings, replica,
+        )
+        for i, part in enumerate(parts)
+    ]  # fmt: skip
+    handlers |= {client.name: client.handle for client in clients}
+    runtime = LocalRuntime(handlers, config.runtime.workers)
+    return Parties(server, [client.name for client in clients], runtime, keyholder.public_key(), keeper, network)

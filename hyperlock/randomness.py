@@ -1,0 +1,22 @@
+"""Every reproducible random choice, derived from one seed.
+
+A generator is named by (seed, stream, ids): the same round of the same client draws the same numbers
+whatever ran before it, in whatever order or process, so that a resumed run is the same run. Keys and
+encryption noise never come from here; they come from the operating system.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+
+def generator(seed: int, stream: str, *ids: int) -> np.random.Generator:
+    """The generator of one stream ("split", "cohort", "batches", ...) at the given ids (round, client)."""
+    return np.random.default_rng([seed, zlib.crc32(stream.encode()), *ids])
+
+
+def integer_seed(seed: int, stream: str) -> int:
+    """A 31-bit seed for a library that wants an integer."""
+    return int(generator(seed, stream).integers(2**31))

@@ -1,0 +1,144 @@
+"""What a run came to: metrics, and the summary that a person reads."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlock.encryption.totals import Totals
+from hyperlock.rounds import RoundReport
+
+ROUND_STAGES = ("train", "quantise", "encrypt", "aggregate", "decrypt", "step", "evaluate")
+STAGES = ("import", "data", "setup", *ROUND_STAGES, "track")
+
+
+@dataclass
+class Report:
+    """Grows round by round.
+
+    Attributes:
+        name: the run's name.
+        scheme: name of the encryption.
+        security: its bits, 0 if none.
+        custody: who holds the secret key, in words.
+        parameters: of the model.
+        accuracies: test accuracy after each round.
+        metrics: the last round's.
+        seconds: by stage, over the whole run so far.
+        wall: seconds of the whole run.
+        weights: float32[parameters], the global model after the last round.
+    """
+
+    name: str
+    scheme: str
+    security: int
+    custody: str
+    parameters: int = 0
+    accuracies: list[float] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    uplink_bytes: float = 0.0
+    wall: float = 0.0
+    weights: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def add_seconds(self, seconds: Mapping[str, float]) -> None:
+        """Add to the run's seconds by stage."""
+        for stage, value in seconds.items():
+            self.seconds[stage] += value
+
+    def add_round(
+        self, moved: RoundReport, totals: Totals, accuracy: float, loss: float,
+        seconds: Mapping[str, float], wall: float,
+    ) -> dict[str, float]:  # fmt: skip
+        """Take in a finished round and return its metrics."""
+        self.accuracies.append(accuracy)
+        self.uplink_bytes += moved.uplink * moved.replies
+        self.add_seconds(seconds)
+        self.metrics = {
+            "accuracy": accuracy,
+            "loss": loss,
+            "train/loss": totals.loss / totals.samples,
+            **{f"time/{stage}_s": seconds.get(stage, 0.0) for stage in ROUND_STAGES},
+            "time/round_s": wall,
+            "bytes/uplink_per_client": moved.uplink,
+            "bytes/downlink_per_client": moved.downlink,
+            "bytes/per_parameter": moved.uplink / self.parameters,
+            "updates/accepted": totals.contributors,
+            "updates/refused": moved.refused,
+            "updates/lost": moved.lost,
+            "grid/saturated": totals.saturated / (totals.contributors * self.parameters),
+        }
+        return self.metrics
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds of each stage of the rounds, over the run."""
+        return {stage: self.seconds[stage] for stage in ROUND_STAGES}
+
+    def totals(self) -> dict[str, float]:
+        """Totals of the run, under `total/`."""
+        encryption = sum(self.seconds[stage] for stage in ("quantise", "encrypt", "aggregate", "decrypt"))
+        return {
+            **{f"total/{stage}_s": self.seconds[stage] for stage in STAGES},
+            "total/encrypted_aggregation_s": encryption,
+            "total/wall_s": self.wall,
+            "total/uplink_bytes": self.uplink_bytes,
+        }
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The summary, as pairs of what and how much."""
+        seconds = "  ".join(f"{stage} {self.seconds[stage]:.2f}" for stage in ROUND_STAGES)
+        around = "  ".join(f"{stage} {self.seconds[stage]:.2f}" for stage in ("import", "data", "setup", "track"))
+        m = self.metrics
+        return [
+            ("test accuracy", f"{self.accuracies[-1]:.4f} after {len(self.accuracies)} rounds"),
+            ("seconds, rounds", seconds),
+            ("seconds, around", f"{around}  (whole run {self.wall:.2f})"),
+            ("upload", f"{m['bytes/uplink_per_client']:,.0f} bytes per client and round, "
+                       f"{m['bytes/per_parameter']:.2f} per parameter (plain float32: 4)"),
+            ("encryption", f"{self.scheme}, {self.security}-bit security" if self.security else "none: the server reads every update"),
+            ("secret key held by", self.custody if self.security else "no one, there is none"),
+        ]  # fmt: skip
+
+    def markdown(self) -> str:
+        """The summary for the run's page."""
+        return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in self.rows())])
+
+    def show(self, where: str) -> None:
+        """Print the summary."""
+        width = max(len(name) for name, _ in self.rows())
+        print(f"\n{self.name}")
+        for name, value in [*self.rows(), ("look at it", where)]:
+            print(f"  {name:<{width}}  {value}")
+
+
+class Advance(Protocol):
+    """Moves a progress bar one round on."""
+
+    def __call__(self, accuracy: float) -> None:
+        """With the round's accuracy."""
+        ...
+
+
+@contextmanager
+def progress(rounds: int) -> Iterator[Advance]:
+    """A bar over the rounds on stderr; nothing where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("rounds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=rounds)
+
+        def advance(accuracy: float) -> None:
+            bar.update(task, advance=1, description=f"accuracy {accuracy:.4f}")
+
+        yield advance

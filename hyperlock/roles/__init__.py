@@ -1,0 +1,1 @@
+"""The parties: client, server and key holder. They meet only in messages."""

@@ -1,0 +1,25 @@
+"""How bytes get from one party to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A party that did not answer, and why."""
+
+    reason: str
+
+
+Reply = bytes | Lost
+
+
+class Runtime(Protocol):
+    """All that the round loop knows of where parties live."""
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, Reply]]:
+        """Send each party its bytes and yield (party, reply) as replies come."""
+        ...

@@ -1,0 +1,164 @@
+"""Where a run's figures go: MLflow, or nowhere. Keys never come here."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+Metrics = Mapping[str, float]
+
+
+class Tracker(Protocol):
+    """A run's record, open until `finish`."""
+
+    def log(self, metrics: Metrics, step: int) -> None:
+        """Record the metrics of one round, durably before it returns."""
+        ...
+
+    def figure(self, name: str, figure: Any) -> None:
+        """Record a Matplotlib figure as `name`.png."""
+        ...
+
+    def document(self, name: str, content: str | Mapping[str, object]) -> None:
+        """Record a text, or a mapping as JSON, under a file name."""
+        ...
+
+    def model(self, model: Any, example: Any) -> None:
+        """Record a Keras model with the signature that `example` gives it."""
+        ...
+
+    def note(self, markdown: str) -> None:
+        """Text for the run's own page."""
+        ...
+
+    def finish(self, status: str) -> None:
+        """End the run: FINISHED, FAILED or KILLED."""
+        ...
+
+    def where(self) -> str:
+        """How to look at it, for the summary."""
+        ...
+
+
+class NoTracker:
+    """Records nothing."""
+
+    def log(self, metrics: Metrics, step: int) -> None:
+        """Nothing."""
+
+    def figure(self, name: str, figure: Any) -> None:
+        """Nothing."""
+
+    def document(self, name: str, content: str | Mapping[str, object]) -> None:
+        """Nothing."""
+
+    def model(self, model: Any, example: Any) -> None:
+        """Nothing."""
+
+    def note(self, markdown: str) -> None:
+        """Nothing."""
+
+    def finish(self, status: str) -> None:
+        """Nothing."""
+
+    def where(self) -> str:
+        """Nowhere."""
+        return "not tracked (tracking=none)"
+
+
+class MlflowTracker:
+    """One MLflow run, by explicit id; no state of MLflow's fluent interface is relied on.
+
+    Args:
+        root: the project's root; the default store is `mlflow.db` there, which `mlflow ui` finds by itself.
+        outputs: artifacts of the default store go to `mlflow/` in it.
+        uri: another store; else the environment's MLFLOW_TRACKING_URI, else the default.
+        experiment: created if new.
+        name: the run's name.
+        params: flat settings.
+        tags: what a person would filter by.
+    """
+
+    def __init__(
+        self, root: str, outputs: str, uri: str | None, experiment: str, name: str,
+        params: Mapping[str, str], tags: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import mlflow
+
+        # Creating the store prints every migration, and each run's end a link into the server's default page.
+        for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.models.model", "mlflow.tracking.fluent"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        default = f"sqlite:///{Path(root) / 'mlflow.db'}"
+        self._uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+        self._is_default = self._uri == default
+        mlflow.set_tracking_uri(self._uri)
+        self._client = mlflow.MlflowClient(self._uri)
+        self._experiment = self._experiment_id(experiment, Path(outputs) / "mlflow" if self._is_default else None)
+        run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags))
+        self.run_id = run.info.run_id
+        from mlflow.entities import Param
+
+        self._client.log_batch(self.run_id, params=[Param(key, value[:6000]) for key, value in params.items()])
+
+    def log(self, metrics: Metrics, step: int) -> None:
+        """One batch, written before it returns."""
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._client.log_batch(
+            self.run_id, metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()]
+        )
+
+    def figure(self, name: str, figure: Any) -> None:
+        """`plots/name.png`."""
+        self._client.log_figure(self.run_id, figure, f"plots/{name}.png")
+
+    def document(self, name: str, content: str | Mapping[str, object]) -> None:
+        """Text or JSON."""
+        if isinstance(content, str):
+            self._client.log_text(self.run_id, content, name)
+        else:
+            self._client.log_dict(self.run_id, dict(content), name)
+
+    def model(self, model: Any, example: Any) -> None:
+        """As MLflow's TensorFlow flavour; requirements are stated, since inferring them takes 20 s."""
+        from importlib.metadata import version
+
+        import mlflow
+        import mlflow.tensorflow
+
+        signature = mlflow.models.infer_signature(example, model(example).numpy())
+        with mlflow.start_run(run_id=self.run_id):
+            mlflow.tensorflow.log_model(
+                model, name="model", signature=signature, pip_requirements=[f"tensorflow=={version('tensorflow')}"]
+            )
+
+    def note(self, markdown: str) -> None:
+        """MLflow shows this tag, rendered, as the run's description."""
+        self._client.set_tag(self.run_id, "mlflow.note.content", markdown)
+
+    def finish(self, status: str) -> None:
+        """FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(self.run_id, status)
+
+    def where(self) -> str:
+        """The command and the page."""
+        if self._uri.startswith("http"):
+            base, command = self._uri, ""
+        else:
+            # The address itself may hold a password.
+            store = "" if self._is_default else " --backend-store-uri $MLFLOW_TRACKING_URI"
+            base, command = "http://127.0.0.1:5000", f"mlflow ui --workers 1{store}, then "
+        return f"{command}{base}/#/experiments/{self._experiment}/runs/{self.run_id}?workflowType=machine_learning"
+
+    def _experiment_id(self, name: str, artifacts: Path | None) -> str:
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None:
+            return experiment.experiment_id
+        return self._client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None)
