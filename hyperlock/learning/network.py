@@ -91,7 +91,7 @@ class Network:
         """Accuracy and mean loss over a labelled set."""
         flat, right, loss = tf.constant(weights), 0, 0.0
         for start in range(0, len(y), _EVALUATION_BATCH):
-            labels = y[start : start + _EVALUATION_BATCH]
+            labels = y[start : start + _EVALUATION_BATCH].astype(np.int32)
             logits = self._predict(flat, x[start : start + _EVALUATION_BATCH])
             right += int(np.count_nonzero(np.argmax(logits.numpy(), axis=1) == labels))
             loss += float(tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)))
