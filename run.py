@@ -23,7 +23,7 @@ log = logging.getLogger("hyperlock")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> float | None:
+def main(config: DictConfig) -> float | tuple[float, ...]:
     """Run the composed experiment and return its objective."""
     from hyperlock.experiment import objective, run
 
@@ -36,16 +36,20 @@ def main(config: DictConfig) -> float | None:
         sys.exit(1)
 
 
+class _Terminated(SystemExit):
+    """SIGTERM arrived."""
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+    raise _Terminated(128 + number)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
-    except KeyboardInterrupt:
-        # Threads of a running round are not waited for: the run is closed, and nothing else is owed.
-        print("interrupted", file=sys.stderr)
+    except (KeyboardInterrupt, _Terminated) as interruption:
+        # The run is closed by now. Threads that still train, and TensorFlow's own teardown, are not waited for.
+        print("interrupted", file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(130)
+        os._exit(130 if isinstance(interruption, KeyboardInterrupt) else 143)

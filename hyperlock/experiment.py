@@ -14,10 +14,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from hyperlock.config import Config, flatten, parse
+from hyperlock.config import Config, construct, flatten, parse
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ConfigError, RoundFailed
@@ -52,7 +51,7 @@ def run(composed: DictConfig) -> Report:
     _warn(config, scheme)
     with timings.measure("data"):
         dataset = load_dataset(config)
-        split = instantiate(config.split, labels=dataset.y_train, clients=config.federation.clients, seed=config.seed)
+        split = construct(config.split, labels=dataset.y_train, clients=config.federation.clients, seed=config.seed)
     with timings.measure("import"):
         import hyperlock.learning.tensorflow  # noqa: F401  (here, so that its seconds are not taken for another stage's)
 
@@ -106,8 +105,7 @@ def objective(composed: DictConfig, report: Report) -> float | tuple[float, ...]
 
 def load_dataset(config: Config) -> Dataset:
     """The configured dataset, cut to `dataset.train_samples` and `dataset.test_samples` where these are set."""
-    options = {key: value for key, value in vars(config.dataset).items() if not key.endswith("_samples")}
-    dataset: Dataset = instantiate(options)
+    dataset: Dataset = construct(config.dataset, skip=("train_samples", "test_samples"))
     return dataset.take(config.dataset.train_samples, config.dataset.test_samples, config.seed)
 
 
@@ -138,7 +136,13 @@ def open_tracker(config: Config, composed: DictConfig, scheme: Scheme) -> Tracke
 
 
 def _round(
-    number: int, config: Config, federation: Parties, dataset: Dataset, timings: Timings, tracker: Tracker, report: Report
+    number: int,
+    config: Config,
+    federation: Parties,
+    dataset: Dataset,
+    timings: Timings,
+    tracker: Tracker,
+    report: Report,
 ) -> None:
     """Run one round, evaluate the model, and record both."""
     start = time.perf_counter()
@@ -150,7 +154,9 @@ def _round(
     with timings.measure("evaluate"):
         result = federation.network.evaluate(model.weights, dataset.x_test, dataset.y_test)
     report.weights = model.weights
-    metrics = report.add_round(moved, totals, result.accuracy, result.loss, timings.drain(), time.perf_counter() - start)
+    metrics = report.add_round(
+        moved, totals, result.accuracy, result.loss, timings.drain(), time.perf_counter() - start
+    )
     with timings.measure("track"):
         tracker.log(metrics, number)
 

@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _COLOURS = {
-    "train": "#4c72b0", "quantise": "#8c8c8c", "encrypt": "#dd8452", "aggregate": "#55a868", "decrypt": "#c44e52",
-    "step": "#937860", "evaluate": "#8172b3", "track": "#da8bc3", "other": "#cccccc",
-}  # fmt: skip
+    "train": "#4c72b0",
+    "quantise": "#8c8c8c",
+    "encrypt": "#dd8452",
+    "aggregate": "#55a868",
+    "decrypt": "#c44e52",
+    "step": "#937860",
+    "evaluate": "#8172b3",
+    "track": "#da8bc3",
+    "other": "#cccccc",
+}
 
 
 def accuracy_figure(accuracies: Sequence[float], title: str) -> Any:
@@ -16,7 +23,13 @@ def accuracy_figure(accuracies: Sequence[float], title: str) -> Any:
     figure, axes = _figure(title)
     rounds = range(1, len(accuracies) + 1)
     axes.plot(rounds, accuracies, marker="o", color=_COLOURS["train"])
-    axes.annotate(f"{accuracies[-1]:.4f}", (len(accuracies), accuracies[-1]), textcoords="offset points", xytext=(0, 8), ha="right")
+    axes.annotate(
+        f"{accuracies[-1]:.4f}",
+        (len(accuracies), accuracies[-1]),
+        textcoords="offset points",
+        xytext=(0, 8),
+        ha="right",
+    )
     axes.set(xlabel="round", ylabel="test accuracy")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.margins(y=0.15)

@@ -83,9 +83,15 @@ class MlflowTracker:
     """
 
     def __init__(
-        self, root: str, outputs: str, uri: str | None, experiment: str, name: str,
-        params: Mapping[str, str], tags: Mapping[str, str],
-    ) -> None:  # fmt: skip
+        self,
+        root: str,
+        outputs: str,
+        uri: str | None,
+        experiment: str,
+        name: str,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+    ) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow
 
@@ -102,7 +108,11 @@ class MlflowTracker:
         self.run_id = run.info.run_id
         from mlflow.entities import Param
 
-        self._client.log_batch(self.run_id, params=[Param(key, value[:6000]) for key, value in params.items()])
+        try:
+            self._client.log_batch(self.run_id, params=[Param(key, value[:6000]) for key, value in params.items()])
+        except BaseException:  # no run is left RUNNING, whatever ended this one
+            self.finish("FAILED")
+            raise
 
     def log(self, metrics: Metrics, step: int) -> None:
         """One batch, written before it returns."""
