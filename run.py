@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -28,7 +29,10 @@ def main(config: DictConfig) -> float | tuple[float, ...]:
     from hyperlock.experiment import objective, run
 
     try:
-        return objective(config, run(config))
+        report = run(config)
+        metrics = {**report.metrics, **report.totals()}
+        Path(HydraConfig.get().runtime.output_dir, "metrics.json").write_text(json.dumps(metrics, indent=2))
+        return objective(config, report)
     except HyperLockError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
             raise

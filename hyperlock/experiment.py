@@ -82,6 +82,9 @@ def run(composed: DictConfig) -> Report:
         status = "KILLED"
         log.warning("interrupted after %d of %d rounds", len(report.accuracies), config.federation.rounds)
         raise
+    except Exception as error:
+        tracker.note(f"Failed after {len(report.accuracies)} of {config.federation.rounds} rounds: {error}")
+        raise
     finally:
         tracker.finish(status)
     report.show(tracker.where())
@@ -126,7 +129,9 @@ def open_tracker(config: Config, composed: DictConfig, scheme: Scheme) -> Tracke
         "key_custody": config.keys.custody,
         "seed": str(config.seed),
         "task": config.task_name,
-        "git_commit": _git_commit(root),
+        "mlflow.source.name": "run.py",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": _git_commit(root),
         **{f"version.{name}": version(name) for name in ("hyperlock", "tensorflow", "tenseal", "numpy", "mlflow")},
         **{f"tag.{tag}": "true" for tag in config.tags},
     }
@@ -209,7 +214,7 @@ def _public(composed: DictConfig) -> DictConfig:
 
 def _git_commit(root: str) -> str:
     try:
-        command = ["git", "-C", root, "rev-parse", "--short", "HEAD"]
+        command = ["git", "-C", root, "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"

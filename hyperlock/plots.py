@@ -53,12 +53,15 @@ def stages_figure(seconds: Mapping[str, float], title: str) -> Any:
 def bytes_figure(uplink: float, parameters: int, scheme: str, title: str) -> Any:
     """One client's upload in one round, against the same update as plain float32."""
     figure, axes = _figure(title, height=2.6)
-    names, sizes = ["float32, not encrypted", f"this run ({scheme})"], [4 * parameters, uplink]
-    bars = axes.barh(names, [size / 1000 for size in sizes], color=[_COLOURS["other"], _COLOURS["encrypt"]])
-    labels = [f"{size / 1000:,.0f} kB, {size / parameters:.2f} bytes per parameter" for size in sizes]
-    axes.bar_label(bars, labels=labels, padding=4)
+    sizes = {"float32, not encrypted": 4 * parameters, f"this run ({scheme})": uplink}
+    bars = axes.barh(
+        [f"{name}\n{size / parameters:.2f} bytes per parameter" for name, size in sizes.items()],
+        [size / 1000 for size in sizes.values()],
+        color=[_COLOURS["other"], _COLOURS["encrypt"]],
+    )
+    axes.bar_label(bars, labels=[f"{size / 1000:,.0f} kB" for size in sizes.values()], padding=4)
     axes.invert_yaxis()
-    axes.margins(x=0.6)
+    axes.margins(x=0.15)
     axes.set(xlabel="kB uploaded by a client in a round")
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -74,7 +74,7 @@ class MlflowTracker:
 
     Args:
         root: the project's root; the default store is `mlflow.db` there, which `mlflow ui` finds by itself.
-        outputs: artifacts of the default store go to `mlflow/` in it.
+        outputs: artifacts go to `mlflow/` in it, unless the store is a server.
         uri: another store; else the environment's MLFLOW_TRACKING_URI, else the default.
         experiment: created if new.
         name: the run's name.
@@ -103,7 +103,8 @@ class MlflowTracker:
         self._is_default = self._uri == default
         mlflow.set_tracking_uri(self._uri)
         self._client = mlflow.MlflowClient(self._uri)
-        self._experiment = self._experiment_id(experiment, Path(outputs) / "mlflow" if self._is_default else None)
+        self._is_server = self._uri.startswith("http")  # a server decides itself where artifacts go
+        self._experiment = self._experiment_id(experiment, None if self._is_server else Path(outputs) / "mlflow")
         run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags))
         self.run_id = run.info.run_id
         from mlflow.entities import Param
@@ -159,11 +160,11 @@ class MlflowTracker:
 
     def where(self) -> str:
         """The command and the page."""
-        if self._uri.startswith("http"):
+        if self._is_server:
             base, command = self._uri, ""
         else:
             # The address itself may hold a password.
-            store = "" if self._is_default else " --backend-store-uri $MLFLOW_TRACKING_URI"
+            store = "" if self._is_default else " --backend-store-uri URI"
             base, command = "http://127.0.0.1:5000", f"mlflow ui --workers 1{store}, then "
         return f"{command}{base}/#/experiments/{self._experiment}/runs/{self.run_id}?workflowType=machine_learning"
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import importlib
+import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hypothesis import HealthCheck, settings
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hyperlock.config import Config, parse, register
 from hyperlock.data import split
@@ -53,17 +57,33 @@ def other_keys(ckks: Ckks) -> KeyPair:
 
 
 @pytest.fixture(scope="session")
-def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
+def sealapi() -> Any:
+    """SEAL's own interface, which TenSEAL ships as a second library; the flag as in `_tenseal.py`."""
+    from hyperlock.encryption import _tenseal
+
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
+    try:
+        return importlib.import_module(f"{_tenseal.tenseal.__name__}.sealapi")
+    finally:
+        sys.setdlopenflags(flags)
+
+
+@pytest.fixture(scope="session")
+def compose(tmp_path_factory: pytest.TempPathFactory) -> Compose:
     """Settings as `python run.py OVERRIDES` would compose them, with all paths in a temporary folder."""
     register()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HYPERLOCK_ROOT", str(tmp_path_factory.mktemp("root")))
+    root = tmp_path_factory.mktemp("root")
 
-        def compose(*overrides: str) -> DictConfig:
+    def compose(*overrides: str) -> DictConfig:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HYPERLOCK_ROOT", str(root))
             with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-                return hydra_compose("config", overrides=list(overrides))
+                composed = hydra_compose("config", overrides=list(overrides))
+            OmegaConf.resolve(composed)
+        return composed
 
-        yield compose
+    return compose
 
 
 @dataclass
@@ -82,9 +102,7 @@ class Federation:
 
         scheme = parties.build_scheme(self.config)
         self.parties = parties.assemble(self.config, "run", self.dataset, self.parts, scheme, self.timings)
-        rounds.distribute_key(
-            self.parties.public_key, self.parties.server, self.parties.clients, self.parties.runtime
-        )
+        rounds.distribute_key(self.parties.public_key, self.parties.server, self.parties.clients, self.parties.runtime)
         self.initial = self.parties.keeper.model
 
     def play(self) -> Federation:

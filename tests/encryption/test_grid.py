@@ -72,9 +72,7 @@ def test_values_in_range_move_by_less_than_a_step(
 
 
 @given(value_bits=VALUE_BITS, seed=SEEDS, data=st.data())
-def test_values_outside_the_range_saturate_and_are_counted(
-    value_bits: int, seed: int, data: st.DataObject
-) -> None:
+def test_values_outside_the_range_saturate_and_are_counted(value_bits: int, seed: int, data: st.DataObject) -> None:
     levels = largest_value(value_bits)
     beyond = data.draw(st.lists(st.integers(levels + 1, 20 * levels), min_size=1, max_size=10))
     signs = data.draw(st.lists(st.sampled_from([-1, 1]), min_size=len(beyond), max_size=len(beyond)))

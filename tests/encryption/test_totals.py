@@ -52,9 +52,7 @@ def test_a_digit_is_a_grid_value(value_bits: int, share: Totals) -> None:
 def test_the_count_is_a_coordinate_of_its_own() -> None:
     """The key holder reads it; another field must not be able to carry into it."""
     for value_bits in range(MIN_VALUE_BITS, MAX_VALUE_BITS + 1):
-        assert totals.encode(Totals(1, 0, 0.0, 0), value_bits).tolist() == [1] + [0] * (
-            totals.width(value_bits) - 1
-        )
+        assert totals.encode(Totals(1, 0, 0.0, 0), value_bits).tolist() == [1] + [0] * (totals.width(value_bits) - 1)
         assert totals.encode(replace(MOST, contributors=0), value_bits)[0] == 0
 
 
