@@ -1,4 +1,4 @@
-"""Messages: every kind survives the wire, and whatever else arrives is refused, with MessageRefused and nothing else."""
+"""Messages: every kind survives the wire; whatever else arrives meets MessageRefused and nothing else."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_payloads_as_large_as_allowed_are_taken() -> None:
 @given(message=ANY)
 def test_an_expectation_that_holds_is_silent_and_one_that_does_not_names_both(message: Message) -> None:
     message.expect(run=message.run, round=message.round, payload=message.payload)
-    with pytest.raises(MessageRefused, match="round .* instead of -1"):
+    with pytest.raises(MessageRefused, match=r"round .* instead of -1"):
         message.expect(run=message.run, round=-1)
 
 
