@@ -141,6 +141,17 @@ class CkksEncryption(Encryption):
 
 
 @dataclass
+class BfvEncryption(Encryption):
+    """encryption=bfv."""
+
+    scheme: str = "bfv"
+    poly_modulus: Any = "auto"
+    coeff_mod_bits: Any = "auto"
+    fields: Any = "auto"
+    security: int = 128
+
+
+@dataclass
 class NoEncryption(Encryption):
     """encryption=none."""
 
@@ -213,7 +224,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "split": {"iid": IidSplit, "dirichlet": DirichletSplit},
     "model": {"mlp": MlpModel, "logistic": LogisticModel},
     "federation": {"fedavg": FedAvg, "fedsgd": FedSgd},
-    "encryption": {"ckks": CkksEncryption, "none": NoEncryption},
+    "encryption": {"ckks": CkksEncryption, "bfv": BfvEncryption, "none": NoEncryption},
     "tracking": {"mlflow": MlflowTracking, "none": NoTracking},
 }
 

@@ -74,7 +74,9 @@ class Message:
             MessageRefused: anything about the bytes is not as it must be.
         """
         limit = _MAX_HEADER + max_parts * (max_part_bytes + 5)
-        if not isinstance(data, bytes) or len(data) > limit:
+        if not isinstance(data, bytes):
+            raise MessageRefused(f"{type(data).__name__} where bytes were due")
+        if len(data) > limit:
             raise MessageRefused(f"{len(data)} bytes where at most {limit} were due")
         try:
             header_bytes, digest, parts = msgpack.unpackb(
@@ -93,7 +95,7 @@ class Message:
         except Exception as error:  # msgpack raises many kinds for malformed input
             raise MessageRefused(f"not a message ({type(error).__name__})") from None
         _check_types(header, digest, parts, max_parts, max_part_bytes)
-        if header.get("version") != VERSION:
+        if header.get("version") != VERSION or type(header["version"]) is not int:
             raise MessageRefused(f"version {header.get('version')!r:.20} instead of {VERSION}")
         if header.get("kind") != cls.kind:
             raise MessageRefused(f"kind {header.get('kind')!r:.40} instead of {cls.kind!r}")

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.config import CkksEncryption, Config, FedAvg, FedSgd, NoEncryption, construct, max_clients
+from hyperlock.config import BfvEncryption, CkksEncryption, Config, FedAvg, FedSgd, NoEncryption, construct, max_clients
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption import totals
+from hyperlock.encryption.bfv import Bfv
+from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
+from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import Grid
-from hyperlock.encryption.parameters import ckks_parameters
 from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ConfigError
@@ -70,6 +72,12 @@ def build_scheme(config: Config) -> Scheme:
                     c.poly_modulus, c.coeff_mod_bits, c.scale_bits, c.value_bits, max_clients(config), c.security
                 )
             )
+        case BfvEncryption() as b:
+            return Bfv(
+                bfv_parameters(
+                    b.poly_modulus, b.coeff_mod_bits, b.fields, b.value_bits, max_clients(config), b.security
+                )
+            )
         case NoEncryption() as n:
             return Plain(n.value_bits, max_clients(config))
     raise ConfigError("encryption.scheme", config.encryption.scheme, "there is no such scheme")
@@ -104,7 +112,8 @@ def assemble(
 
     encryption, custody = config.encryption, config.keys.custody
     unit = len(dataset.y_train) / config.federation.clients
-    grid = Grid(network.sizes, (encryption.initial_range,) * len(network.sizes), encryption.value_bits)
+    first_range = float(np.float32(encryption.initial_range))  # as it travels
+    grid = Grid(network.sizes, (first_range,) * len(network.sizes), encryption.value_bits)
     state = GlobalModel(network.initial_weights(), grid, optimizer, unit, encryption.range_factor)
     keeper = ModelKeeper(run, state)
     length = totals.width(encryption.value_bits) + network.parameters

@@ -21,7 +21,8 @@ from hyperlock.config import Config, parse, register
 from hyperlock.data import split
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption.ckks import Ckks
-from hyperlock.encryption.parameters import ckks_parameters
+from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.scheme import KeyPair
 from hyperlock.timing import Timings
 
@@ -39,6 +40,13 @@ settings.register_profile(
 settings.load_profile("hyperlock")
 
 Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tensorflow_as_we_import_it(request: pytest.FixtureRequest) -> None:
+    """Before another test has TensorFlow begin to work, after which its threads can no longer be set."""
+    if any("federate" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        importlib.import_module("hyperlock.learning.tensorflow")
 
 
 @pytest.fixture(scope="session")
@@ -88,12 +96,19 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Compose:
 
 @dataclass
 class Federation:
-    """A federation as `experiment.run` builds it, and what its rounds came to."""
+    """A federation as `experiment.run` builds it, and what its rounds came to.
+
+    Attributes:
+        initial: the weights before the first round.
+        grids: on which each round's updates were rounded.
+        weights, accuracies: after each round.
+    """
 
     config: Config
     dataset: Dataset
     parts: list[np.ndarray]
     timings: Timings = field(default_factory=Timings)
+    grids: list[Grid] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
 
@@ -103,7 +118,7 @@ class Federation:
         scheme = parties.build_scheme(self.config)
         self.parties = parties.assemble(self.config, "run", self.dataset, self.parts, scheme, self.timings)
         rounds.distribute_key(self.parties.public_key, self.parties.server, self.parties.clients, self.parties.runtime)
-        self.initial = self.parties.keeper.model
+        self.initial = self.parties.keeper.model.weights
 
     def play(self) -> Federation:
         """Run all rounds."""
@@ -112,6 +127,7 @@ class Federation:
         config, parties = self.config, self.parties
         for number in range(1, config.federation.rounds + 1):
             cohort = sample_cohort(parties.clients, config.federation.cohort_size, config.seed, number)
+            self.grids.append(parties.keeper.model.grid)
             run_round(number, cohort, parties.clients, parties.server, parties.runtime)
             weights = parties.keeper.model.weights
             result = parties.network.evaluate(weights, self.dataset.x_test, self.dataset.y_test)

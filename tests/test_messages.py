@@ -166,7 +166,6 @@ def test_a_header_field_of_another_type_is_refused(value: object, name: str) -> 
     refused(pack(header(**{name: value}), []))
 
 
-@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="compared with !=, and 1 == True == 1.0")
 @pytest.mark.parametrize("version", [True, 1.0])
 def test_a_version_that_only_equals_the_number_is_refused(version: object) -> None:
     refused(pack(header(version=version), []))
@@ -267,7 +266,6 @@ def test_what_is_not_bytes_is_refused(data: object) -> None:
     refused(data)
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="the refusal's text takes len() of it")
 @pytest.mark.parametrize("data", [None, 5])
 def test_what_has_no_length_is_refused(data: object) -> None:
     refused(data)

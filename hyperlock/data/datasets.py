@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from hyperlock.randomness import generator
 
 # Of the bytes of x_train, y_train, x_test and y_test in this order: the same for every re-packed mnist.npz.
 MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
+_MOST_CLASSES = 2**20
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -121,25 +121,21 @@ def npz(path: str, test_fraction: float, seed: int) -> Dataset:
 def _checked(setting: str, value: str, arrays: dict[str, NDArray]) -> Dataset:
     for part in ("train", "test"):
         _check_pair(setting, value, arrays[f"x_{part}"], arrays[f"y_{part}"], f"x_{part}", f"y_{part}")
-    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
+    train, test = (arrays[f"x_{part}"] for part in ("train", "test"))
+    if train.shape[1:] != test.shape[1:] or (train.dtype == np.uint8) != (test.dtype == np.uint8):
         raise ConfigError(
             setting,
             value,
-            f"samples of x_train {arrays['x_train'].shape[1:]} and x_test "
-            f"{arrays['x_test'].shape[1:]} have different shapes",
+            f"samples of x_train are {train.dtype}{train.shape[1:]} and of x_test {test.dtype}{test.shape[1:]}",
+            allowed="one shape, and uint8 (read as 0 to 1) in both or in neither",
         )
     classes = int(arrays["y_train"].max()) + 1
     if int(arrays["y_test"].max()) >= classes:
         raise ConfigError(setting, value, f"y_test has classes that y_train lacks (largest in y_train: {classes - 1})")
     if classes < 2:
         raise ConfigError(setting, value, "y_train has only one class", allowed="two classes or more")
-    return Dataset(
-        _features(arrays["x_train"]),
-        arrays["y_train"].astype(np.int32),
-        _features(arrays["x_test"]),
-        arrays["y_test"].astype(np.int32),
-        classes,
-    )
+    train_labels, test_labels = (arrays[f"y_{part}"].astype(np.int32) for part in ("train", "test"))
+    return Dataset(_features(train), train_labels, _features(test), test_labels, classes)
 
 
 def _check_pair(setting: str, value: str, x: NDArray, y: NDArray, x_name: str, y_name: str) -> None:
@@ -152,40 +148,55 @@ def _check_pair(setting: str, value: str, x: NDArray, y: NDArray, x_name: str, y
         raise refuse(f"{y_name} is {y.dtype}{list(y.shape)}", "integers [samples], classes from 0")
     if len(x) != len(y) or len(x) == 0:
         raise refuse(f"{x_name} has {len(x)} samples and {y_name} {len(y)}", "as many labels as samples, at least one")
-    if not np.isfinite(x).all():
-        bad = int(np.argwhere(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))[0, 0])
-        raise refuse(f"{x_name} contains NaN or Inf, first in sample {bad}", "finite numbers")
+    finite = np.isfinite(_features(x).reshape(len(x), -1)).all(axis=1)
+    if not finite.all():
+        raise refuse(f"{x_name} contains NaN or Inf, first in sample {np.argmin(finite)}", "finite float32 numbers")
     if y.min() < 0:
         raise refuse(f"{y_name} contains the negative class {y.min()}", "classes from 0")
+    if y.max() >= _MOST_CLASSES:
+        raise refuse(f"{y_name} contains the class {y.max()}", f"classes from 0, at most {_MOST_CLASSES} of them")
 
 
 def _features(x: NDArray) -> NDArray:
-    return x if x.dtype == np.uint8 else x.astype(np.float32)
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused as such
+        return x if x.dtype == np.uint8 else x.astype(np.float32)
 
 
 def _split_test(x: NDArray, y: NDArray, test_fraction: float, seed: int) -> Dataset:
-    if not 0 < test_fraction < 1 or len(y) < 2:
+    """At random, but the training set gets one sample of every class."""
+    if not 0 < test_fraction < 1:
         raise ConfigError(
             "dataset.test_fraction",
             test_fraction,
-            "leaves no samples to test or to train on",
+            "is no share of the samples",
             allowed="above 0 and below 1",
             hint="dataset.test_fraction=0.2",
         )
     order = generator(seed, "test split").permutation(len(y))
-    cut = min(max(round(len(y) * test_fraction), 1), len(y) - 1)
-    test, train = order[:cut], order[cut:]
-    return Dataset(x[train], y[train].astype(np.int32), x[test], y[test].astype(np.int32), int(y.max()) + 1)
+    _, kept = np.unique(y[order], return_index=True)
+    others = np.delete(order, kept)
+    cut = min(max(round(len(y) * test_fraction), 1), len(others))
+    if cut == 0:
+        raise ConfigError(
+            "dataset.test_fraction", test_fraction, "every class has a single sample, which leaves none to test on"
+        )
+    test, train = others[:cut], np.concatenate([others[cut:], order[kept]])
+    x, y = _features(x), y.astype(np.int32)
+    return Dataset(x[train], y[train], x[test], y[test], int(y.max()) + 1)
 
 
 def _read_npz(setting: str, file: Path) -> dict[str, NDArray]:
     try:
         with np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            arrays = {key: archive[key] for key in archive.files}
+    except Exception as error:  # zip, zlib and NumPy raise a dozen kinds for a damaged file
         raise ConfigError(
             setting, file, f"the file cannot be read as .npz ({error})", allowed="numpy.savez without pickled objects"
         ) from None
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise ConfigError(setting, file, f"{key} is not an array", allowed="numpy.savez without pickled objects")
+    return arrays
 
 
 def _download_mnist(file: Path) -> None:

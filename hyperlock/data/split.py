@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from hyperlock.errors import ConfigError
 from hyperlock.randomness import generator
 
+_LARGEST_ALPHA = 1e9  # equal parts by then, and far below where the draw overflows
+
 Parts = list[NDArray[np.int64]]  # per client: indices into the training set
 
 
@@ -25,9 +27,13 @@ def dirichlet(labels: NDArray[np.int32], clients: int, seed: int, alpha: float) 
     is given one sample by the client that has most.
     """
     _check_enough(labels, clients)
-    if not 0 < alpha < float("inf"):
+    if not 0 < alpha <= _LARGEST_ALPHA:
         raise ConfigError(
-            "split.alpha", alpha, "is not a Dirichlet concentration", allowed="above 0", hint="split.alpha=0.5"
+            "split.alpha",
+            alpha,
+            "is not a Dirichlet concentration",
+            allowed=f"above 0, at most {_LARGEST_ALPHA:g}",
+            hint="split.alpha=0.5",
         )
     rng = generator(seed, "split")
     parts: list[list[NDArray[np.int64]]] = [[] for _ in range(clients)]

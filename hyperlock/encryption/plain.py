@@ -56,9 +56,9 @@ class Plain:
         """Serialises."""
         return PlainEncryptor(self._dtype)
 
-    def accumulator(self, public: bytes) -> PlainAccumulator:
+    def accumulator(self, public: bytes, length: int) -> PlainAccumulator:
         """Adds."""
-        return PlainAccumulator(self._dtype)
+        return PlainAccumulator(self._dtype, length)
 
     def decryptor(self, secret: bytes) -> PlainDecryptor:
         """Reads."""
@@ -80,8 +80,9 @@ class PlainEncryptor:
 class PlainAccumulator:
     """Adds int64 sums."""
 
-    def __init__(self, dtype: np.dtype) -> None:
+    def __init__(self, dtype: np.dtype, length: int) -> None:
         self._dtype = dtype
+        self._sizes = [min(CHUNK, length - start) for start in range(0, length, CHUNK)]
         self._sums: list[NDArray[np.int64]] = []
 
     def add(self, chunks: Sequence[bytes]) -> None:
@@ -90,10 +91,10 @@ class PlainAccumulator:
             values = [np.frombuffer(chunk, self._dtype) for chunk in chunks]
         except ValueError as error:
             raise CiphertextRefused(f"not a vector of {self._dtype}: {error}") from None
+        if [value.size for value in values] != self._sizes:
+            raise CiphertextRefused("the chunks have another length than the vector")
         if not self._sums:
-            self._sums = [np.zeros(value.size, np.int64) for value in values]
-        if [value.size for value in values] != [total.size for total in self._sums]:
-            raise CiphertextRefused("the vector has another length than the sum")
+            self._sums = [np.zeros(size, np.int64) for size in self._sizes]
         for total, value in zip(self._sums, values, strict=True):
             total += value
 

@@ -107,8 +107,8 @@ class Scheme(Protocol):
         """The client's half."""
         ...
 
-    def accumulator(self, public: bytes) -> Accumulator:
-        """The server's half."""
+    def accumulator(self, public: bytes, length: int) -> Accumulator:
+        """The server's half, for vectors of `length` values."""
         ...
 
     def decryptor(self, secret: bytes) -> Decryptor:

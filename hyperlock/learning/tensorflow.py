@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -55,7 +56,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with _held_stderr(), _without(_UNUSED_BY_US):
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(1)
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    except RuntimeError:  # a notebook that has used TensorFlow before
+        logging.getLogger(__name__).warning("TensorFlow is in use already: results may depend on its threads")
     tf.config.list_logical_devices()
 
 __all__ = ["tf"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from hyperlock.encryption import totals
@@ -26,12 +28,14 @@ class Replica:
     def __init__(self, keyholder: KeyHolder, keeper: ModelKeeper) -> None:
         self.keeper = keeper
         self._keyholder, self._last = keyholder, b""
+        self._stepping = threading.Lock()
 
     def step(self, aggregate: bytes) -> None:
         """Decrypt, check and step; the same bytes again change nothing."""
-        if aggregate != self._last:
-            self.keeper.step(self._keyholder.handle(aggregate))
-            self._last = aggregate
+        with self._stepping:
+            if aggregate != self._last:
+                self.keeper.step(self._keyholder.handle(aggregate))
+                self._last = aggregate
 
 
 class Client:

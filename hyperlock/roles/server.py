@@ -51,7 +51,7 @@ class Server:
         """Begin a round and return the Train message for its cohort."""
         self._round, self._waiting = round_number, set(cohort)
         self._accepted, self.refused = 0, 0
-        self._sum = self._scheme.accumulator(self._public)
+        self._sum = self._scheme.accumulator(self._public, self._length)
         payload: tuple[bytes, ...] = ()
         if self.keeper is not None:
             model = self.keeper.model

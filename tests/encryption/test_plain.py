@@ -12,7 +12,7 @@ from hyperlock.encryption.scheme import CiphertextRefused, KeyPair, Scheme
 
 
 def released(scheme: Scheme, keys: KeyPair, vectors: list[np.ndarray]) -> np.ndarray:
-    encryptor, accumulator = scheme.encryptor(keys.public), scheme.accumulator(keys.public)
+    encryptor, accumulator = scheme.encryptor(keys.public), scheme.accumulator(keys.public, vectors[0].size)
     for vector in vectors:
         chunks = encryptor.encrypt(vector)
         assert len(chunks) == scheme.chunks(vector.size)
@@ -55,7 +55,7 @@ def test_chunks_are_as_narrow_as_the_values(value_bits: int, size: int) -> None:
 
 def test_a_failed_add_leaves_the_sum_as_it_was() -> None:
     plain, vector = Plain(16, 4), np.arange(CHUNK + 5) % 1000
-    accumulator, good = plain.accumulator(b""), plain.encryptor(b"").encrypt(vector)
+    accumulator, good = plain.accumulator(b"", vector.size), plain.encryptor(b"").encrypt(vector)
     accumulator.add(good)
     for bad in ((good[0], b"odd"), (good[0], b"\0" * 8), (good[0],), (*good, good[1]), (good[1], good[0])):
         with pytest.raises(CiphertextRefused):

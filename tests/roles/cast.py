@@ -66,7 +66,10 @@ class Cast:
 
     def aggregate(self, vectors: list[np.ndarray], round_number: int = 1, **changes: object) -> bytes:
         """The sum of these vectors, as a server would send it, without a server's checks."""
-        encryptor, accumulator = self.scheme.encryptor(self.public), self.scheme.accumulator(self.public)
+        encryptor, accumulator = (
+            self.scheme.encryptor(self.public),
+            self.scheme.accumulator(self.public, vectors[0].size),
+        )
         for vector in vectors:
             accumulator.add(encryptor.encrypt(vector))
         fingerprint, total = self.scheme.fingerprint, accumulator.total()

@@ -29,7 +29,7 @@ REFUSED: dict[str, tuple[Wrong, str]] = {
     "no ciphertexts": (lambda c, v: c.update("client-3", v, 7, payload=()), "0 ciphertexts instead of"),
     "too many ciphertexts": (
         lambda c, v: replace(m := c.message("client-3", v, 7), payload=m.payload * 2).encode(),
-        "payload parts where at most",
+        "where at most",
     ),
     "a ciphertext too large": (
         lambda c, v: replace(
@@ -46,17 +46,23 @@ REFUSED: dict[str, tuple[Wrong, str]] = {
 }
 
 
+def refusal(cast: Cast, data: bytes) -> str:
+    reason = cast.server.receive(data)
+    assert reason, "it was taken"
+    return reason
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_wrong_update_is_counted_and_the_sum_is_that_of_the_others(cast: Cast, name: str) -> None:
     wrong, reason = REFUSED[name]
     vectors = [cast.vector(seed) for seed in range(4)]
     data = wrong(cast, cast.vector(99))
     cast.server.open(7, COHORT)
-    assert reason in (cast.server.receive(data) or "")
+    assert reason in refusal(cast, data)
     for i, sender in enumerate(COHORT):  # client-3 too: a refused update does not use up its turn
         assert cast.server.receive(cast.update(sender, vectors[i], 7)) is None
         if i == 1:
-            assert reason in (cast.server.receive(data) or "")
+            assert reason in refusal(cast, data)
     assert cast.server.refused == 2
     assert (cast.sums(cast.keyholder.handle(cast.server.close())) == sum(vectors)).all()
 
@@ -107,7 +113,6 @@ def test_a_vector_shorter_than_it_says_is_refused(cast: Cast) -> None:
     assert (cast.sums(cast.keyholder.handle(cast.server.close())) == sum(vectors)).all()
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the first vector's size is taken for the right one")
 def test_a_vector_shorter_than_it_says_is_refused_also_when_it_comes_first(cast: Cast) -> None:
     """Else one bad client, answering first, has all the good ones refused."""
     cast.server.open(1, COHORT)
@@ -241,4 +246,3 @@ def test_a_key_of_another_run_or_scheme_is_refused(cast: Cast) -> None:
         Server("other", cast.scheme, cast.length, 3, cast.timings, None).install_key(data)
     with pytest.raises(MessageRefused):
         cast.server.install_key(data[:-1])
-    assert cast.server.receive.__self__ is cast.server

@@ -1,0 +1,165 @@
+"""BFV through TenSEAL: exact integers modulo t, several signed fields to a slot.
+
+BFV has no approximation to round away, and N slots where CKKS has N/2 real ones, so an update takes fewer bytes than it
+has as float32. See `bfv_parameters.py` for the rule that keeps sums exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlock.encryption.bfv_parameters import BfvParameters
+from hyperlock.encryption.ciphertexts import (
+    CiphertextSum,
+    load,
+    make_keys,
+    max_ciphertext_bytes,
+    public_context,
+    secret_context,
+    tenseal_version,
+)
+from hyperlock.encryption.scheme import CiphertextRefused, KeyPair
+
+
+@dataclass(frozen=True)
+class Bfv:
+    """BFV with checked parameters."""
+
+    parameters: BfvParameters
+    name: str = "bfv"
+
+    @property
+    def value_bits(self) -> int:
+        """Bits of one grid value."""
+        return self.parameters.value_bits
+
+    @property
+    def max_clients(self) -> int:
+        """No more updates than this may be added."""
+        return self.parameters.max_clients
+
+    @property
+    def security(self) -> int:
+        """Classical security in bits."""
+        return self.parameters.security
+
+    @property
+    def fingerprint(self) -> str:
+        """Parameters and TenSEAL's version."""
+        p = self.parameters
+        return (
+            f"bfv/{p.poly_modulus}/{'-'.join(map(str, p.coeff_mod_bits))}/t{p.plain_modulus}"
+            f"/{p.packing.fields}x{p.packing.field_bits}/{p.value_bits}x{p.max_clients}/{tenseal_version()}"
+        )
+
+    @property
+    def max_chunk_bytes(self) -> int:
+        """No ciphertext is larger."""
+        return max_ciphertext_bytes(self.parameters.poly_modulus, self.parameters.coeff_mod_bits)
+
+    def chunks(self, length: int) -> int:
+        """One ciphertext for every N packed slots."""
+        return -(-self.parameters.packing.slots(length) // self.parameters.slots)
+
+    def describe(self) -> dict[str, object]:
+        """The public parameters."""
+        p = self.parameters
+        return {
+            "scheme": self.name,
+            "poly_modulus": p.poly_modulus,
+            "coeff_mod_bits": list(p.coeff_mod_bits),
+            "plain_modulus": p.plain_modulus,
+            "margin_bits": round(p.margin_bits, 2),
+            "value_bits": p.value_bits,
+            "max_clients": p.max_clients,
+            "fields_per_slot": p.packing.fields,
+            "field_bits": p.packing.field_bits,
+            "security_bits": p.security,
+            "fingerprint": self.fingerprint,
+        }
+
+    def generate_keys(self) -> KeyPair:
+        """A fresh pair."""
+        from hyperlock.encryption._tenseal import tenseal as ts
+
+        p = self.parameters
+
+        def make_context() -> Any:
+            return ts.context(
+                ts.SCHEME_TYPE.BFV,
+                p.poly_modulus,
+                plain_modulus=p.plain_modulus,
+                coeff_mod_bit_sizes=list(p.coeff_mod_bits),
+            )
+
+        return make_keys(make_context, p.poly_modulus, p.coeff_mod_bits)
+
+    def encryptor(self, public: bytes) -> BfvEncryptor:
+        """The client's half."""
+        return BfvEncryptor(self.parameters, public_context(public))
+
+    def accumulator(self, public: bytes, length: int) -> CiphertextSum:
+        """The server's half."""
+        context, p = public_context(public), self.parameters
+        return CiphertextSum(lambda chunk: _load(context, chunk, p), p.slots, p.packing.slots(length))
+
+    def decryptor(self, secret: bytes) -> BfvDecryptor:
+        """The key holder's half."""
+        return BfvDecryptor(self.parameters, secret_context(secret))
+
+
+class BfvEncryptor:
+    """Packs and encrypts, one ciphertext a chunk."""
+
+    def __init__(self, parameters: BfvParameters, context: Any) -> None:
+        self._parameters, self._context = parameters, context
+
+    def encrypt(self, values: NDArray[np.int64]) -> tuple[bytes, ...]:
+        """Serialised ciphertexts of int64[length]."""
+        from hyperlock.encryption._tenseal import tenseal as ts
+
+        p = self._parameters
+        packed = p.packing.pack(values)
+        return tuple(
+            ts.bfv_vector(self._context, packed[i : i + p.slots]).serialize() for i in range(0, packed.size, p.slots)
+        )
+
+
+class BfvDecryptor:
+    """Decrypts sums under the secret key."""
+
+    def __init__(self, parameters: BfvParameters, context: Any) -> None:
+        self._parameters, self._context = parameters, context
+
+    def decrypt(self, chunks: Sequence[bytes], length: int) -> NDArray[np.int64]:
+        """The exact sums, int64[length].
+
+        Raises:
+            CiphertextRefused: a ciphertext has no noise budget left (too many sums, or another key), or a slot lies
+                outside what `max_clients` updates can sum to.
+        """
+        p = self._parameters
+        vectors = [_load(self._context, chunk, p) for chunk in chunks]
+        if sum(vector.size() for vector in vectors) != p.packing.slots(length):
+            raise CiphertextRefused(f"the sum does not have {length} coordinates")
+        decryptor = self._context.decryptor().data
+        for vector in vectors:
+            if decryptor.invariant_noise_budget(vector.ciphertext()[0]) < 1:
+                raise CiphertextRefused(
+                    "the noise budget is used up: encrypted under another key, or not a sum of updates"
+                )
+        packed = np.concatenate([np.array(vector.decrypt(), np.int64) for vector in vectors])
+        if (np.abs(packed) >= 2 ** (p.packing.fields * p.packing.field_bits - 1)).any():
+            raise CiphertextRefused("the sum is out of range: not a sum of updates")
+        return p.packing.unpack(packed, length)
+
+
+def _load(context: Any, chunk: bytes, parameters: BfvParameters) -> Any:
+    from hyperlock.encryption._tenseal import tenseal as ts
+
+    return load(ts.bfv_vector_from, context, chunk, parameters.slots, len(parameters.coeff_mod_bits) - 1, 1.0)
