@@ -157,9 +157,8 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("overrides", "words"), REFUSALS, ids=lambda v: v[-1] if isinstance(v, list) else "")
 def test_a_wrong_setting_gets_one_clear_message(home, overrides, words):
-    overrides = [
-        o.replace(k.upper(), bad_npz(k, home / f"{k}.npz")) for o in overrides for k in [next((k for k in ("keys", "shape", "nan") if k.upper() in o), "-")]
-    ]  # fmt: skip
+    for kind in ("keys", "shape", "nan"):
+        overrides = [o.replace(kind.upper(), bad_npz(kind, home / f"{kind}.npz")) for o in overrides]
     code, output = command(home, "dataset=digits", "federation.rounds=1", *overrides)
     assert code == 1
     for word in words:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hyperlock.config import parse
 from hyperlock.encryption.grid import Grid
+from hyperlock.errors import ConfigError
 from hyperlock.randomness import generator
 
 Played = Callable[..., Any]
@@ -48,9 +50,12 @@ BASE = ("federation.rounds=3",)
     ids=str,
 )
 def test_encryption_does_not_change_the_model(played: Played, overrides: tuple[str, ...]) -> None:
-    encrypted, plain = played(*overrides), played("encryption=none", *overrides)
-    assert encrypted.parties.server._scheme.name == "ckks" and plain.parties.server._scheme.name == "none"
-    assert_the_same(encrypted, plain)
+    ckks, bfv, plain = (
+        played(*encryption, *overrides) for encryption in ((), ("encryption=bfv",), ("encryption=none",))
+    )
+    assert [f.parties.server._scheme.name for f in (ckks, bfv, plain)] == ["ckks", "bfv", "none"]
+    assert_the_same(ckks, plain)
+    assert_the_same(bfv, plain)
 
 
 @pytest.mark.parametrize("custody", ["clients", "server"])
@@ -61,6 +66,13 @@ def test_key_custody_does_not_change_the_model(played: Played, custody: str) -> 
 def test_key_custody_does_not_change_the_model_whatever_the_first_range(played: Played) -> None:
     fine = ("encryption.initial_range=0.1", "encryption.value_bits=24", "encryption=none")
     assert_the_same(played(*fine), played(*fine, "keys=clients"))
+
+
+@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="infinite or zero once it is float32")
+@pytest.mark.parametrize("value", ["1e39", "1e-50"])
+def test_a_first_range_that_float32_cannot_hold_is_refused(compose: Callable, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"encryption\.initial_range="):
+        parse(compose(f"encryption.initial_range={value}"))
 
 
 def test_workers_do_not_change_the_model(played: Played) -> None:

@@ -121,14 +121,14 @@ def test_a_chain_with_too_few_primes_of_a_size_is_refused_by_name() -> None:
 # What must be refused
 
 
-def refused_by(ckks: Ckks, public: bytes, chunks: tuple[bytes, ...]) -> None:
+def refused_by(ckks: Ckks, public: bytes, chunks: tuple[bytes, ...], reason: str = "") -> None:
     """Refused as the first vector and as another, and without a trace in the sum."""
-    with pytest.raises(CiphertextRefused):
+    with pytest.raises(CiphertextRefused, match=reason):
         ckks.accumulator(public, 20).add(chunks)
     accumulator, encryptor = ckks.accumulator(public, 20), ckks.encryptor(public)
     accumulator.add(encryptor.encrypt(np.arange(20)))
     before = accumulator.total()
-    with pytest.raises(CiphertextRefused):
+    with pytest.raises(CiphertextRefused, match=reason):
         accumulator.add(chunks)
     assert accumulator.total() == before
 
@@ -154,7 +154,8 @@ def test_what_is_not_a_ciphertext_is_refused(ckks: Ckks, keys: KeyPair) -> None:
 )
 def test_ciphertexts_of_other_parameters_are_refused(ckks: Ckks, keys: KeyPair, choice: tuple) -> None:
     other = Ckks(ckks_parameters(*choice, 128))
-    refused_by(ckks, keys.public, other.encryptor(other.generate_keys().public).encrypt(np.arange(20)))
+    chunks = other.encryptor(other.generate_keys().public).encrypt(np.arange(20))
+    refused_by(ckks, keys.public, chunks, "not a ciphertext of these parameters")
 
 
 @pytest.mark.parametrize("scale", [22, 24, 30])
@@ -162,7 +163,7 @@ def test_a_ciphertext_at_another_scale_is_refused(ckks: Ckks, keys: KeyPair, sca
     other = Ckks(ckks_parameters(4096, "auto", scale, 8, 16, 128))
     assert other.parameters.scale_bits != ckks.parameters.scale_bits
     chunks = other.encryptor(keys.public).encrypt(np.arange(20))
-    refused_by(ckks, keys.public, chunks)
+    refused_by(ckks, keys.public, chunks, "scale")
     with pytest.raises(CiphertextRefused, match="scale"):
         ckks.decryptor(keys.secret).decrypt(chunks, 20)
 
@@ -175,7 +176,7 @@ def test_a_product_is_refused(ckks: Ckks, keys: KeyPair) -> None:
     context = ts.context(ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[40, 40, 40])
     context.auto_relin = context.auto_rescale = False
     vector = ts.ckks_vector(context, [1.0], 2.0**15)
-    refused_by(scheme, context.serialize(save_secret_key=False), ((vector * vector).serialize(),))
+    refused_by(scheme, context.serialize(save_secret_key=False), ((vector * vector).serialize(),), "not one fresh")
 
 
 @pytest.mark.parametrize("lengths", [(6145, 20), (20, 6145), (20, 22), (6145, 6148)])
@@ -296,7 +297,7 @@ def test_a_ciphertext_at_a_lower_level_is_refused(tmp_path: Path, sealapi: Any) 
     """TenSEAL would switch the whole sum down to it, where the fields no longer fit."""
     scheme = Ckks(ckks_parameters(8192, [40, 40, 40], 30, 8, 16, 128))
     public = scheme.generate_keys().public
-    refused_by(scheme, public, (switched_down(scheme, public, [1.0] * 7, tmp_path, sealapi),))
+    refused_by(scheme, public, (switched_down(scheme, public, [1.0] * 7, tmp_path, sealapi),), "primes")
 
 
 # Keys
