@@ -118,7 +118,14 @@ def _check_encryption(config: Config) -> None:
         allowed=f"{MIN_VALUE_BITS} to {MAX_VALUE_BITS}",
         hint="encryption.value_bits=8",
     )
-    _positive("encryption.initial_range", encryption.initial_range)
+    _check(
+        1e-30 <= encryption.initial_range <= 1e30,
+        "encryption.initial_range",
+        encryption.initial_range,
+        "is no range that float32 holds",
+        allowed="1e-30 to 1e30",
+        hint="encryption.initial_range=0.5",
+    )
     _check(
         1 < encryption.range_factor < float("inf"),
         "encryption.range_factor",

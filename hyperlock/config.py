@@ -160,10 +160,18 @@ class NoEncryption(Encryption):
 
 @dataclass
 class Keys:
-    """keys=authority, clients or server."""
+    """keys=authority and keys=server."""
 
     custody: str = MISSING
     min_clients: int = 3
+
+
+@dataclass
+class ClientKeys(Keys):
+    """keys=clients."""
+
+    custody: str = "clients"
+    seeded: bool = True
 
 
 @dataclass
@@ -213,7 +221,7 @@ class Config:
     model: Any = MISSING
     federation: Any = MISSING
     encryption: Any = MISSING
-    keys: Keys = field(default_factory=Keys)
+    keys: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)
     tracking: Any = MISSING
     paths: Paths = field(default_factory=Paths)
@@ -225,6 +233,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "model": {"mlp": MlpModel, "logistic": LogisticModel},
     "federation": {"fedavg": FedAvg, "fedsgd": FedSgd},
     "encryption": {"ckks": CkksEncryption, "bfv": BfvEncryption, "none": NoEncryption},
+    "keys": {"authority": Keys, "clients": ClientKeys, "server": Keys},
     "tracking": {"mlflow": MlflowTracking, "none": NoTracking},
 }
 

@@ -123,7 +123,7 @@ def assemble(
     replica: Replica | None = None
     handlers: dict[str, Callable[[bytes], bytes]] = {}
     if custody == "clients":
-        replica = Replica(keyholder, keeper)
+        replica = Replica(keyholder, keeper, config.keys.seeded)
         server = Server(*server_side, keeper=None)
     elif custody == "server":
         server = DecryptingServer(*server_side, keeper=keeper, keyholder=keyholder)

@@ -13,8 +13,9 @@ if _flags:
     sys.setdlopenflags(_flags | getattr(os, "RTLD_DEEPBIND", 0))
 try:
     import tenseal
+    from tenseal import sealapi
 finally:
     if _flags:
         sys.setdlopenflags(_flags)
 
-__all__ = ["tenseal"]
+__all__ = ["sealapi", "tenseal"]

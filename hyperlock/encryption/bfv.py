@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperlock.encryption import seeded
 from hyperlock.encryption.bfv_parameters import BfvParameters
 from hyperlock.encryption.ciphertexts import (
     CiphertextSum,
@@ -23,7 +24,7 @@ from hyperlock.encryption.ciphertexts import (
     secret_context,
     tenseal_version,
 )
-from hyperlock.encryption.scheme import CiphertextRefused, KeyPair
+from hyperlock.encryption.scheme import CiphertextRefused, Encryptor, KeyPair
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,20 @@ class Bfv:
     def encryptor(self, public: bytes) -> BfvEncryptor:
         """The client's half."""
         return BfvEncryptor(self.parameters, public_context(public))
+
+    def symmetric_encryptor(self, secret: bytes) -> Encryptor | None:
+        """For clients that hold the secret key: half the bytes, where the platform can."""
+        if not seeded.available:
+            return None
+        from hyperlock.encryption._tenseal import sealapi
+
+        context, p = secret_context(secret), self.parameters
+        encoder = sealapi.BatchEncoder(context.seal_context().data)
+
+        def encode(packed: NDArray[np.int64], plaintext: Any) -> None:
+            encoder.encode(packed.tolist(), plaintext)
+
+        return seeded.SeededEncryptor(context, p.packing, p.slots, encode)
 
     def accumulator(self, public: bytes, length: int) -> CiphertextSum:
         """The server's half."""

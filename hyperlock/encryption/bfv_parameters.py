@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hyperlock.encryption.packing import Packing
 from hyperlock.encryption.parameters import (
@@ -123,8 +124,9 @@ def needed_margin(poly_modulus: int, max_clients: int) -> float:
 
 
 def margin_bits(poly_modulus: int, chain: tuple[int, ...], plain_bits: int, max_clients: int) -> float:
-    """log2 of q / (4t), less what the rule needs."""
-    return sum(chain[:-1]) - 2 - plain_bits - needed_margin(poly_modulus, max_clients)
+    """log2 of q / (4t), less what the rule needs, for fields of `plain_bits` bits together."""
+    plain = math.log2(plain_modulus(poly_modulus, plain_bits))
+    return sum(chain[:-1]) - 2 - plain - needed_margin(poly_modulus, max_clients)
 
 
 def wire_bytes(chain: tuple[int, ...]) -> float:
@@ -132,6 +134,7 @@ def wire_bytes(chain: tuple[int, ...]) -> float:
     return 2 * sum(math.ceil(bits / 8) for bits in chain[:-1])
 
 
+@lru_cache
 def plain_modulus(poly_modulus: int, plain_bits: int) -> int:
     """The smallest prime of at least `plain_bits` + 1 bits that is 1 modulo 2N, as batching needs."""
     step = 2 * poly_modulus
@@ -158,7 +161,8 @@ def is_prime(number: int) -> bool:
 
 def _auto_chain(ring: int, plain_bits: int, max_clients: int, security: int) -> tuple[int, ...] | None:
     """The shortest chain of equal data primes that holds the margin, or None if security has no room for it."""
-    data_bits = plain_bits + 2 + math.ceil(needed_margin(ring, max_clients) + 1e-6)
+    plain = math.log2(plain_modulus(ring, plain_bits))
+    data_bits = math.ceil(plain + 2 + needed_margin(ring, max_clients) + 1e-6)
     count = -(-data_bits // MAX_PRIME_BITS)
     size = max(-(-data_bits // count), MIN_PRIME_BITS)
     special = min(_SPECIAL_BITS, SECURITY_LIMITS[security][ring] - count * size)

@@ -6,6 +6,7 @@ is rounded to integers, and refused unless every slot lies close to one. See `ck
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperlock.encryption import seeded
 from hyperlock.encryption.ciphertexts import (
     CiphertextSum,
     load,
@@ -23,7 +25,7 @@ from hyperlock.encryption.ciphertexts import (
     tenseal_version,
 )
 from hyperlock.encryption.ckks_parameters import RESIDUE_LIMIT, CkksParameters
-from hyperlock.encryption.scheme import CiphertextRefused, KeyPair
+from hyperlock.encryption.scheme import CiphertextRefused, Encryptor, KeyPair
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,21 @@ class Ckks:
     def encryptor(self, public: bytes) -> CkksEncryptor:
         """The client's half."""
         return CkksEncryptor(self.parameters, public_context(public))
+
+    def symmetric_encryptor(self, secret: bytes) -> Encryptor | None:
+        """For clients that hold the secret key: half the bytes, where the platform can."""
+        if not seeded.available:
+            return None
+        from hyperlock.encryption._tenseal import sealapi
+
+        context, p = secret_context(secret), self.parameters
+        encoder, scale = sealapi.CKKSEncoder(context.seal_context().data), 2.0**p.scale_bits
+
+        def encode(packed: NDArray[np.int64], plaintext: Any) -> None:
+            encoder.encode(packed.astype(np.float64).tolist(), scale, plaintext)
+
+        suffix = b"\x19" + struct.pack("<d", scale)  # field 3, the scale
+        return seeded.SeededEncryptor(context, p.packing, p.slots, encode, suffix)
 
     def accumulator(self, public: bytes, length: int) -> CiphertextSum:
         """The server's half."""

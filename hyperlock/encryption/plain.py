@@ -56,6 +56,9 @@ class Plain:
         """Serialises."""
         return PlainEncryptor(self._dtype)
 
+    def symmetric_encryptor(self, secret: bytes) -> None:
+        """There is no key to share."""
+
     def accumulator(self, public: bytes, length: int) -> PlainAccumulator:
         """Adds."""
         return PlainAccumulator(self._dtype, length)

@@ -107,6 +107,10 @@ class Scheme(Protocol):
         """The client's half."""
         ...
 
+    def symmetric_encryptor(self, secret: bytes) -> Encryptor | None:
+        """For clients that share the secret key: ciphertexts of half the size; None where there are none."""
+        ...
+
     def accumulator(self, public: bytes, length: int) -> Accumulator:
         """The server's half, for vectors of `length` values."""
         ...

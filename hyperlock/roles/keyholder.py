@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hyperlock.encryption import totals
 from hyperlock.encryption.grid import largest_value
-from hyperlock.encryption.scheme import CiphertextRefused, Scheme
+from hyperlock.encryption.scheme import CiphertextRefused, Encryptor, Scheme
 from hyperlock.errors import ReleaseRefused
 from hyperlock.messages import Aggregate, PublicKey, Release, key_id_of
 from hyperlock.timing import Timings
@@ -30,7 +30,8 @@ class KeyHolder:
         self._run, self._scheme, self._length = run, scheme, length
         self._min_clients, self._timings = min_clients, timings
         keys = scheme.generate_keys()
-        self._public, self._decryptor = keys.public, scheme.decryptor(keys.secret)
+        self._public, self._secret = keys.public, keys.secret
+        self._decryptor = scheme.decryptor(keys.secret)
         self._released: set[int] = set()
 
     def public_key(self) -> bytes:
@@ -38,6 +39,10 @@ class KeyHolder:
         return PublicKey(
             self._run, 0, self.name, key_id_of(self._public), self._scheme.fingerprint, 0, (self._public,)
         ).encode()
+
+    def symmetric_encryptor(self) -> Encryptor | None:
+        """For the clients that share this key (keys=clients)."""
+        return self._scheme.symmetric_encryptor(self._secret)
 
     def handle(self, data: bytes) -> bytes:
         """Answer an Aggregate with a Release.

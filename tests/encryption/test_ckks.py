@@ -121,7 +121,7 @@ def test_a_chain_with_too_few_primes_of_a_size_is_refused_by_name() -> None:
 # What must be refused
 
 
-def refused_by(ckks: Ckks, public: bytes, chunks: tuple[bytes, ...], reason: str = "") -> None:
+def refused_by(ckks: Ckks, public: bytes, chunks: tuple[bytes, ...], reason: str = ".") -> None:
     """Refused as the first vector and as another, and without a trace in the sum."""
     with pytest.raises(CiphertextRefused, match=reason):
         ckks.accumulator(public, 20).add(chunks)

@@ -1,4 +1,4 @@
-"""Casts under every scheme."""
+"""Casts under every scheme, and under those that encrypt; their updates take several ciphertexts."""
 
 import pytest
 from cast import Cast
@@ -7,15 +7,19 @@ from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.plain import Plain
+from hyperlock.encryption.scheme import Scheme
+
+
+@pytest.fixture(scope="session")
+def schemes(ckks: Ckks) -> dict[str, Scheme]:
+    return {"ckks": ckks, "bfv": Bfv(bfv_parameters(2048, [34, 20], "auto", 8, 16, 128)), "none": Plain(8, 16)}
 
 
 @pytest.fixture(params=["ckks", "bfv", "none"])
-def cast(request: pytest.FixtureRequest, ckks: Ckks) -> Cast:
-    if request.param == "bfv":
-        return Cast(Bfv(bfv_parameters(4096, "auto", "auto", 8, 16, 128)))
-    return Cast(ckks if request.param == "ckks" else Plain(8, 16))
+def cast(request: pytest.FixtureRequest, schemes: dict[str, Scheme]) -> Cast:
+    return Cast(schemes[request.param])
 
 
-@pytest.fixture
-def ckks_cast(ckks: Ckks) -> Cast:
-    return Cast(ckks)
+@pytest.fixture(params=["ckks", "bfv"])
+def encrypted_cast(request: pytest.FixtureRequest, schemes: dict[str, Scheme]) -> Cast:
+    return Cast(schemes[request.param])

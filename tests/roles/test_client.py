@@ -110,8 +110,8 @@ def test_seed_round_and_client_decide_batches_and_rounding(cast: Cast) -> None:
         assert other[0] != first[0] and other[1] != first[1]
 
 
-def test_the_same_update_is_never_the_same_bytes(ckks_cast: Cast) -> None:
-    cast = Cast(ckks_cast.scheme, sizes=SIZES)
+def test_the_same_update_is_never_the_same_bytes(encrypted_cast: Cast) -> None:
+    cast = Cast(encrypted_cast.scheme, sizes=SIZES)
     made = client(cast, Trainer(values()))
     assert made.handle(train(cast)) != made.handle(train(cast))
 
@@ -200,8 +200,8 @@ def test_without_the_secret_key_no_aggregate_is_taken(cast: Cast) -> None:
         client(cast, Trainer(values())).handle(cast.aggregate([cast.vector()] * 3))
 
 
-def test_a_secret_key_is_not_taken_for_a_public_one(ckks_cast: Cast) -> None:
-    cast = Cast(ckks_cast.scheme, sizes=SIZES)
+def test_a_secret_key_is_not_taken_for_a_public_one(encrypted_cast: Cast) -> None:
+    cast = Cast(encrypted_cast.scheme, sizes=SIZES)
     secret = cast.scheme.generate_keys().secret
     made, key_id = client(cast, Trainer(values())), key_id_of(secret)
     made.handle(PublicKey("run", 0, "keyholder", key_id, cast.scheme.fingerprint, 0, (secret,)).encode())

@@ -86,8 +86,8 @@ def test_a_refused_release_does_not_use_up_the_round(cast: Cast) -> None:
     assert (cast.sums(cast.keyholder.handle(cast.aggregate(vectors(cast, 3)))) == sum(vectors(cast, 3))).all()
 
 
-def test_a_sum_under_another_key_is_refused(ckks_cast: Cast) -> None:
-    cast, other = ckks_cast, Cast(ckks_cast.scheme)
+def test_a_sum_under_another_key_is_refused(encrypted_cast: Cast) -> None:
+    cast, other = encrypted_cast, Cast(encrypted_cast.scheme)
     data = other.aggregate(vectors(cast, 3))
     with pytest.raises(MessageRefused, match="key_id"):
         cast.keyholder.handle(data)
@@ -114,10 +114,10 @@ def test_what_is_no_aggregate_is_refused(cast: Cast) -> None:
             cast.keyholder.handle(bad)
 
 
-def test_ciphertexts_that_are_none_are_refused(ckks_cast: Cast) -> None:
+def test_ciphertexts_that_are_none_are_refused(encrypted_cast: Cast) -> None:
     for payload in ((), (b"",), (b"garbage", b"garbage"), (b"garbage",)):
         with pytest.raises(ReleaseRefused, match="round 1: "):
-            ckks_cast.keyholder.handle(ckks_cast.aggregate(vectors(ckks_cast, 3), payload=payload))
+            encrypted_cast.keyholder.handle(encrypted_cast.aggregate(vectors(encrypted_cast, 3), payload=payload))
 
 
 def test_the_public_key_message_names_its_key(cast: Cast) -> None:
@@ -125,10 +125,10 @@ def test_the_public_key_message_names_its_key(cast: Cast) -> None:
     assert key_id_of(key) == cast.key_id
 
 
-def test_every_key_holder_has_keys_of_its_own(ckks_cast: Cast) -> None:
-    assert ckks_cast.another_keyholder().public_key() != ckks_cast.keyholder.public_key()
+def test_every_key_holder_has_keys_of_its_own(encrypted_cast: Cast) -> None:
+    assert encrypted_cast.another_keyholder().public_key() != encrypted_cast.keyholder.public_key()
 
 
-def test_its_repr_shows_nothing(ckks_cast: Cast) -> None:
-    for thing in (ckks_cast.keyholder, ckks_cast.keyholder._decryptor):
+def test_its_repr_shows_nothing(encrypted_cast: Cast) -> None:
+    for thing in (encrypted_cast.keyholder, encrypted_cast.keyholder._decryptor):
         assert len(repr(thing)) < 100

@@ -1,0 +1,165 @@
+"""Packed BFV: parameters by rule, exact sums with real TenSEAL, refusals that name the figure that fails."""
+
+import math
+import re
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperlock.encryption.bfv import Bfv
+from hyperlock.encryption.bfv_parameters import bfv_parameters, is_prime, margin_bits, needed_margin
+from hyperlock.encryption.grid import largest_value
+from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
+from hyperlock.encryption.scheme import CiphertextRefused
+from hyperlock.errors import ConfigError
+
+AUTO = ("auto", "auto", "auto")
+
+
+@pytest.fixture(scope="module")
+def bfv() -> Bfv:
+    return Bfv(bfv_parameters(*AUTO, 8, 16, 128))
+
+
+@pytest.mark.parametrize(
+    ("value_bits", "clients", "security"), product((8, 12, 16), (2, 16, 128, 1024), (128, 192, 256))
+)
+def test_the_rule_chooses_secure_parameters_with_a_margin(value_bits, clients, security):
+    p = bfv_parameters(*AUTO, value_bits, clients, security)
+    n, t = p.poly_modulus, p.plain_modulus
+    assert sum(p.coeff_mod_bits) <= SECURITY_LIMITS[security][n] and p.security >= security
+    assert is_prime(t) and t % (2 * n) == 1 and t > 2 ** (p.packing.fields * p.packing.field_bits)
+    assert 2**p.packing.field_bits >= 2 * clients * largest_value(value_bits)
+    q = math.prod(2**bits for bits in p.coeff_mod_bits[:-1])
+    sigma = math.sqrt((1 + 2 * n / 3) / 12)
+    assert q / (4 * t) >= 0.99 * (9.5 * sigma * math.sqrt(clients) + 2 * clients)
+
+
+@pytest.mark.parametrize(
+    ("value_bits", "clients", "ring"),
+    [
+        (8, 16, "auto"),
+        (12, 16, "auto"),
+        (16, 16, "auto"),
+        (16, 16, 8192),
+        (8, 128, "auto"),
+        (16, 128, 16384),
+        (8, 1024, "auto"),
+    ],
+)
+def test_sums_of_as_many_clients_as_allowed_are_exact(value_bits, clients, ring):
+    """Thirds of the vector: all at +levels, all at -levels, random; for few clients into a second ciphertext too."""
+    scheme = Bfv(bfv_parameters(ring, "auto", "auto", value_bits, clients, 128))
+    keys, levels, rng = scheme.generate_keys(), largest_value(value_bits), np.random.default_rng(0)
+    length = scheme.parameters.packing.fields * scheme.parameters.slots + (50 if clients <= 16 else -50)
+    encryptor, total = scheme.encryptor(keys.public), scheme.accumulator(keys.public, length)
+    expected = np.zeros(length, np.int64)
+    for _ in range(clients):
+        vector = rng.integers(-levels, levels, length, endpoint=True)
+        vector[: length // 3], vector[length // 3 : 2 * length // 3] = levels, -levels
+        chunks = encryptor.encrypt(vector)
+        assert max(map(len, chunks)) <= scheme.max_chunk_bytes and len(chunks) == scheme.chunks(length)
+        total.add(chunks)
+        expected += vector
+    assert (scheme.decryptor(keys.secret).decrypt(total.total(), length) == expected).all()
+
+
+@given(st.integers(2, 2**20))
+def test_primes_are_primes(number):
+    assert is_prime(number) == all(number % d for d in range(2, math.isqrt(number) + 1))
+
+
+def test_large_primes_and_pseudoprimes_are_told_apart():
+    assert is_prime(2**61 - 1) and is_prime(2**59 - 55)
+    assert not is_prime(3215031751) and not is_prime(3825123056546413051) and not is_prime((2**31 - 1) ** 2)
+
+
+REFUSED = {
+    "fields overflow": ((4096, "auto", 5, 8, 16, 128), "encryption.fields=5", "5 x 12 bits"),
+    "security limit": ((4096, [60, 50], "auto", 8, 16, 128), "encryption.coeff_mod_bits=[60,50]", "at most 109 bits"),
+    "margin": ((4096, [57, 40], 4, 8, 16, 128), "encryption.coeff_mod_bits=[57,40]", "margin"),
+    "no chain": ((2048, "auto", 4, 8, 16, 128), "encryption.poly_modulus=2048", "at most 54 bits"),
+    "ring not tabled": ((5000, "auto", "auto", 8, 16, 128), "encryption.poly_modulus=5000", "4096"),
+    "not a number": (("big", "auto", "auto", 8, 16, 128), "encryption.poly_modulus=big", "integer"),
+    "too many bits": (("auto", "auto", "auto", 24, 2**40, 128), "encryption.value_bits=24", "field overflow"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_names_setting_value_and_the_figure_that_fails(name):
+    arguments, start, figure = REFUSED[name]
+    with pytest.raises(ConfigError) as caught:
+        bfv_parameters(*arguments)
+    text = str(caught.value)
+    assert text.startswith(start) and figure in text and "allowed: " in text
+    assert re.search(r"try: encryption\.\w+=", text)
+
+
+def test_a_chain_of_the_size_that_a_refusal_asks_for_is_enough():
+    with pytest.raises(ConfigError) as caught:
+        bfv_parameters(4096, [57, 40], 4, 8, 16, 128)
+    bits = int(re.search(r"at least (\d+) bits", str(caught.value)).group(1))
+    assert bfv_parameters(4096, [bits, 40], 4, 8, 16, 128).margin_bits >= 0
+    with pytest.raises(ConfigError):
+        bfv_parameters(4096, [bits - 1, 40], 4, 8, 16, 128)
+
+
+def test_every_ring_that_has_room_can_be_asked_for():
+    for ring in POLY_MODULI:
+        p = bfv_parameters(ring, "auto", "auto", 8, 16, 128)
+        assert p.poly_modulus == ring and margin_bits(ring, p.coeff_mod_bits, p.packing.fields * 12, 16) >= 0
+
+
+def test_the_margin_follows_the_noise_that_is_measured(bfv):
+    """A fresh ciphertext's budget says how large its noise is; the rule's sigma must not be below it."""
+    from hyperlock.encryption._tenseal import tenseal as ts
+    from hyperlock.encryption.ciphertexts import secret_context
+
+    p = bfv_parameters(4096, [60, 40], 1, 8, 16, 128)
+    scheme = Bfv(p)
+    keys = scheme.generate_keys()
+    context = secret_context(keys.secret)
+    [chunk] = scheme.encryptor(keys.public).encrypt(np.zeros(4096, np.int64))
+    vector = ts.bfv_vector_from(context, chunk)
+    budget = context.decryptor().data.invariant_noise_budget(vector.ciphertext()[0])
+    log_noise = sum(p.coeff_mod_bits[:-1]) - 1 - math.log2(p.plain_modulus) - budget
+    assert 4 < log_noise <= needed_margin(4096, 1) + 1
+
+
+def test_bytes_per_parameter_stay_below_those_of_float32(bfv):
+    keys, length = bfv.generate_keys(), 4 * 4096 * 5
+    chunks = bfv.encryptor(keys.public).encrypt(np.ones(length, np.int64))
+    assert sum(map(len, chunks)) / length <= 4.1
+
+
+def test_a_sum_under_another_key_or_of_too_many_is_refused(bfv):
+    keys, other = bfv.generate_keys(), bfv.generate_keys()
+    total = bfv.accumulator(other.public, 30)
+    for _ in range(3):
+        total.add(bfv.encryptor(other.public).encrypt(np.arange(30)))
+    with pytest.raises(CiphertextRefused, match="noise budget"):
+        bfv.decryptor(keys.secret).decrypt(total.total(), 30)
+
+
+@pytest.mark.parametrize("bad", [b"", b"garbage", b"\x0a\x01\x0a", bytes(2000)])
+def test_what_is_no_ciphertext_is_refused_and_leaves_the_sum(bfv, bad):
+    keys = bfv.generate_keys()
+    total, good = bfv.accumulator(keys.public, 30), bfv.encryptor(keys.public).encrypt(np.arange(30))
+    total.add(good)
+    before = total.total()
+    with pytest.raises(CiphertextRefused):
+        total.add((bad,))
+    assert total.total() == before
+
+
+def test_ciphertexts_of_ckks_are_refused(bfv):
+    from hyperlock.encryption.ckks import Ckks
+    from hyperlock.encryption.ckks_parameters import ckks_parameters
+
+    ckks = Ckks(ckks_parameters(4096, "auto", "auto", 8, 16, 128))
+    chunks = ckks.encryptor(ckks.generate_keys().public).encrypt(np.arange(30))
+    with pytest.raises(CiphertextRefused):
+        bfv.accumulator(bfv.generate_keys().public, 30).add(chunks)

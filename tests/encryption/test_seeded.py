@@ -1,0 +1,71 @@
+"""Seeded symmetric ciphertexts: half the bytes, the same sums, no file that outlives the call."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hyperlock.encryption import seeded
+from hyperlock.encryption.bfv import Bfv
+from hyperlock.encryption.bfv_parameters import bfv_parameters
+from hyperlock.encryption.ckks import Ckks
+from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.grid import largest_value
+from hyperlock.encryption.scheme import Scheme
+
+needs_memory_files = pytest.mark.skipif(not seeded.available, reason="the platform has no files in memory")
+SCHEMES: list[Scheme] = [
+    Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128)),
+    Bfv(bfv_parameters("auto", "auto", "auto", 16, 1024, 128)),
+    Ckks(ckks_parameters(4096, "auto", "auto", 8, 16, 128)),
+    Ckks(ckks_parameters(8192, [60, 40, 40, 60], 40, 8, 16, 128)),
+]
+
+
+@needs_memory_files
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.fingerprint)
+def test_sums_of_both_forms_are_exact(scheme):
+    keys, levels, rng = scheme.generate_keys(), largest_value(scheme.value_bits), np.random.default_rng(0)
+    length = scheme.parameters.packing.fields * scheme.parameters.slots + 100
+    symmetric, public = scheme.symmetric_encryptor(keys.secret), scheme.encryptor(keys.public)
+    total, expected = scheme.accumulator(keys.public, length), np.zeros(length, np.int64)
+    for i in range(16):
+        vector = rng.integers(-levels, levels, length, endpoint=True)
+        vector[: length // 2] = levels * (-1) ** (i // 8)
+        total.add((symmetric if i % 4 else public).encrypt(vector))
+        expected += vector
+    assert (scheme.decryptor(keys.secret).decrypt(total.total(), length) == expected).all()
+
+
+@needs_memory_files
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.fingerprint)
+def test_the_seeded_form_has_half_the_bytes(scheme):
+    keys, vector = scheme.generate_keys(), np.ones(2 * scheme.parameters.packing.fields * scheme.parameters.slots, int)
+    half = sum(map(len, scheme.symmetric_encryptor(keys.secret).encrypt(vector)))
+    whole = sum(map(len, scheme.encryptor(keys.public).encrypt(vector)))
+    assert 0.48 < half / whole < 0.53
+
+
+@needs_memory_files
+def test_two_encryptions_of_the_same_vector_differ():
+    scheme = SCHEMES[0]
+    encryptor = scheme.symmetric_encryptor(scheme.generate_keys().secret)
+    assert encryptor.encrypt(np.arange(30)) != encryptor.encrypt(np.arange(30))
+
+
+@needs_memory_files
+def test_nothing_is_left_open_or_on_a_disk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    encryptor = SCHEMES[0].symmetric_encryptor(SCHEMES[0].generate_keys().secret)
+    before = set(os.listdir("/proc/self/fd"))
+    encryptor.encrypt(np.arange(30_000) % 100)
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.parametrize("scheme", SCHEMES[:1] + SCHEMES[2:3], ids=lambda scheme: scheme.name)
+def test_without_files_in_memory_there_is_no_seeded_form(scheme, monkeypatch):
+    monkeypatch.setattr(seeded, "available", False)
+    assert scheme.symmetric_encryptor(scheme.generate_keys().secret) is None

@@ -1,0 +1,188 @@
+"""The advice: predictions against whole encrypted updates, lines against the job's own settings, refusals."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+
+from hyperlock.advise import Job, Preset, advise, main, table, tensor_sizes
+from hyperlock.config import BfvEncryption, CkksEncryption, parse
+from hyperlock.encryption import totals
+from hyperlock.encryption.grid import largest_value
+from hyperlock.encryption.scheme import Scheme
+from hyperlock.messages import Train, Update, key_id_of
+from hyperlock.parties import build_scheme
+
+ROOT = Path(__file__).resolve().parents[1]
+MLP = (784 * 128, 128, 1280, 10)
+
+
+def scheme_of(job: Job, preset: Preset) -> Scheme:
+    """What the preset's line asks for, read without Hydra, which is slow."""
+    options: dict[str, Any] = dict(part.partition("encryption.")[2].split("=") for part in preset.override.split()[1:])
+    kind = {"bfv": BfvEncryption, "ckks": CkksEncryption}[preset.scheme]
+    return build_scheme(job.config(kind(**{name: int(value) for name, value in options.items()})))
+
+
+def real_sizes(job: Job, scheme: Scheme) -> tuple[int, int]:
+    """Bytes of a whole Update message and of a Train message."""
+    keys, levels = scheme.generate_keys(), largest_value(scheme.value_bits)
+    values = np.random.default_rng(1).normal(0, levels / 4, job.parameters).clip(-levels, levels).astype(np.int64)
+    vector = np.concatenate([totals.encode(totals.Totals(1, 6000, 1234.5, 7), scheme.value_bits), values])
+    chunks = scheme.encryptor(keys.public).encrypt(vector)
+    header = (key_id_of(keys.public), scheme.fingerprint)
+    update = Update("a" * 32, 3, "client-7", *header, vector.size, chunks).encode()
+    model = (bytes(4 * job.parameters), bytes(4 * len(job.tensors)))
+    return len(update), len(Train("a" * 32, 3, "server", *header, 0, model).encode())
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        Job((40,), 3, (8,)),  # less than one ciphertext, whatever the ring
+        Job((2410,), 10, (4, 16)),
+        Job((30_000,), 100, (8, 24)),
+        Job((30_000,), 40, (12,), security=192),
+        Job(MLP, 10, (8,)),
+        Job(MLP, 10, (16,), security=256),
+    ],
+    ids=str,
+)
+def test_predicted_bytes_are_those_of_whole_updates(job: Job) -> None:
+    presets, left_out = advise(job)
+    # auto is one of the rings: 10 choices a precision, each tried or explained
+    refused = [line for line in left_out if "poly_modulus=auto" not in line]
+    assert len(presets) + len(refused) == 10 * len(job.value_bits)
+    for preset in presets:
+        scheme = scheme_of(job, preset)
+        update, train = real_sizes(job, scheme)
+        assert preset.fingerprint == scheme.fingerprint
+        assert preset.update_bytes == pytest.approx(update, rel=0.01)
+        assert preset.round_bytes == pytest.approx(job.clients * (update + train), rel=0.01)
+        assert preset.security >= job.security and preset.margin_bits >= 0 and preset.update_seconds > 0
+
+
+def test_best_first_and_auto_without_a_ring() -> None:
+    presets, left_out = advise(Job(MLP))
+    assert not left_out
+    costs = [(preset.update_bytes, preset.update_seconds) for preset in presets]
+    assert costs == sorted(costs)
+    assert presets[0].override == "encryption=bfv encryption.value_bits=8"
+    assert {p.override for p in presets} >= {"encryption=ckks encryption.poly_modulus=8192 encryption.value_bits=8"}
+    assert len({p.fingerprint for p in presets}) == len(presets)
+
+
+@pytest.mark.parametrize("job", [Job((650,)), Job((650,), 100, (16,), security=192)], ids=str)
+def test_lines_are_settings_of_the_job(job: Job, compose: Callable[..., DictConfig]) -> None:
+    presets, _ = advise(job)
+    for preset in (presets[0], presets[-1]):
+        config = parse(compose(*preset.override.split(), f"federation.clients={job.clients}", "tracking=none"))
+        assert build_scheme(config).fingerprint == preset.fingerprint
+
+
+def test_lines_carry_what_differs_from_the_default_job() -> None:
+    presets, left_out = advise(Job((2410,), 100, (16,), security=192))
+    for preset in presets:
+        assert preset.override.endswith("encryption.value_bits=16 encryption.security=192 encryption.max_clients=128")
+    assert any(line.startswith("bfv poly_modulus=2048 value_bits=16: ") for line in left_out)
+    assert not any("\n" in line for line in left_out)
+
+
+def test_time_is_that_of_whole_updates() -> None:
+    """Within a factor of four either way: machines that do other work are no clocks."""
+    from time import perf_counter
+
+    from hyperlock.encryption.bfv import Bfv
+    from hyperlock.encryption.bfv_parameters import bfv_parameters
+
+    [preset] = [p for p in advise(Job(MLP))[0] if p.override == "encryption=bfv encryption.value_bits=8"]
+    scheme = Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128))
+    encryptor, seconds = scheme.encryptor(scheme.generate_keys().public), []
+    for _ in range(7):
+        start = perf_counter()
+        encryptor.encrypt(np.ones(sum(MLP), np.int64))
+        seconds.append(perf_counter() - start)
+    assert 1 / 4 < preset.update_seconds / min(seconds) < 4
+
+
+def test_shapes_count_as_the_models_do() -> None:
+    assert tensor_sizes("mlp", 784, 10, 128, 1) == MLP
+    assert sum(tensor_sizes("mlp", 784, 10, 128, 1)) == 101_770
+    assert tensor_sizes("mlp", 784, 10, 32, 2) == (784 * 32, 32, 32 * 32, 32, 320, 10)
+    assert tensor_sizes("logistic", 784, 10, 128, 1) == (7840, 10)
+
+
+def test_the_command_prints_a_row_and_a_line_for_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", "logistic", "--inputs", "64", "--clients", "20", "--value-bits", "8,16"]) == 0
+    output, errors = capsys.readouterr()
+    assert not errors and output.startswith("650 parameters (2,600 bytes as float32), 20 clients a round")
+    rows = [line.split() for line in output.splitlines() if line.split(".")[0].strip().isdecimal()]
+    paste = [row for row in rows if row[1:3] == ["python", "run.py"]]
+    assert len(rows) == 2 * len(paste) and len(paste) >= 16
+    assert [row[0] for row in rows] == 2 * [f"{i}." for i in range(1, len(paste) + 1)]
+    assert all("encryption.max_clients=32" in row for row in paste)
+
+
+def test_columns_line_up() -> None:
+    preset = Preset("bfv", 4096, (60, 30), 8, 128, "", 0.8, 459_948, 8_672_810, 0.0157, "encryption=bfv")
+    lines = table(Job(MLP), [preset] * 12, ["ckks poly_modulus=2048 value_bits=8: why"]).splitlines()
+    assert len({len(line) for line in lines[2:15]}) == 1
+    assert lines[3].split()[-5:] == ["4.52", "0.8", "128", "0.154", "15.7"]
+    assert lines[16].strip() == "1. python run.py encryption=bfv"
+    assert lines[-1] == "left out: ckks poly_modulus=2048 value_bits=8: why"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("--clients 1", "--clients=1: "),
+        ("--clients many", "--clients=many: "),
+        ("--clients 1048577", "2 to 1048576"),
+        ("--parameters 0", "--parameters=0: "),
+        ("--parameters 1.5", "--parameters=1.5: "),
+        ("--parameters -3", "--parameters=-3: "),
+        ("--parameters 10 --units 3", "--units is given too"),
+        ("--model logistic --layers 2", "no hidden layers"),
+        ("--model cnn", "cnn"),
+        ("--units 0", "--units=0: "),
+        ("--value-bits 3", "4 to 24"),
+        ("--value-bits 8,", "4 to 24"),
+        ("--value-bits 8,25", "--value-bits=25: "),
+        ("--security 100", "128, 192, 256"),
+        ("--nonsense", "--nonsense"),
+        ("--clients", "--clients"),
+    ],
+)
+def test_errors_are_one_message(arguments: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments.split()) == 1
+    output, errors = capsys.readouterr()
+    assert not output and text in errors and "Traceback" not in errors and errors.count("try: ") == 1
+
+
+def test_nothing_that_works_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("hyperlock.advise.POLY_MODULI", (2048,))
+    monkeypatch.setattr("hyperlock.encryption.bfv_parameters.POLY_MODULI", (2048,))
+    assert main(["--security", "256", "--value-bits", "16"]) == 1
+    output, errors = capsys.readouterr()
+    assert not output and errors.startswith("no preset works:\n  bfv poly_modulus=auto value_bits=16: ")
+
+
+def test_help_loads_neither_tenseal_nor_tensorflow() -> None:
+    code = (
+        "import sys; from hyperlock.advise import main\n"
+        "try: main(['--help'])\n"
+        "finally: print(sorted({'tenseal', 'tensorflow', 'mlflow'} & {name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--value-bits" in done.stdout and done.stdout.endswith("[]\n")
+
+
+def test_it_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "hyperlock.advise", "--parameters", "100", "--clients", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("--clients=1: ") and not done.stdout
