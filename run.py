@@ -36,15 +36,25 @@ def main(config: DictConfig) -> float | None:
         sys.exit(1)
 
 
+def _plain_grid(arguments: list[str]) -> list[str]:
+    """Another sweeper than the default one takes no part of the default search."""
+    named = {argument.partition("=")[0].lstrip("+") for argument in arguments}
+    return ["hparams_search=none"] if "hydra/sweeper" in named and "hparams_search" not in named else []
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)
+    sys.argv += _plain_grid(sys.argv[1:])
     try:
         main()
     except KeyboardInterrupt:
+        from hyperlock.sweep import close
+
+        close("KILLED")
         # Threads of a running round are not waited for: the run is closed, and nothing else is owed.
         print("interrupted", file=sys.stderr)
         sys.stdout.flush()

@@ -7,6 +7,7 @@ order to evaluate it, but never a key or a single client's update.
 from __future__ import annotations
 
 import logging
+import math
 import subprocess
 import time
 import uuid
@@ -20,11 +21,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from hyperlock.config import Config, flatten, parse
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption.scheme import Scheme
-from hyperlock.errors import ConfigError, RoundFailed
-from hyperlock.report import Report, progress
+from hyperlock.errors import HyperLockError, RoundFailed
+from hyperlock.report import Report, check_objectives, objective_names, progress
 from hyperlock.rounds import RoundReport, distribute_key, run_round, sample_cohort
 from hyperlock.timing import Timings
-from hyperlock.tracking import MlflowTracker, NoTracker, Tracker
+from hyperlock.tracking import MlflowTracker, NoTracker, Tracker, trial
 
 if TYPE_CHECKING:
     from hyperlock.parties import Parties
@@ -46,6 +47,7 @@ def run(composed: DictConfig) -> Report:
     """
     start, timings = time.perf_counter(), Timings()
     config = parse(composed)
+    check_objectives(objective_names(composed))
     from hyperlock import parties
 
     scheme = parties.build_scheme(config)
@@ -94,12 +96,14 @@ def objective(composed: DictConfig, report: Report) -> float | tuple[float, ...]
 
     Raises:
         ConfigError: a name is not one of the run's metrics.
+        HyperLockError: a value is not a finite number, which no search can use.
     """
     metrics = {**report.metrics, **report.totals()}
-    names = composed.objective if isinstance(composed.objective, ListConfig) else [composed.objective]
+    names = objective_names(composed)
+    check_objectives(names, metrics)
     for name in names:
-        if name not in metrics:
-            raise ConfigError("objective", name, "the run has no such metric", allowed=", ".join(sorted(metrics)))
+        if not math.isfinite(metrics[name]):
+            raise HyperLockError(f"objective {name} came out as {metrics[name]}: a smaller federation.learning_rate may help")
     values = tuple(metrics[name] for name in names)
     return values if isinstance(composed.objective, ListConfig) else values[0]
 
@@ -132,7 +136,9 @@ def open_tracker(config: Config, composed: DictConfig, scheme: Scheme) -> Tracke
         **{f"version.{name}": version(name) for name in ("hyperlock", "tensorflow", "tenseal", "numpy", "mlflow")},
         **{f"tag.{tag}": "true" for tag in config.tags},
     }
-    name = config.tracking.run_name or run_name(config)
+    trial_name, trial_tags = trial()
+    name = config.tracking.run_name or trial_name or run_name(config)
+    tags |= trial_tags
     tracking = config.tracking
     return MlflowTracker(root, outputs, tracking.uri, tracking.experiment, name, flatten(_public(composed)), tags)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 Metrics = Mapping[str, float]
+TRIAL = "HYPERLOCK_TRIAL"  # what a sweep tells its trials' processes, as JSON: parent, number, overrides
 
 
 class Tracker(Protocol):
@@ -80,11 +83,12 @@ class MlflowTracker:
         name: the run's name.
         params: flat settings.
         tags: what a person would filter by.
+        reopen: the newest run that this filter finds, if it finds any, is continued instead of a new one begun.
     """
 
     def __init__(
         self, root: str, outputs: str, uri: str | None, experiment: str, name: str,
-        params: Mapping[str, str], tags: Mapping[str, str],
+        params: Mapping[str, str], tags: Mapping[str, str], reopen: str | None = None,
     ) -> None:  # fmt: skip
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow
@@ -98,11 +102,31 @@ class MlflowTracker:
         mlflow.set_tracking_uri(self._uri)
         self._client = mlflow.MlflowClient(self._uri)
         self._experiment = self._experiment_id(experiment, Path(outputs) / "mlflow" if self._is_default else None)
+        found = self.search(reopen, 1) if reopen else []
+        if found:
+            self.run_id = found[0].info.run_id
+            self._client.update_run(self.run_id, status="RUNNING")
+            self.tag(tags)
+            return
         run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags))
         self.run_id = run.info.run_id
         from mlflow.entities import Param
 
         self._client.log_batch(self.run_id, params=[Param(key, value[:6000]) for key, value in params.items()])
+
+    @property
+    def client(self) -> Any:
+        """MLflow's client of the store."""
+        return self._client
+
+    def search(self, query: str, limit: int = 10_000) -> list[Any]:
+        """The experiment's runs that a filter finds, newest first."""
+        return list(self._client.search_runs([self._experiment], query, max_results=limit))
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        for key, value in tags.items():
+            self._client.set_tag(self.run_id, key, value)
 
     def log(self, metrics: Metrics, step: int) -> None:
         """One batch, written before it returns."""
@@ -162,3 +186,31 @@ class MlflowTracker:
         if experiment is not None:
             return experiment.experiment_id
         return self._client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None)
+
+
+def trial() -> tuple[str | None, dict[str, str]]:
+    """The run name and the tags of a sweep's trial; none outside a sweep."""
+    if TRIAL not in os.environ:
+        return None, {}
+    told = json.loads(os.environ[TRIAL])
+    tags = {"mlflow.parentRunId": told["parent"], "trial": str(told["number"]), "overrides": json.dumps(told["overrides"])}
+    return f"trial-{told['number']:03d}", tags | process_tag()
+
+
+def process_tag() -> dict[str, str]:
+    """Marks a run as this process' own, so that it can be told later that the process ended without a word."""
+    return {"process": f"{socket.gethostname()}:{os.getpid()}"}
+
+
+def process_ended(tags: Mapping[str, str]) -> bool:
+    """Whether a run's process was one of this machine, and is no more."""
+    host, _, pid = tags.get("process", "").rpartition(":")
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
