@@ -12,6 +12,7 @@ import subprocess
 import time
 import uuid
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_loaded: dict[str, Dataset] = {}
 KEY_CUSTODY = {
     "authority": "a key holder apart from the server",
     "clients": "the clients, who share it",
@@ -109,10 +111,18 @@ def objective(composed: DictConfig, report: Report) -> float | tuple[float, ...]
 
 
 def load_dataset(config: Config) -> Dataset:
-    """The configured dataset, cut to `dataset.train_samples` and `dataset.test_samples` where these are set."""
-    options = {key: value for key, value in vars(config.dataset).items() if not key.endswith("_samples")}
-    dataset: Dataset = instantiate(options)
-    return dataset.take(config.dataset.train_samples, config.dataset.test_samples, config.seed)
+    """The configured dataset, cut to `dataset.train_samples` and `dataset.test_samples` where these are set.
+
+    The last one is kept, since a sweep's trials mostly share it.
+    """
+    path = Path(getattr(config.dataset, "path", ""))
+    key = f"{config.dataset} {config.seed} {path.stat().st_mtime_ns if path.is_file() else ''}"
+    if key not in _loaded:
+        options = {key: value for key, value in vars(config.dataset).items() if not key.endswith("_samples")}
+        dataset: Dataset = instantiate(options)
+        _loaded.clear()
+        _loaded[key] = dataset.take(config.dataset.train_samples, config.dataset.test_samples, config.seed)
+    return _loaded[key]
 
 
 def run_name(config: Config) -> str:

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
+from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -160,7 +163,10 @@ class StudySweeperImpl(OptunaSweeperImpl):
         if isinstance(self.sampler, functools.partial):  # the grid sampler wants to know the grid
             grid = {key: _choices(key, distribution) for key, distribution in space.items()}
             self.sampler = self.sampler(grid)
-            self.n_trials = min(self.n_trials, functools.reduce(lambda n, choices: n * len(choices), grid.values(), 1))
+            self.n_trials = min(self.n_trials, math.prod(map(len, grid.values())))
+        elif "seed" in self.config.hydra.sweeper.sampler and self.config.hydra.sweeper.sampler.seed is None:
+            # So that the same command asks the same questions.
+            self.sampler = instantiate(self.config.hydra.sweeper.sampler, seed=self.config.seed)
         directions = [getattr(direction, "name", direction) for direction in self._get_directions()]
         objectives = objective_names(self.config)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -188,6 +194,7 @@ class StudySweeperImpl(OptunaSweeperImpl):
             raise HyperLockError(f"none of {len(failed)} trials finished; the first: {first}")
         best = [{"trial": t.number, "params": t.params, "values": list(t.values)} for t in study.best_trials]
         results = OmegaConf.create({"name": "optuna", "study": study.study_name, "best": best})
+        Path(self.sweep_dir).mkdir(parents=True, exist_ok=True)
         OmegaConf.save(results, f"{self.sweep_dir}/optimization_results.yaml")
 
 
@@ -213,4 +220,8 @@ def run(sweeper: StudySweeperImpl, arguments: list[str]) -> None:
         sweeper.sweep(arguments)
     except HyperLockError as error:
         log.error("%s", error)
+        sweep.close("FAILED", sweep.reason(error))
         sys.exit(1)
+    except Exception as error:
+        sweep.close("FAILED", sweep.reason(error))
+        raise

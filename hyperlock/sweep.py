@@ -164,7 +164,7 @@ def record_failure(
     tracker.finish("FAILED")
 
 
-def close(status: str | None = None) -> None:
+def close(status: str | None = None, why: str = "") -> None:
     """Write the sweep's summary and end the parent; nothing if that has been done, or there is no sweep."""
     global _current
     sweep, _current = _current, None
@@ -178,7 +178,7 @@ def close(status: str | None = None) -> None:
             if run.info.status == "RUNNING":
                 sweep.tracker.client.set_terminated(run.info.run_id, "KILLED")
     try:
-        summarise(sweep.config, sweep.tracker, sweep.name, status, time.time() - sweep.start)
+        summarise(sweep.config, sweep.tracker, sweep.name, status, time.time() - sweep.start, why)
     finally:
         sweep.tracker.finish(status)
 
@@ -211,7 +211,7 @@ def _open(config: DictConfig) -> _Sweep:
 
     choices = config.hydra.runtime.choices
     search = choices.get("hparams_search") or "none"
-    name = kept_study(config) or f"{search} {time.strftime('%m-%d %H:%M')}"
+    name = kept_study(config) or f"{'grid' if search == 'none' else search} {time.strftime('%m-%d %H:%M')}"
     tags = {
         "sweep": search,
         "study": name,

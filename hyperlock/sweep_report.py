@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
-from statistics import mean
+from statistics import median
 from typing import Any
 
 from hydra.utils import instantiate
@@ -13,13 +14,13 @@ from omegaconf import DictConfig, ListConfig
 from hyperlock import sweep_plots
 from hyperlock.report import objective_names
 from hyperlock.tracking import MlflowTracker
-from hyperlock.trials import FAILED, FINISHED, Trial, describe, from_runs, from_study, front, markdown, other_share, table_csv
+from hyperlock.trials import FAILED, FINISHED, Trial, describe, from_runs, from_study, front, markdown, shares, table_csv
 
 log = logging.getLogger(__name__)
 Importances = dict[str, dict[str, float]]
 
 
-def summarise(config: DictConfig, tracker: Any, name: str, status: str, seconds: float) -> None:
+def summarise(config: DictConfig, tracker: Any, name: str, status: str, seconds: float, why: str) -> None:
     """Write the summary of a sweep that has ended, with whatever it finished."""
     names = objective_names(config)
     maximise = directions(config, names)
@@ -28,9 +29,14 @@ def summarise(config: DictConfig, tracker: Any, name: str, status: str, seconds:
     rows = from_study(study) if study is not None else from_runs(runs, names)
     best = front(rows, maximise)
     lines = [headline(rows, status, seconds), *(f"- {line}" for line in best_lines(best, names))]
+    if why:
+        lines.insert(1, f"- {' '.join(why.split())}")
     cost = _cost(runs)
     if cost:
-        lines.append(f"- {cost['trials/seconds']:.1f} s a trial, {cost['trials/other_share']:.0%} of it neither training nor encryption")
+        lines.append(
+            "- {trials/seconds:.1f} s a trial (median): training and encryption {trials/work_share:.0%}, "
+            "evaluation {trials/evaluation_share:.0%}, all else {trials/other_share:.0%}".format_map(cost)
+        )
     if status != "FINISHED" and study is not None:
         lines.append(f"- continue it with the same command and `hydra.sweeper.study_name={name}`")
     tracker.note("\n".join([*lines, "", markdown(rows, names, maximise)]))
@@ -83,14 +89,14 @@ def importances(study: Any, names: Sequence[str]) -> Importances:
     for i, name in enumerate(names):
         evaluator = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
         try:
-            shares = optuna.importance.get_param_importances(
+            explained = optuna.importance.get_param_importances(
                 study, evaluator=evaluator, target=lambda trial, i=i: trial.values[i]
             )
         except (ValueError, RuntimeError) as error:  # too few trials, or all alike
             log.info("no parameter importance for %s: %s", name, error)
             continue
-        found[name] = dict(shares)
-    return {name: shares for name, shares in found.items() if any(share > 0 for share in shares.values())}
+        found[name] = dict(explained)
+    return {name: each for name, each in found.items() if any(share > 0 for share in each.values())}
 
 
 def _draw(
@@ -99,9 +105,9 @@ def _draw(
     for i, name in enumerate(names):
         file = "history" if len(names) == 1 else f"history_{name.replace('/', '_')}"
         tracker.figure(file, sweep_plots.history_figure(rows, i, name, maximise[i], title))
-    shares = importances(study if study is not None else _as_study(rows, maximise), names)
-    if shares:
-        tracker.figure("importance", sweep_plots.importance_figure(shares, title))
+    explained = importances(study if study is not None else _as_study(rows, maximise), names)
+    if explained:
+        tracker.figure("importance", sweep_plots.importance_figure(explained, title))
     if len(names) > 1:
         tracker.figure("pareto_front", sweep_plots.front_figure(rows, names, maximise, title))
 
@@ -129,23 +135,30 @@ def _as_study(rows: Sequence[Trial], maximise: Sequence[bool]) -> Any:
     choices: dict[str, Any] = {}
     for key in dict.fromkeys(key for row in finished for key in row.params):
         choices[key] = optuna.distributions.CategoricalDistribution(list({row.params[key]: 0 for row in finished if key in row.params}))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["maximize" if up else "minimize" for up in maximise])
-    for row in finished:
-        study.add_trial(
-            optuna.trial.create_trial(
-                params=dict(row.params), distributions={key: choices[key] for key in row.params}, values=list(row.values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for row in finished:
+            distributions = {key: choices[key] for key in row.params}
+            study.add_trial(
+                optuna.trial.create_trial(params=dict(row.params), distributions=distributions, values=list(row.values))
             )
-        )
     return study
 
 
 def _cost(runs: Sequence[Any]) -> dict[str, float]:
+    """Medians over the finished trials, so that what only the first one pays does not count."""
     finished = [run for run in runs if run.info.status == "FINISHED"]
-    shares = [share for run in finished if (share := other_share(run.data.metrics)) is not None]
-    if not shares:
+    parts = [part for run in finished if (part := shares(run.data.metrics)) is not None]
+    if not parts:
         return {}
-    seconds = [(run.info.end_time - run.info.start_time) / 1000 for run in finished]
-    return {"trials/seconds": mean(seconds), "trials/other_share": mean(shares)}
+    seconds = median((run.info.end_time - run.info.start_time) / 1000 for run in finished)
+    work, evaluation, other = (median(each) for each in zip(*parts, strict=True))
+    return {
+        "trials/seconds": seconds, "trials/work_share": work, "trials/evaluation_share": evaluation,
+        "trials/other_share": other,
+    }  # fmt: skip
 
 
 def _extremes(best: Sequence[Trial], names: Sequence[str], maximise: Sequence[bool]) -> Mapping[str, float]:

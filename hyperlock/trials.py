@@ -148,12 +148,14 @@ def describe(params: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items())
 
 
-def other_share(metrics: Mapping[str, float]) -> float | None:
-    """The share of a run's wall time that was neither training nor encryption, import aside."""
+def shares(metrics: Mapping[str, float]) -> tuple[float, float, float] | None:
+    """Of a run's wall time without imports: training and encryption, evaluation, and everything else."""
     wall = metrics.get("total/wall_s", 0.0) - metrics.get("total/import_s", 0.0)
     if wall <= 0:
         return None
-    return 1 - sum(metrics.get(f"total/{stage}_s", 0.0) for stage in _WORK) / wall
+    work = sum(metrics.get(f"total/{stage}_s", 0.0) for stage in _WORK) / wall
+    evaluation = metrics.get("total/evaluate_s", 0.0) / wall
+    return work, evaluation, 1 - work - evaluation
 
 
 def _keys(trials: Sequence[Trial]) -> list[str]:
