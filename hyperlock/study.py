@@ -20,6 +20,7 @@ from typing import Any
 
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.utils import instantiate
@@ -103,9 +104,13 @@ class StudySweeperImpl(OptunaSweeperImpl):
     def _space(self, arguments: Sequence[str]) -> tuple[dict[str, BaseDistribution], dict[str, Any]]:
         """What is searched and what is fixed; the command line replaces what the search says of the same key."""
         self._process_searchspace_config()
-        typed = {override.get_key_element() for override in OverridesParser.create().parse_overrides(list(arguments))}
-        own = [setting for setting in self._parse_sweeper_params_config() if setting.partition("=")[0] not in typed]
-        space, fixed = create_params_from_overrides([*own, *arguments])
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        typed = parser.parse_overrides(list(arguments))
+        keys = {override.get_key_element() for override in typed}
+        own = parser.parse_overrides(
+            [setting for setting in self._parse_sweeper_params_config() if setting.partition("=")[0] not in keys]
+        )
+        space, fixed = create_params_from_overrides([_without_glob(override) for override in (*own, *typed)])
         # Groups first: which other keys there are depends on them.
         space = dict(sorted(space.items(), key=lambda item: not self._is_group(item[0])))
         if not space:
@@ -196,6 +201,13 @@ class StudySweeperImpl(OptunaSweeperImpl):
         results = OmegaConf.create({"name": "optuna", "study": study.study_name, "best": best})
         Path(self.sweep_dir).mkdir(parents=True, exist_ok=True)
         OmegaConf.save(results, f"{self.sweep_dir}/optimization_results.yaml")
+
+
+def _without_glob(override: Override) -> str:
+    """`group=glob(*)` as the choice that it stands for; anything else as it is."""
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return f"{override.get_key_element()}=choice({','.join(override.sweep_string_iterator())})"
+    return str(override.input_line)
 
 
 def _choices(key: str, distribution: BaseDistribution) -> list[Any]:

@@ -12,6 +12,7 @@ import functools
 import json
 import logging
 import os
+import pickle
 import re
 import signal
 import sys
@@ -135,6 +136,8 @@ class SweepRecord(Callback):
         if config.hydra.mode != RunMode.MULTIRUN or job_return.status != JobStatus.FAILED:
             return
         error = job_return._return_value
+        if not _crosses(error):
+            error = job_return.return_value = HyperLockError(reason(error))
         if trial:
             record_failure(config, _number(config), list(config.hydra.overrides.task), error, self._parent)
         if isinstance(error, HyperLockError) and "direction" not in config.hydra.sweeper:
@@ -242,6 +245,15 @@ def _tracker(config: DictConfig, name: str, params: dict[str, str], tags: dict[s
 
 def _number(config: DictConfig) -> int:
     return int(OmegaConf.select(config, f"hydra.job.env_set.{NUMBER}") or config.hydra.job.num)
+
+
+def _crosses(error: BaseException) -> bool:
+    """Whether an error can be handed from a worker to the sweeping process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return True
 
 
 def _mark_killed_by(number: signal.Signals) -> None:
