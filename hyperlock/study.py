@@ -175,9 +175,12 @@ class StudySweeperImpl(OptunaSweeperImpl):
         directions = [getattr(direction, "name", direction) for direction in self._get_directions()]
         objectives = objective_names(self.config)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(
-            study_name=self.study_name, storage=self.storage, sampler=self.sampler, directions=directions, load_if_exists=True
-        )
+        try:
+            study = optuna.load_study(study_name=self.study_name, storage=self.storage, sampler=self.sampler)
+        except (KeyError, ValueError):  # there is none, or none is kept
+            study = optuna.create_study(
+                study_name=self.study_name, storage=self.storage, sampler=self.sampler, directions=directions
+            )
         begun = ([direction.name.lower() for direction in study.directions], study.user_attrs.get("objectives", objectives))
         hint = "hydra.sweeper.study_name=ANOTHER"
         if begun != (directions, objectives):

@@ -233,6 +233,8 @@ def _open(config: DictConfig) -> _Sweep:
             if process_ended(run.data.tags) and run.info.run_id != tracker.run_id:
                 tracker.client.set_terminated(run.info.run_id, "KILLED")
         log.info("record: %s", tracker.where())
+    onward = f"continue it with the same command and `hydra.sweeper.study_name={name}`" if study else "begin it again"
+    tracker.note(f"Running since {time.strftime('%Y-%m-%d %H:%M:%S')}. If its process has ended, {onward}.")
     return _Sweep(config, tracker, name, time.time())
 
 

@@ -41,7 +41,7 @@ def history_figure(trials: Sequence[Trial], index: int, objective: str, maximise
 
 def importance_figure(shares: Mapping[str, Mapping[str, float]], title: str) -> Any:
     """How much each parameter explains of each objective; shares of one objective add up to 1."""
-    params = list(dict.fromkeys(param for each in shares.values() for param in each))
+    params = list(dict.fromkeys(param for each in shares.values() for param, share in each.items() if share > 0))
     params.sort(key=lambda param: -max(each.get(param, 0.0) for each in shares.values()))
     figure, [axes] = _figure(f"{title}: parameter importance", height=1.6 + 0.3 * len(params) * len(shares))
     thickness = 0.8 / len(shares)
@@ -95,6 +95,7 @@ def _label(axes: Any, places: Sequence[tuple[float, float]], labels: Sequence[st
             groups.append(((px, py), [label]))
     width = axes.get_window_extent().x1
     for place, names in groups:
+        names.sort(key=int)
         text = ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
         left = place[0] > width - 60
         axes.annotate(
@@ -108,8 +109,16 @@ def _axis(objective: str, maximise: bool) -> str:
 
 
 def _scale(axes: Any, which: str, values: Sequence[float]) -> None:
-    if min(values) > 0 and max(values) / min(values) >= _LOG_FROM:
-        axes.set(**{f"{which}scale": "log"})
+    """A logarithmic axis, where values span enough for one, with plain numbers on it."""
+    if min(values) <= 0 or max(values) / min(values) < _LOG_FROM:
+        return
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")
 
 
 def _figure(title: str, height: float = 4.0, panels: int = 1) -> tuple[Any, Any]:
