@@ -36,7 +36,6 @@ from hyperlock.report import objective_names
 from hyperlock.trials import REASON
 
 log = logging.getLogger(__name__)
-DONE = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
 
 
 class StudySweeperImpl(OptunaSweeperImpl):
@@ -50,14 +49,14 @@ class StudySweeperImpl(OptunaSweeperImpl):
         """
         space, fixed = self._space(arguments)
         study = self._open(space)
-        done = len(study.get_trials(deepcopy=False, states=DONE))
+        done = _done(study)
         if study.trials:
             # The sampler would otherwise draw again what it drew at the study's beginning.
             self.sampler.reseed_rng()
             log.info("study %s: %d trials done, %d to go", self.study_name, done, max(0, self.n_trials - done))
         while done < self.n_trials:
             batch = self._batch(study, min(self.n_jobs, self.n_trials - done), space, fixed)
-            done += len(batch)
+            done = _done(study)  # counted anew, since others may work on the same study
             failures = [error for error in batch if error is not None]
             if len(failures) / len(batch) > self.max_failure_rate:
                 log.error("%d of %d trials failed, more than hydra.sweeper.max_failure_rate=%g",
@@ -175,6 +174,8 @@ class StudySweeperImpl(OptunaSweeperImpl):
         directions = [getattr(direction, "name", direction) for direction in self._get_directions()]
         objectives = objective_names(self.config)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        if isinstance(self.storage, str):
+            self.storage = sweep.storage(self.storage)
         try:
             study = optuna.load_study(study_name=self.study_name, storage=self.storage, sampler=self.sampler)
         except (KeyError, ValueError):  # there is none, or none is kept
@@ -204,6 +205,10 @@ class StudySweeperImpl(OptunaSweeperImpl):
         results = OmegaConf.create({"name": "optuna", "study": study.study_name, "best": best})
         Path(self.sweep_dir).mkdir(parents=True, exist_ok=True)
         OmegaConf.save(results, f"{self.sweep_dir}/optimization_results.yaml")
+
+
+def _done(study: optuna.Study) -> int:
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)))
 
 
 def _without_glob(override: Override) -> str:

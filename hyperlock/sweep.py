@@ -30,7 +30,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hyperlock import trials
 from hyperlock.errors import ConfigError, HyperLockError
-from hyperlock.tracking import TRIAL, MlflowTracker, NoTracker, process_ended, process_tag
+from hyperlock.tracking import TRIAL, MlflowTracker, NoTracker, on_this_host, process_ended, process_tag
 
 log = logging.getLogger(__name__)
 NUMBER = "HYPERLOCK_TRIAL_NUMBER"  # the study's number of a trial, where it has one
@@ -178,7 +178,7 @@ def close(status: str | None = None, why: str = "") -> None:
 
     if isinstance(sweep.tracker, MlflowTracker) and status != "FINISHED":
         for run in sweep.tracker.search(f"tags.mlflow.parentRunId = '{sweep.tracker.run_id}'"):
-            if run.info.status == "RUNNING":
+            if run.info.status == "RUNNING" and on_this_host(run.data.tags):
                 sweep.tracker.client.set_terminated(run.info.run_id, "KILLED")
     try:
         summarise(sweep.config, sweep.tracker, sweep.name, status, time.time() - sweep.start, why)
@@ -201,6 +201,9 @@ def _check(config: DictConfig) -> None:
                               hint="MLFLOW_TRACKING_URI and HYPERLOCK_STUDIES in the environment, or ~/.pgpass")  # fmt: skip
     names = objective_names(config)
     check_objectives(names)
+    if kept_study(config):
+        kept = config.hydra.sweeper.storage
+        storage(kept if isinstance(kept, str) else kept.url)
     if "direction" in config.hydra.sweeper:
         direction = config.hydra.sweeper.direction
         count = len(direction) if isinstance(direction, ListConfig) else 1

@@ -202,13 +202,17 @@ def process_tag() -> dict[str, str]:
     return {"process": f"{socket.gethostname()}:{os.getpid()}"}
 
 
+def on_this_host(tags: Mapping[str, str]) -> bool:
+    """Whether a run's process is, or was, one of this machine."""
+    return tags.get("process", "").rpartition(":")[0] == socket.gethostname()
+
+
 def process_ended(tags: Mapping[str, str]) -> bool:
     """Whether a run's process was one of this machine, and is no more."""
-    host, _, pid = tags.get("process", "").rpartition(":")
-    if host != socket.gethostname():
+    if not on_this_host(tags):
         return False
     try:
-        os.kill(int(pid), 0)
+        os.kill(int(tags["process"].rpartition(":")[2]), 0)
     except ProcessLookupError:
         return True
     except PermissionError:
