@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import logging
 import os
 import signal
@@ -17,18 +19,33 @@ from omegaconf import DictConfig
 from hyperlock.config import register
 from hyperlock.errors import HyperLockError
 
+_finished = False
+
+
+@atexit.register  # before any other handler is, so that it runs after all of them
+def _leave() -> None:
+    """Skip the interpreter's teardown, over a second of freeing TensorFlow's modules, once all else is done."""
+    if _finished:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
 os.environ.setdefault("HYPERLOCK_ROOT", str(Path(__file__).resolve().parent))
 register()
 log = logging.getLogger("hyperlock")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> float | None:
+def main(config: DictConfig) -> float | tuple[float, ...]:
     """Run the composed experiment and return its objective."""
     from hyperlock.experiment import objective, run
 
     try:
-        return objective(config, run(config))
+        report = run(config)
+        metrics = {**report.metrics, **report.totals()}
+        Path(HydraConfig.get().runtime.output_dir, "metrics.json").write_text(json.dumps(metrics, indent=2))
+        return objective(config, report)
     except HyperLockError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
             raise
@@ -42,8 +59,12 @@ def _plain_grid(arguments: list[str]) -> list[str]:
     return ["hparams_search=none"] if "hydra/sweeper" in named and "hparams_search" not in named else []
 
 
+class _Terminated(SystemExit):
+    """SIGTERM arrived."""
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+    raise _Terminated(128 + number)
 
 
 if __name__ == "__main__":
@@ -51,11 +72,12 @@ if __name__ == "__main__":
     sys.argv += _plain_grid(sys.argv[1:])
     try:
         main()
-    except KeyboardInterrupt:
+        _finished = True
+    except (KeyboardInterrupt, _Terminated) as interruption:
+        # The run is closed by now. Threads that still train, and TensorFlow's own teardown, are not waited for.
         from hyperlock.sweep import close
 
         close("KILLED")
-        # Threads of a running round are not waited for: the run is closed, and nothing else is owed.
-        print("interrupted", file=sys.stderr)
+        print("interrupted", file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(130)
+        os._exit(130 if isinstance(interruption, KeyboardInterrupt) else 143)

@@ -7,13 +7,13 @@ Hydra composes YAML on top of these dataclasses, so that a wrong type or an unkn
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS
 from hyperlock.errors import ConfigError, show
 
 
@@ -233,16 +233,18 @@ def parse(composed: DictConfig) -> Config:
     Raises:
         ConfigError: a setting is unknown, missing, or cannot work.
     """
+    from hyperlock.checks import check
+
     _refuse_unknown_keys(composed)
     try:
         config = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "config"
-        raise ConfigError(str(key), "???", str(error).splitlines()[0]) from None
+        key = str(getattr(error, "full_key", None) or "config")
+        if isinstance(error, MissingMandatoryValue):
+            raise ConfigError(key, "???", "a value must be given", hint=f"{key}=...") from None
+        raise ConfigError(key, "?", str(error).splitlines()[0]) from None
     assert isinstance(config, Config)
-    _check_learning(config)
-    _check_federation(config)
-    _check_encryption(config)
+    check(config)
     return config
 
 
@@ -252,77 +254,35 @@ def _refuse_unknown_keys(node: Any, path: str = "") -> None:
         return
     schema = OmegaConf.get_type(node)
     known = [f.name for f in fields(schema)] if schema is not None and schema is not dict else None
-    for key in node:
+    for key in map(str, node):
         name = f"{path}{key}"
         if known is not None and key not in known:
-            value = OmegaConf.select(node, str(key), throw_on_missing=False)
-            raise ConfigError(name, value, "there is no such setting", allowed=", ".join(f"{path}{k}" for k in known if not k.startswith("_")))
+            value = OmegaConf.select(node, key, throw_on_missing=False)
+            raise ConfigError(
+                name,
+                value,
+                "there is no such setting",
+                allowed=", ".join(f"{path}{k}" for k in known if not k.startswith("_")),
+            )
         if not OmegaConf.is_missing(node, key):
             _refuse_unknown_keys(node._get_node(key), f"{name}.")
 
 
-def _check(ok: bool, setting: str, value: object, problem: str, *, allowed: str = "", hint: str = "") -> None:
-    if not ok:
-        raise ConfigError(setting, value, problem, allowed=allowed, hint=hint)
+def construct(node: Any, skip: tuple[str, ...] = (), **given: Any) -> Any:
+    """Call what `_target_` of a group names, with the group's other keys but those in `skip`, and what is given.
 
-
-def _at_least(minimum: float, setting: str, value: float | None, hint: str = "") -> None:
-    if value is not None:
-        _check(minimum <= value < float("inf"), setting, value, "is too small" if value < minimum else "is not finite",
-               allowed=f"at least {minimum}", hint=hint)  # fmt: skip
-
-
-def _positive(setting: str, value: float) -> None:
-    _check(0 < value < float("inf"), setting, value, "must be a positive number", allowed="above 0, finite")
-
-
-def _check_learning(config: Config) -> None:
-    _check(0 <= config.seed < 2**32, "seed", config.seed, "is out of range", allowed="0 to 4294967295")
-    for setting in ("units", "layers"):
-        if hasattr(config.model, setting):
-            _at_least(1, f"model.{setting}", getattr(config.model, setting), f"model.{setting}=128")
-    _at_least(1, "runtime.workers", config.runtime.workers, "runtime.workers=1")
-
-
-def _check_federation(config: Config) -> None:
-    federation, keys = config.federation, config.keys
-    _at_least(1, "federation.rounds", federation.rounds, "federation.rounds=10")
-    _at_least(1, "federation.clients", federation.clients, "federation.clients=10")
-    _at_least(1, "federation.round_attempts", federation.round_attempts)
-    for name in ("local_epochs", "batch_size"):
-        _at_least(1, f"federation.{name}", getattr(federation, name, None))
-    _positive("federation.learning_rate", federation.learning_rate)
-    _positive("federation.server_learning_rate", getattr(federation, "server_learning_rate", 1.0))
-    if federation.cohort is not None and federation.fraction is not None:
-        raise ConfigError("federation.fraction", federation.fraction, f"federation.cohort={federation.cohort} is set too", hint="one of the two")
-    if federation.fraction is not None:
-        _check(0 < federation.fraction <= 1, "federation.fraction", federation.fraction, "is no share of the clients",
-               allowed="above 0, at most 1", hint="federation.fraction=0.1")  # fmt: skip
-    if federation.cohort is not None:
-        _check(1 <= federation.cohort <= federation.clients, "federation.cohort", federation.cohort,
-               f"a cohort is drawn from federation.clients={federation.clients}",
-               allowed=f"1 to {federation.clients}", hint=f"federation.clients={federation.cohort}")  # fmt: skip
-    cohort = federation.cohort_size
-    _check(keys.min_clients >= 2, "keys.min_clients", keys.min_clients,
-           "the sum of one update is that update", allowed="at least 2", hint="keys.min_clients=3")  # fmt: skip
-    what = "federation.fraction" if federation.fraction else "federation.cohort" if federation.cohort else "federation.clients"
-    _check(keys.min_clients <= cohort, "keys.min_clients", keys.min_clients,
-           f"a round has only {cohort} clients ({what}), so that nothing would ever be released",
-           allowed=f"2 to {cohort}" if cohort >= 2 else f"a cohort of at least 2, by {what}",
-           hint=f"keys.min_clients={cohort}" if cohort >= 2 else f"{what}=3")  # fmt: skip
-
-
-def _check_encryption(config: Config) -> None:
-    encryption, cohort = config.encryption, config.federation.cohort_size
-    _check(MIN_VALUE_BITS <= encryption.value_bits <= MAX_VALUE_BITS, "encryption.value_bits", encryption.value_bits,
-           "is outside what the grid holds", allowed=f"{MIN_VALUE_BITS} to {MAX_VALUE_BITS}", hint="encryption.value_bits=8")  # fmt: skip
-    _positive("encryption.initial_range", encryption.initial_range)
-    _check(1 < encryption.range_factor < float("inf"), "encryption.range_factor", encryption.range_factor,
-           "updates as large as the mean would already saturate", allowed="above 1", hint="encryption.range_factor=4")  # fmt: skip
-    if encryption.max_clients is not None:
-        _check(cohort <= encryption.max_clients <= 2**20, "encryption.max_clients", encryption.max_clients,
-               f"a cohort of {cohort} updates must fit into a sum", allowed=f"{cohort} to {2**20}",
-               hint="encryption.max_clients=null")  # fmt: skip
+    Like `hydra.utils.instantiate`, but an error of ours comes out as it is instead of wrapped.
+    """
+    options = {key: value for key, value in (node if isinstance(node, dict) else vars(node)).items() if key not in skip}
+    target = options.pop("_target_")
+    module, _, name = target.rpartition(".")
+    try:
+        function = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            "_target_", target, f"cannot be imported ({error})", allowed="package.module.function"
+        ) from None
+    return function(**options, **given)
 
 
 def max_clients(config: Config) -> int:
@@ -348,5 +308,3 @@ def flatten(composed: DictConfig) -> dict[str, str]:
 
     walk(OmegaConf.to_container(composed, resolve=True), "")
     return flat
-
-

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from hyperlock.config import Config, flatten, parse
+from hyperlock.config import Config, construct, flatten, parse
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import HyperLockError, RoundFailed
@@ -56,7 +55,7 @@ def run(composed: DictConfig) -> Report:
     _warn(config, scheme)
     with timings.measure("data"):
         dataset = load_dataset(config)
-        split = instantiate(config.split, labels=dataset.y_train, clients=config.federation.clients, seed=config.seed)
+        split = construct(config.split, labels=dataset.y_train, clients=config.federation.clients, seed=config.seed)
     with timings.measure("import"):
         import hyperlock.learning.tensorflow  # noqa: F401  (here, so that its seconds are not taken for another stage's)
 
@@ -86,6 +85,9 @@ def run(composed: DictConfig) -> Report:
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         log.warning("interrupted after %d of %d rounds", len(report.accuracies), config.federation.rounds)
+        raise
+    except Exception as error:
+        tracker.note(f"Failed after {len(report.accuracies)} of {config.federation.rounds} rounds: {error}")
         raise
     finally:
         tracker.finish(status)
@@ -118,8 +120,7 @@ def load_dataset(config: Config) -> Dataset:
     path = Path(getattr(config.dataset, "path", ""))
     key = f"{config.dataset} {config.seed} {path.stat().st_mtime_ns if path.is_file() else ''}"
     if key not in _loaded:
-        options = {key: value for key, value in vars(config.dataset).items() if not key.endswith("_samples")}
-        dataset: Dataset = instantiate(options)
+        dataset: Dataset = construct(config.dataset, skip=("train_samples", "test_samples"))
         _loaded.clear()
         _loaded[key] = dataset.take(config.dataset.train_samples, config.dataset.test_samples, config.seed)
     return _loaded[key]
@@ -142,7 +143,9 @@ def open_tracker(config: Config, composed: DictConfig, scheme: Scheme) -> Tracke
         "key_custody": config.keys.custody,
         "seed": str(config.seed),
         "task": config.task_name,
-        "git_commit": _git_commit(root),
+        "mlflow.source.name": "run.py",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": _git_commit(root),
         **{f"version.{name}": version(name) for name in ("hyperlock", "tensorflow", "tenseal", "numpy", "mlflow")},
         **{f"tag.{tag}": "true" for tag in config.tags},
     }
@@ -154,7 +157,13 @@ def open_tracker(config: Config, composed: DictConfig, scheme: Scheme) -> Tracke
 
 
 def _round(
-    number: int, config: Config, federation: Parties, dataset: Dataset, timings: Timings, tracker: Tracker, report: Report
+    number: int,
+    config: Config,
+    federation: Parties,
+    dataset: Dataset,
+    timings: Timings,
+    tracker: Tracker,
+    report: Report,
 ) -> None:
     """Run one round, evaluate the model, and record both."""
     start = time.perf_counter()
@@ -166,7 +175,9 @@ def _round(
     with timings.measure("evaluate"):
         result = federation.network.evaluate(model.weights, dataset.x_test, dataset.y_test)
     report.weights = model.weights
-    metrics = report.add_round(moved, totals, result.accuracy, result.loss, timings.drain(), time.perf_counter() - start)
+    metrics = report.add_round(
+        moved, totals, result.accuracy, result.loss, timings.drain(), time.perf_counter() - start
+    )
     with timings.measure("track"):
         tracker.log(metrics, number)
 
@@ -219,7 +230,7 @@ def _public(composed: DictConfig) -> DictConfig:
 
 def _git_commit(root: str) -> str:
     try:
-        command = ["git", "-C", root, "rev-parse", "--short", "HEAD"]
+        command = ["git", "-C", root, "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"

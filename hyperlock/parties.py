@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from hydra.utils import instantiate
 from numpy.typing import NDArray
 
-from hyperlock.config import CkksEncryption, Config, FedAvg, FedSgd, NoEncryption, max_clients
+from hyperlock.config import CkksEncryption, Config, FedAvg, FedSgd, NoEncryption, construct, max_clients
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption import totals
 from hyperlock.encryption.ckks import Ckks
@@ -98,7 +97,7 @@ def assemble(
     from hyperlock.learning.tensorflow import tf
 
     tf.keras.utils.set_random_seed(integer_seed(config.seed, "weights"))
-    model = instantiate(config.model, shape=dataset.shape, classes=dataset.classes)
+    model = construct(config.model, shape=dataset.shape, classes=dataset.classes)
     batch = getattr(config.federation, "batch_size", _GRADIENT_BATCH)
     network = Network(model, dataset.shape, dataset.x_train.dtype, batch)
     trainer, optimizer = build_algorithm(config, network)
@@ -126,11 +125,20 @@ def assemble(
 
     clients = [
         Client(
-            i, f"client-{i}", run, config.seed, LocalData(dataset.x_train[part], dataset.y_train[part]), trainer,
-            scheme, network.sizes, unit, timings, replica,
+            i,
+            f"client-{i}",
+            run,
+            config.seed,
+            LocalData(dataset.x_train[part], dataset.y_train[part]),
+            trainer,
+            scheme,
+            network.sizes,
+            unit,
+            timings,
+            replica,
         )
         for i, part in enumerate(parts)
-    ]  # fmt: skip
+    ]
     handlers |= {client.name: client.handle for client in clients}
     runtime = LocalRuntime(handlers, config.runtime.workers)
     return Parties(server, [client.name for client in clients], runtime, keyholder.public_key(), keeper, network)

@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _COLOURS = {
-    "train": "#4c72b0", "quantise": "#8c8c8c", "encrypt": "#dd8452", "aggregate": "#55a868", "decrypt": "#c44e52",
-    "step": "#937860", "evaluate": "#8172b3", "track": "#da8bc3", "other": "#cccccc",
-}  # fmt: skip
+    "train": "#4c72b0",
+    "quantise": "#8c8c8c",
+    "encrypt": "#dd8452",
+    "aggregate": "#55a868",
+    "decrypt": "#c44e52",
+    "step": "#937860",
+    "evaluate": "#8172b3",
+    "track": "#da8bc3",
+    "other": "#cccccc",
+}
 
 
 def accuracy_figure(accuracies: Sequence[float], title: str) -> Any:
@@ -16,7 +23,13 @@ def accuracy_figure(accuracies: Sequence[float], title: str) -> Any:
     figure, axes = _figure(title)
     rounds = range(1, len(accuracies) + 1)
     axes.plot(rounds, accuracies, marker="o", color=_COLOURS["train"])
-    axes.annotate(f"{accuracies[-1]:.4f}", (len(accuracies), accuracies[-1]), textcoords="offset points", xytext=(0, 8), ha="right")
+    axes.annotate(
+        f"{accuracies[-1]:.4f}",
+        (len(accuracies), accuracies[-1]),
+        textcoords="offset points",
+        xytext=(0, 8),
+        ha="right",
+    )
     axes.set(xlabel="round", ylabel="test accuracy")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.margins(y=0.15)
@@ -40,12 +53,15 @@ def stages_figure(seconds: Mapping[str, float], title: str) -> Any:
 def bytes_figure(uplink: float, parameters: int, scheme: str, title: str) -> Any:
     """One client's upload in one round, against the same update as plain float32."""
     figure, axes = _figure(title, height=2.6)
-    names, sizes = ["float32, not encrypted", f"this run ({scheme})"], [4 * parameters, uplink]
-    bars = axes.barh(names, [size / 1000 for size in sizes], color=[_COLOURS["other"], _COLOURS["encrypt"]])
-    labels = [f"{size / 1000:,.0f} kB, {size / parameters:.2f} bytes per parameter" for size in sizes]
-    axes.bar_label(bars, labels=labels, padding=4)
+    sizes = {"float32, not encrypted": 4 * parameters, f"this run ({scheme})": uplink}
+    bars = axes.barh(
+        [f"{name}\n{size / parameters:.2f} bytes per parameter" for name, size in sizes.items()],
+        [size / 1000 for size in sizes.values()],
+        color=[_COLOURS["other"], _COLOURS["encrypt"]],
+    )
+    axes.bar_label(bars, labels=[f"{size / 1000:,.0f} kB" for size in sizes.values()], padding=4)
     axes.invert_yaxis()
-    axes.margins(x=0.6)
+    axes.margins(x=0.15)
     axes.set(xlabel="kB uploaded by a client in a round")
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -57,9 +57,14 @@ class Report:
             self.seconds[stage] += value
 
     def add_round(
-        self, moved: RoundReport, totals: Totals, accuracy: float, loss: float,
-        seconds: Mapping[str, float], wall: float,
-    ) -> dict[str, float]:  # fmt: skip
+        self,
+        moved: RoundReport,
+        totals: Totals,
+        accuracy: float,
+        loss: float,
+        seconds: Mapping[str, float],
+        wall: float,
+    ) -> dict[str, float]:
         """Take in a finished round and return its metrics."""
         self.accuracies.append(accuracy)
         self.uplink_bytes += moved.uplink * moved.replies
@@ -103,11 +108,19 @@ class Report:
             ("test accuracy", f"{self.accuracies[-1]:.4f} after {len(self.accuracies)} rounds"),
             ("seconds, rounds", seconds),
             ("seconds, around", f"{around}  (whole run {self.wall:.2f})"),
-            ("upload", f"{m['bytes/uplink_per_client']:,.0f} bytes per client and round, "
-                       f"{m['bytes/per_parameter']:.2f} per parameter (plain float32: 4)"),
-            ("encryption", f"{self.scheme}, {self.security}-bit security" if self.security else "none: the server reads every update"),
+            (
+                "upload",
+                f"{m['bytes/uplink_per_client']:,.0f} bytes per client and round, "
+                f"{m['bytes/per_parameter']:.2f} per parameter (plain float32: 4)",
+            ),
+            (
+                "encryption",
+                f"{self.scheme}, {self.security}-bit security"
+                if self.security
+                else "none: the server reads every update",
+            ),
             ("secret key held by", self.custody if self.security else "no one, there is none"),
-        ]  # fmt: skip
+        ]
 
     def markdown(self) -> str:
         """The summary for the run's page."""
@@ -166,8 +179,12 @@ def progress(rounds: int) -> Iterator[Advance]:
 
     console = Console(stderr=True)
     columns = (
-        TextColumn("rounds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"),
-    )  # fmt: skip
+        TextColumn("rounds"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=rounds)
 

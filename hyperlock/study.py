@@ -14,7 +14,8 @@ import functools
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ class StudySweeperImpl(OptunaSweeperImpl):
                 if trial not in runnable:
                     sweep.record_failure(self.config, trial.number, overrides[trial.number], error)
                 trial.set_user_attr(REASON, sweep.reason(error))
-                study.tell(trial, state=TrialState.FAIL)
+                with _grid_sampler_stops():
+                    study.tell(trial, state=TrialState.FAIL)
                 log.warning("trial %d failed: %s", trial.number, error)
         return [errors[trial.number] for trial in trials]
 
@@ -92,11 +94,8 @@ class StudySweeperImpl(OptunaSweeperImpl):
             return error
         value = job.return_value
         values = [float(v) for v in (value if isinstance(value, list | tuple) else [value])]
-        try:
+        with _grid_sampler_stops():
             study.tell(trial, values)
-        except RuntimeError as error:
-            if "Study.stop" not in str(error):  # what the grid sampler calls when it has been through
-                raise
         log.info("trial %d: %s", trial.number, ", ".join(f"{v:.6g}" for v in values))
         return None
 
@@ -205,6 +204,16 @@ class StudySweeperImpl(OptunaSweeperImpl):
         results = OmegaConf.create({"name": "optuna", "study": study.study_name, "best": best})
         Path(self.sweep_dir).mkdir(parents=True, exist_ok=True)
         OmegaConf.save(results, f"{self.sweep_dir}/optimization_results.yaml")
+
+
+@contextmanager
+def _grid_sampler_stops() -> Iterator[None]:
+    """Let pass what the grid sampler raises once the grid is done: it stops a loop that is not Optuna's here."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Study.stop" not in str(error):
+            raise
 
 
 def _done(study: optuna.Study) -> int:

@@ -77,7 +77,7 @@ class MlflowTracker:
 
     Args:
         root: the project's root; the default store is `mlflow.db` there, which `mlflow ui` finds by itself.
-        outputs: artifacts of the default store go to `mlflow/` in it.
+        outputs: artifacts go to `mlflow/` in it, unless the store is a server.
         uri: another store; else the environment's MLFLOW_TRACKING_URI, else the default.
         experiment: created if new.
         name: the run's name.
@@ -87,9 +87,16 @@ class MlflowTracker:
     """
 
     def __init__(
-        self, root: str, outputs: str, uri: str | None, experiment: str, name: str,
-        params: Mapping[str, str], tags: Mapping[str, str], reopen: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        root: str,
+        outputs: str,
+        uri: str | None,
+        experiment: str,
+        name: str,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        reopen: str | None = None,
+    ) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow
 
@@ -101,7 +108,8 @@ class MlflowTracker:
         self._is_default = self._uri == default
         mlflow.set_tracking_uri(self._uri)
         self._client = mlflow.MlflowClient(self._uri)
-        self._experiment = self._experiment_id(experiment, Path(outputs) / "mlflow" if self._is_default else None)
+        self._is_server = self._uri.startswith("http")  # a server decides itself where artifacts go
+        self._experiment = self._experiment_id(experiment, None if self._is_server else Path(outputs) / "mlflow")
         found = self.search(reopen, 1) if reopen else []
         if found:
             self.run_id = found[0].info.run_id
@@ -112,7 +120,11 @@ class MlflowTracker:
         self.run_id = run.info.run_id
         from mlflow.entities import Param
 
-        self._client.log_batch(self.run_id, params=[Param(key, value[:6000]) for key, value in params.items()])
+        try:
+            self._client.log_batch(self.run_id, params=[Param(key, value[:6000]) for key, value in params.items()])
+        except BaseException:  # no run is left RUNNING, whatever ended this one
+            self.finish("FAILED")
+            raise
 
     @property
     def client(self) -> Any:
@@ -173,11 +185,11 @@ class MlflowTracker:
 
     def where(self) -> str:
         """The command and the page."""
-        if self._uri.startswith("http"):
+        if self._is_server:
             base, command = self._uri, ""
         else:
             # The address itself may hold a password.
-            store = "" if self._is_default else " --backend-store-uri $MLFLOW_TRACKING_URI"
+            store = "" if self._is_default else " --backend-store-uri URI"
             base, command = "http://127.0.0.1:5000", f"mlflow ui --workers 1{store}, then "
         return f"{command}{base}/#/experiments/{self._experiment}/runs/{self.run_id}?workflowType=machine_learning"
 

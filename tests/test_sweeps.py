@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import io
 import os
@@ -89,7 +90,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
         given = [*(SMALL if small else ()), *arguments]
         monkeypatch.setattr(sys, "argv", ["run.py", "-m", *given])
         try:
-            runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+            atexit.unregister(runpy.run_path(str(ROOT / "run.py"), run_name="__main__")["_leave"])
         except SystemExit as end:
             return int(end.code or 0)
         return 0
@@ -322,7 +323,7 @@ def _killed_in_its_second_trial(root: Path, number: int, *arguments: str) -> tup
         deadline = time.monotonic() + 120
         while log.read_text().count("\ntrial ") < 1 and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.1)
-        time.sleep(0.3)
+        time.sleep(0.6)
         process.send_signal(number)
         return process.wait(60), log.read_text()
     finally:
@@ -344,7 +345,7 @@ def test_a_sweep_that_is_killed_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_outright_is_found_by_the_next(tmp_path: Path) -> None:
-    _killed_in_its_second_trial(tmp_path, signal.SIGKILL, "federation.rounds=60")
+    _killed_in_its_second_trial(tmp_path, signal.SIGKILL, "federation.rounds=200")
     store = Store(tmp_path)
     [parent] = store.parents()
     assert parent.info.status == "RUNNING" and "If its process has ended" in parent.data.tags["mlflow.note.content"]

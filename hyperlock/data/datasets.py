@@ -6,6 +6,7 @@ import hashlib
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,16 +42,19 @@ class Dataset:
 
     def take(self, train: int | None, test: int | None, seed: int) -> Dataset:
         """A random subset of at most `train` and `test` samples; None keeps all."""
-        changes = {}
+        changes: dict[str, Any] = {}
         for part, count in (("train", train), ("test", test)):
             x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
             if count is None:
                 continue
             if not 1 <= count <= len(y):
                 raise ConfigError(
-                    f"dataset.{part}_samples", count, f"the {part} set has {len(y)} samples",
-                    allowed=f"1 to {len(y)}, or null for all", hint=f"dataset.{part}_samples=null",
-                )  # fmt: skip
+                    f"dataset.{part}_samples",
+                    count,
+                    f"the {part} set has {len(y)} samples",
+                    allowed=f"1 to {len(y)}, or null for all",
+                    hint=f"dataset.{part}_samples=null",
+                )
             chosen = np.sort(generator(seed, f"subset/{part}").permutation(len(y))[:count])
             changes |= {f"x_{part}": x[chosen], f"y_{part}": y[chosen]}
         return replace(self, **changes)
@@ -68,12 +72,14 @@ def mnist(path: str) -> Dataset:
     digest = hashlib.sha256()
     arrays = _read_npz("dataset.path", file)
     for key in _KEYS:
-        digest.update(np.ascontiguousarray(arrays[key]).tobytes())
+        digest.update(arrays.get(key, np.zeros(0)).tobytes())
     if digest.hexdigest() != MNIST_SHA256:
         raise ConfigError(
-            "dataset.path", path, "the file's arrays are not MNIST's (checksum mismatch)",
+            "dataset.path",
+            path,
+            "the file's arrays are not MNIST's (checksum mismatch)",
             hint="delete the file and run again to download it, or use dataset=npz for data of your own",
-        )  # fmt: skip
+        )
     return _checked("dataset.path", path, arrays)
 
 
@@ -104,9 +110,11 @@ def npz(path: str, test_fraction: float, seed: int) -> Dataset:
     missing = [key for key in _KEYS if key not in arrays]
     if missing:
         raise ConfigError(
-            "dataset.path", path, f"the file lacks {', '.join(missing)}; it has {', '.join(sorted(arrays)) or 'nothing'}",
+            "dataset.path",
+            path,
+            f"the file lacks {', '.join(missing)}; it has {', '.join(sorted(arrays)) or 'nothing'}",
             allowed=f"keys {', '.join(_KEYS)}; or x and y",
-        )  # fmt: skip
+        )
     return _checked("dataset.path", path, arrays)
 
 
@@ -115,18 +123,23 @@ def _checked(setting: str, value: str, arrays: dict[str, NDArray]) -> Dataset:
         _check_pair(setting, value, arrays[f"x_{part}"], arrays[f"y_{part}"], f"x_{part}", f"y_{part}")
     if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
         raise ConfigError(
-            setting, value, f"samples of x_train {arrays['x_train'].shape[1:]} and x_test "
+            setting,
+            value,
+            f"samples of x_train {arrays['x_train'].shape[1:]} and x_test "
             f"{arrays['x_test'].shape[1:]} have different shapes",
-        )  # fmt: skip
+        )
     classes = int(arrays["y_train"].max()) + 1
     if int(arrays["y_test"].max()) >= classes:
         raise ConfigError(setting, value, f"y_test has classes that y_train lacks (largest in y_train: {classes - 1})")
     if classes < 2:
         raise ConfigError(setting, value, "y_train has only one class", allowed="two classes or more")
     return Dataset(
-        _features(arrays["x_train"]), arrays["y_train"].astype(np.int32),
-        _features(arrays["x_test"]), arrays["y_test"].astype(np.int32), classes,
-    )  # fmt: skip
+        _features(arrays["x_train"]),
+        arrays["y_train"].astype(np.int32),
+        _features(arrays["x_test"]),
+        arrays["y_test"].astype(np.int32),
+        classes,
+    )
 
 
 def _check_pair(setting: str, value: str, x: NDArray, y: NDArray, x_name: str, y_name: str) -> None:
@@ -153,9 +166,12 @@ def _features(x: NDArray) -> NDArray:
 def _split_test(x: NDArray, y: NDArray, test_fraction: float, seed: int) -> Dataset:
     if not 0 < test_fraction < 1 or len(y) < 2:
         raise ConfigError(
-            "dataset.test_fraction", test_fraction, "leaves no samples to test or to train on",
-            allowed="above 0 and below 1", hint="dataset.test_fraction=0.2",
-        )  # fmt: skip
+            "dataset.test_fraction",
+            test_fraction,
+            "leaves no samples to test or to train on",
+            allowed="above 0 and below 1",
+            hint="dataset.test_fraction=0.2",
+        )
     order = generator(seed, "test split").permutation(len(y))
     cut = min(max(round(len(y) * test_fraction), 1), len(y) - 1)
     test, train = order[:cut], order[cut:]
@@ -183,6 +199,8 @@ def _download_mnist(file: Path) -> None:
         partial.replace(file)
     except Exception as error:  # every kind of network and file failure ends here
         raise ConfigError(
-            "dataset.path", file, f"there is no such file, and MNIST could not be downloaded ({error})",
+            "dataset.path",
+            file,
+            f"there is no such file, and MNIST could not be downloaded ({error})",
             hint="copy mnist.npz there, or run with dataset=digits, which needs no file",
-        ) from None  # fmt: skip
+        ) from None

@@ -26,7 +26,9 @@ def dirichlet(labels: NDArray[np.int32], clients: int, seed: int, alpha: float) 
     """
     _check_enough(labels, clients)
     if not 0 < alpha < float("inf"):
-        raise ConfigError("split.alpha", alpha, "is not a Dirichlet concentration", allowed="above 0", hint="split.alpha=0.5")
+        raise ConfigError(
+            "split.alpha", alpha, "is not a Dirichlet concentration", allowed="above 0", hint="split.alpha=0.5"
+        )
     rng = generator(seed, "split")
     parts: list[list[NDArray[np.int64]]] = [[] for _ in range(clients)]
     for label in np.unique(labels):
@@ -45,6 +47,9 @@ def dirichlet(labels: NDArray[np.int32], clients: int, seed: int, alpha: float) 
 def _check_enough(labels: NDArray[np.int32], clients: int) -> None:
     if clients > len(labels):
         raise ConfigError(
-            "federation.clients", clients, f"there are only {len(labels)} training samples to share out",
-            allowed=f"at most {len(labels)}", hint="fewer clients, or a larger dataset.train_samples",
-        )  # fmt: skip
+            "federation.clients",
+            clients,
+            f"there are only {len(labels)} training samples to share out",
+            allowed=f"at most {len(labels)}",
+            hint="fewer clients, or a larger dataset.train_samples",
+        )

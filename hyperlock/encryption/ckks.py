@@ -86,9 +86,7 @@ class Ckks:
 
         p = self.parameters
         try:
-            context = ts.context(
-                ts.SCHEME_TYPE.CKKS, p.poly_modulus, coeff_mod_bit_sizes=list(p.coeff_mod_bits)
-            )
+            context = ts.context(ts.SCHEME_TYPE.CKKS, p.poly_modulus, coeff_mod_bit_sizes=list(p.coeff_mod_bits))
         except ValueError as error:  # SEAL found too few primes of a size that are 1 modulo 2N
             raise ConfigError(
                 "encryption.coeff_mod_bits",

@@ -42,9 +42,7 @@ class Grid:
         """float64[length]: the distance between neighbours on the grid, per coordinate."""
         return np.repeat(np.array(self.ranges, np.float64) / self.levels, self.sizes)
 
-    def quantise(
-        self, values: NDArray[np.float32], rng: np.random.Generator
-    ) -> tuple[NDArray[np.int64], int]:
+    def quantise(self, values: NDArray[np.float32], rng: np.random.Generator) -> tuple[NDArray[np.int64], int]:
         """Round a vector to the grid.
 
         Args:

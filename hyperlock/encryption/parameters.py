@@ -177,9 +177,7 @@ def ckks_parameters(
                 else "none with this chain",
                 hint="encryption.scale_bits=auto",
             )
-    return CkksParameters(
-        poly_modulus, chain, scale, Packing(fields, field_bits), value_bits, max_clients, level
-    )
+    return CkksParameters(poly_modulus, chain, scale, Packing(fields, field_bits), value_bits, max_clients, level)
 
 
 def ckks_noise(poly_modulus: int, clients: int) -> float:
@@ -212,7 +210,9 @@ def _chain(value: object) -> tuple[int, ...]:
         raise ConfigError(setting, value, "is not a chain of primes", allowed=allowed, hint=hint)
     chain = tuple(value)
     if len(chain) < 2:
-        raise ConfigError(setting, value, "one prime is not enough: the last is the special prime", allowed=allowed, hint=hint)
+        raise ConfigError(
+            setting, value, "one prime is not enough: the last is the special prime", allowed=allowed, hint=hint
+        )
     if not all(MIN_PRIME_BITS <= bits <= MAX_PRIME_BITS for bits in chain):
         raise ConfigError(setting, value, "a prime is too small or too large", allowed=allowed, hint=hint)
     return chain
@@ -220,5 +220,7 @@ def _chain(value: object) -> tuple[int, ...]:
 
 def _integer(setting: str, value: object) -> int:
     if type(value) is not int:
-        raise ConfigError(setting, value, f"{show(value)!r} is not a number", allowed="auto, or an integer", hint=f"{setting}=auto")
+        raise ConfigError(
+            setting, value, f"{show(value)!r} is not a number", allowed="auto, or an integer", hint=f"{setting}=auto"
+        )
     return value

@@ -60,9 +60,20 @@ class Decryptor(Protocol):
 class Scheme(Protocol):
     """A choice of parameters that all parties share; holds no key."""
 
-    name: str
-    value_bits: int
-    max_clients: int
+    @property
+    def name(self) -> str:
+        """As in `encryption=NAME`."""
+        ...
+
+    @property
+    def value_bits(self) -> int:
+        """Bits of one signed grid value."""
+        ...
+
+    @property
+    def max_clients(self) -> int:
+        """No more updates than this may be added."""
+        ...
 
     @property
     def security(self) -> int:

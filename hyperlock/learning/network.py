@@ -51,9 +51,12 @@ class Network:
         if model.non_trainable_variables:
             names = ", ".join(variable.path for variable in model.non_trainable_variables[:3])
             raise ConfigError(
-                "model", model.name, f"it has state that is not trained ({names}), which cannot be averaged as an update",
-                allowed="layers without batch statistics or dropout seeds", hint="group or layer normalisation",
-            )  # fmt: skip
+                "model",
+                model.name,
+                f"it has state that is not trained ({names}), which cannot be averaged as an update",
+                allowed="layers without batch statistics or dropout seeds",
+                hint="group or layer normalisation",
+            )
         self.model = model
         self.shapes = [tuple(variable.shape) for variable in model.trainable_variables]
         self.sizes = tuple(int(np.prod(shape)) for shape in self.shapes)
@@ -116,7 +119,7 @@ class Network:
             variable.assign(part.reshape(shape))
         return self.model
 
-    def _blocks(self, x: NDArray, y: NDArray, order: NDArray) -> Iterator[tuple[NDArray, ...]]:
+    def _blocks(self, x: NDArray, y: NDArray, order: NDArray) -> Iterator[tuple[Any, ...]]:
         size = self._steps * self._batch
         for start in range(0, len(order), size):
             chosen = order[start : start + size]

@@ -52,9 +52,19 @@ class Client:
     """
 
     def __init__(
-        self, index: int, name: str, run: str, seed: int, data: LocalData, trainer: Trainer, scheme: Scheme,
-        tensor_sizes: tuple[int, ...], weight_unit: float, timings: Timings, replica: Replica | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        index: int,
+        name: str,
+        run: str,
+        seed: int,
+        data: LocalData,
+        trainer: Trainer,
+        scheme: Scheme,
+        tensor_sizes: tuple[int, ...],
+        weight_unit: float,
+        timings: Timings,
+        replica: Replica | None = None,
+    ) -> None:
         self.name = name
         self._index, self._run, self._seed = index, run, seed
         self._data, self._trainer, self._scheme = data, trainer, scheme

@@ -16,8 +16,14 @@ class DecryptingServer(Server):
     """
 
     def __init__(
-        self, run: str, scheme: Scheme, length: int, min_clients: int, timings: Timings,
-        keeper: ModelKeeper | None, keyholder: KeyHolder,
-    ) -> None:  # fmt: skip
+        self,
+        run: str,
+        scheme: Scheme,
+        length: int,
+        min_clients: int,
+        timings: Timings,
+        keeper: ModelKeeper | None,
+        keyholder: KeyHolder,
+    ) -> None:
         super().__init__(run, scheme, length, min_clients, timings, keeper)
         self.keyholder = keyholder

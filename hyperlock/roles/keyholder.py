@@ -55,9 +55,14 @@ class KeyHolder:
         )
         sums = self._sums(message)
         return Release(
-            self._run, message.round, self.name, message.key_id, message.fingerprint, self._length,
+            self._run,
+            message.round,
+            self.name,
+            message.key_id,
+            message.fingerprint,
+            self._length,
             (sums.astype("<i8").tobytes(),),
-        ).encode()  # fmt: skip
+        ).encode()
 
     def _sums(self, message: Aggregate) -> NDArray[np.int64]:
         if message.round in self._released:
@@ -67,13 +72,17 @@ class KeyHolder:
                 sums = self._decryptor.decrypt(message.payload, self._length)
             except CiphertextRefused as error:
                 raise ReleaseRefused(f"round {message.round}: {error}") from None
-        contributors = totals.decode(sums[: totals.width(self._scheme.value_bits)], self._scheme.value_bits).contributors
+        contributors = totals.decode(
+            sums[: totals.width(self._scheme.value_bits)], self._scheme.value_bits
+        ).contributors
         if not self._min_clients <= contributors <= self._scheme.max_clients:
             raise ReleaseRefused(
                 f"round {message.round}: the sum holds {contributors} updates; "
                 f"between keys.min_clients={self._min_clients} and {self._scheme.max_clients} are released"
             )
         if np.abs(sums).max() > contributors * largest_value(self._scheme.value_bits):
-            raise ReleaseRefused(f"round {message.round}: a coordinate is larger than {contributors} updates can make it")
+            raise ReleaseRefused(
+                f"round {message.round}: a coordinate is larger than {contributors} updates can make it"
+            )
         self._released.add(message.round)
         return sums

@@ -105,9 +105,7 @@ class Server:
 
     def _check(self, message: Update) -> None:
         key_id, fingerprint = self._key()
-        message.expect(
-            run=self._run, round=self._round, key_id=key_id, fingerprint=fingerprint, length=self._length
-        )
+        message.expect(run=self._run, round=self._round, key_id=key_id, fingerprint=fingerprint, length=self._length)
         if message.sender not in self._waiting:
             raise MessageRefused(f"sender {message.sender!r:.80} is not in this round's cohort, or sent before")
         if len(message.payload) != self._scheme.chunks(self._length):

@@ -1,0 +1,138 @@
+"""What settings must be, beyond their types, and between groups. Nothing heavy is imported to say so."""
+
+from __future__ import annotations
+
+from hyperlock.config import Config
+from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS
+from hyperlock.errors import ConfigError
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for the first setting that cannot work."""
+    _check_learning(config)
+    _check_federation(config)
+    _check_keys(config)
+    _check_encryption(config)
+
+
+def _check(ok: bool, setting: str, value: object, problem: str, *, allowed: str = "", hint: str = "") -> None:
+    if not ok:
+        raise ConfigError(setting, value, problem, allowed=allowed, hint=hint)
+
+
+def _at_least(minimum: float, setting: str, value: float | None, hint: str = "") -> None:
+    if value is not None:
+        _check(
+            minimum <= value < float("inf"),
+            setting,
+            value,
+            "is too small" if value < minimum else "is not finite",
+            allowed=f"at least {minimum}",
+            hint=hint,
+        )
+
+
+def _positive(setting: str, value: float) -> None:
+    _check(0 < value < float("inf"), setting, value, "must be a positive number", allowed="above 0, finite")
+
+
+def _check_learning(config: Config) -> None:
+    _check(0 <= config.seed < 2**32, "seed", config.seed, "is out of range", allowed="0 to 4294967295")
+    for setting in ("units", "layers"):
+        if hasattr(config.model, setting):
+            _at_least(1, f"model.{setting}", getattr(config.model, setting), f"model.{setting}=128")
+    _at_least(1, "runtime.workers", config.runtime.workers, "runtime.workers=1")
+
+
+def _check_federation(config: Config) -> None:
+    federation = config.federation
+    _at_least(1, "federation.rounds", federation.rounds, "federation.rounds=10")
+    _at_least(1, "federation.clients", federation.clients, "federation.clients=10")
+    _at_least(1, "federation.round_attempts", federation.round_attempts)
+    for name in ("local_epochs", "batch_size"):
+        _at_least(1, f"federation.{name}", getattr(federation, name, None))
+    _positive("federation.learning_rate", federation.learning_rate)
+    _positive("federation.server_learning_rate", getattr(federation, "server_learning_rate", 1.0))
+    if federation.cohort is not None and federation.fraction is not None:
+        raise ConfigError(
+            "federation.fraction",
+            federation.fraction,
+            f"federation.cohort={federation.cohort} is set too",
+            hint="one of the two",
+        )
+    if federation.fraction is not None:
+        _check(
+            0 < federation.fraction <= 1,
+            "federation.fraction",
+            federation.fraction,
+            "is no share of the clients",
+            allowed="above 0, at most 1",
+            hint="federation.fraction=0.1",
+        )
+    if federation.cohort is not None:
+        _check(
+            1 <= federation.cohort <= federation.clients,
+            "federation.cohort",
+            federation.cohort,
+            f"a cohort is drawn from federation.clients={federation.clients}",
+            allowed=f"1 to {federation.clients}",
+            hint=f"federation.clients={federation.cohort}",
+        )
+
+
+def _check_keys(config: Config) -> None:
+    federation, keys = config.federation, config.keys
+    cohort = federation.cohort_size
+    _check(
+        keys.min_clients >= 2,
+        "keys.min_clients",
+        keys.min_clients,
+        "the sum of one update is that update",
+        allowed="at least 2",
+        hint="keys.min_clients=3",
+    )
+    what = (
+        "federation.fraction"
+        if federation.fraction
+        else "federation.cohort"
+        if federation.cohort
+        else "federation.clients"
+    )
+    _check(
+        keys.min_clients <= cohort,
+        "keys.min_clients",
+        keys.min_clients,
+        f"a round has only {cohort} clients ({what}), so that nothing would ever be released",
+        allowed=f"2 to {cohort}" if cohort >= 2 else f"a cohort of at least 2, by {what}",
+        hint=f"keys.min_clients={cohort}" if cohort >= 2 else "federation.fraction=null federation.cohort=3",
+    )
+
+
+def _check_encryption(config: Config) -> None:
+    encryption, cohort = config.encryption, config.federation.cohort_size
+    _check(
+        MIN_VALUE_BITS <= encryption.value_bits <= MAX_VALUE_BITS,
+        "encryption.value_bits",
+        encryption.value_bits,
+        "is outside what the grid holds",
+        allowed=f"{MIN_VALUE_BITS} to {MAX_VALUE_BITS}",
+        hint="encryption.value_bits=8",
+    )
+    _positive("encryption.initial_range", encryption.initial_range)
+    _check(
+        1 < encryption.range_factor < float("inf"),
+        "encryption.range_factor",
+        encryption.range_factor,
+        "updates as large as the mean would already saturate",
+        allowed="above 1",
+        hint="encryption.range_factor=4",
+    )
+    if encryption.max_clients is not None:
+        _check(
+            cohort <= encryption.max_clients <= 2**20,
+            "encryption.max_clients",
+            encryption.max_clients,
+            f"a cohort of {cohort} updates must fit into a sum",
+            allowed=f"{cohort} to {2**20}",
+            hint="encryption.max_clients=null",
+        )

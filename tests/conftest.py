@@ -1,0 +1,142 @@
+"""What the tests share: a small CKKS scheme with its keys, composed settings, and small federations."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hypothesis import HealthCheck, settings
+from omegaconf import DictConfig, OmegaConf
+
+from hyperlock.config import Config, parse, register
+from hyperlock.data import split
+from hyperlock.data.datasets import Dataset
+from hyperlock.encryption.ckks import Ckks
+from hyperlock.encryption.parameters import ckks_parameters
+from hyperlock.encryption.scheme import KeyPair
+from hyperlock.timing import Timings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The same examples every time: what is red once is red again.
+settings.register_profile(
+    "hyperlock",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("hyperlock")
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(scope="session")
+def ckks() -> Ckks:
+    return Ckks(ckks_parameters(4096, "auto", "auto", 8, 16, 128))
+
+
+@pytest.fixture(scope="session")
+def keys(ckks: Ckks) -> KeyPair:
+    return ckks.generate_keys()
+
+
+@pytest.fixture(scope="session")
+def other_keys(ckks: Ckks) -> KeyPair:
+    return ckks.generate_keys()
+
+
+@pytest.fixture(scope="session")
+def sealapi() -> Any:
+    """SEAL's own interface, which TenSEAL ships as a second library; the flag as in `_tenseal.py`."""
+    from hyperlock.encryption import _tenseal
+
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
+    try:
+        return importlib.import_module(f"{_tenseal.tenseal.__name__}.sealapi")
+    finally:
+        sys.setdlopenflags(flags)
+
+
+@pytest.fixture(scope="session")
+def compose(tmp_path_factory: pytest.TempPathFactory) -> Compose:
+    """Settings as `python run.py OVERRIDES` would compose them, with all paths in a temporary folder."""
+    register()
+    root = tmp_path_factory.mktemp("root")
+
+    def compose(*overrides: str) -> DictConfig:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HYPERLOCK_ROOT", str(root))
+            with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+                composed = hydra_compose("config", overrides=list(overrides))
+            OmegaConf.resolve(composed)
+        return composed
+
+    return compose
+
+
+@dataclass
+class Federation:
+    """A federation as `experiment.run` builds it, and what its rounds came to."""
+
+    config: Config
+    dataset: Dataset
+    parts: list[np.ndarray]
+    timings: Timings = field(default_factory=Timings)
+    weights: list[np.ndarray] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        from hyperlock import parties, rounds
+
+        scheme = parties.build_scheme(self.config)
+        self.parties = parties.assemble(self.config, "run", self.dataset, self.parts, scheme, self.timings)
+        rounds.distribute_key(self.parties.public_key, self.parties.server, self.parties.clients, self.parties.runtime)
+        self.initial = self.parties.keeper.model
+
+    def play(self) -> Federation:
+        """Run all rounds."""
+        from hyperlock.rounds import run_round, sample_cohort
+
+        config, parties = self.config, self.parties
+        for number in range(1, config.federation.rounds + 1):
+            cohort = sample_cohort(parties.clients, config.federation.cohort_size, config.seed, number)
+            run_round(number, cohort, parties.clients, parties.server, parties.runtime)
+            weights = parties.keeper.model.weights
+            result = parties.network.evaluate(weights, self.dataset.x_test, self.dataset.y_test)
+            self.weights.append(weights)
+            self.accuracies.append(result.accuracy)
+        return self
+
+
+SMALL = (
+    "dataset=digits", "dataset.train_samples=300", "dataset.test_samples=200", "model=logistic", "tracking=none",
+    "federation.rounds=2", "federation.clients=4", "encryption.poly_modulus=4096",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def federate(compose: Compose) -> Callable[..., Federation]:
+    """A small federation on scikit-learn's digits, with clients of different sizes; no round played yet."""
+
+    def federate(*overrides: str) -> Federation:
+        from hyperlock.experiment import load_dataset
+
+        small = [s for s in SMALL if not ("encryption=none" in overrides and "poly_modulus" in s)]
+        config = parse(compose(*small, *overrides))
+        dataset = load_dataset(config)
+        parts = split.dirichlet(dataset.y_train, config.federation.clients, config.seed, alpha=2.0)
+        return Federation(config, dataset, parts)
+
+    return federate
