@@ -107,7 +107,7 @@ def objective(composed: DictConfig, report: Report) -> float | tuple[float, ...]
     check_objectives(names, metrics)
     for name in names:
         if not math.isfinite(metrics[name]):
-            raise HyperLockError(f"objective {name} came out as {metrics[name]}: a smaller federation.learning_rate may help")
+            raise HyperLockError(f"objective {name} is {metrics[name]}: a smaller federation.learning_rate may help")
     values = tuple(metrics[name] for name in names)
     return values if isinstance(composed.objective, ListConfig) else values[0]
 

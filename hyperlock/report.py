@@ -158,9 +158,13 @@ def check_objectives(names: Sequence[str], known: Collection[str] = ()) -> None:
         if name not in known:
             near = get_close_matches(name, known, 1)
             hint = f"objective={near[0]}" if near else "objective=accuracy"
-            raise ConfigError("objective", name, "the run has no such metric", allowed=", ".join(sorted(known)), hint=hint)
+            raise ConfigError(
+                "objective", name, "the run has no such metric", allowed=", ".join(sorted(known)), hint=hint
+            )
     if not names or len(set(names)) < len(names):
-        raise ConfigError("objective", names, "must name one metric, or several different ones", hint="objective=accuracy")
+        raise ConfigError(
+            "objective", names, "must name one metric, or several different ones", hint="objective=accuracy"
+        )
 
 
 class Advance(Protocol):

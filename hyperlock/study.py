@@ -60,8 +60,12 @@ class StudySweeperImpl(OptunaSweeperImpl):
             done = _done(study)  # counted anew, since others may work on the same study
             failures = [error for error in batch if error is not None]
             if len(failures) / len(batch) > self.max_failure_rate:
-                log.error("%d of %d trials failed, more than hydra.sweeper.max_failure_rate=%g",
-                          len(failures), len(batch), self.max_failure_rate)  # fmt: skip
+                log.error(
+                    "%d of %d trials failed, more than hydra.sweeper.max_failure_rate=%g",
+                    len(failures),
+                    len(batch),
+                    self.max_failure_rate,
+                )
                 raise failures[0]
         self._save(study)
 
@@ -112,18 +116,26 @@ class StudySweeperImpl(OptunaSweeperImpl):
         # Groups first: which other keys there are depends on them.
         space = dict(sorted(space.items(), key=lambda item: not self._is_group(item[0])))
         if not space:
-            raise ConfigError("hydra.sweeper.params", {}, "there is nothing to search",
-                              hint="hparams_search=original, or a choice such as encryption.value_bits=8,16")  # fmt: skip
+            raise ConfigError(
+                "hydra.sweeper.params",
+                {},
+                "there is nothing to search",
+                hint="hparams_search=original, or a choice such as encryption.value_bits=8,16",
+            )
         for key in space:
             self._check_key(key, space, fixed)
         return space, fixed
 
     def _check_key(self, key: str, space: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]) -> None:
         group = key.partition(".")[0]
-        options: Sequence[Any] = space[group].choices if isinstance(space.get(group), CategoricalDistribution) else [None]
+        options: Sequence[Any] = (
+            space[group].choices if isinstance(space.get(group), CategoricalDistribution) else [None]
+        )
         chosen = {name: value for name, value in fixed.items() if self._is_group(name)}
         if not any(self._applies(key, {**chosen, group: option} if option else chosen) for option in options):
-            raise ConfigError(key, "...", "the search names a setting that there is not", hint="python run.py --cfg job")
+            raise ConfigError(
+                key, "...", "the search names a setting that there is not", hint="python run.py --cfg job"
+            )
 
     def _choose(self, trial: Trial, space: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]) -> list[str]:
         """Let the sampler choose, and return the trial's overrides."""
@@ -181,16 +193,24 @@ class StudySweeperImpl(OptunaSweeperImpl):
             study = optuna.create_study(
                 study_name=self.study_name, storage=self.storage, sampler=self.sampler, directions=directions
             )
-        begun = ([direction.name.lower() for direction in study.directions], study.user_attrs.get("objectives", objectives))
+        begun = (
+            [direction.name.lower() for direction in study.directions],
+            study.user_attrs.get("objectives", objectives),
+        )
         hint = "hydra.sweeper.study_name=ANOTHER"
         if begun != (directions, objectives):
-            raise ConfigError("hydra.sweeper.study_name", self.study_name,
-                              f"the study was begun to {_question(*begun)}, not to {_question(directions, objectives)}", hint=hint)  # fmt: skip
+            raise ConfigError(
+                "hydra.sweeper.study_name",
+                self.study_name,
+                f"the study was begun to {_question(*begun)}, not to {_question(directions, objectives)}",
+                hint=hint,
+            )
         for trial in study.get_trials(deepcopy=False):
             for key, before in trial.distributions.items():
                 now = space.get(key, before)
                 if type(now) is not type(before) or (isinstance(now, CategoricalDistribution) and now != before):
-                    raise ConfigError(key, getattr(now, "choices", now), f"the study was begun with {getattr(before, 'choices', before)}", hint=hint)  # fmt: skip
+                    asked, begun_with = (getattr(each, "choices", each) for each in (now, before))
+                    raise ConfigError(key, asked, f"the study was begun with {begun_with}", hint=hint)
         study.set_user_attr("objectives", objectives)
         return study
 
@@ -236,7 +256,12 @@ def _choices(key: str, distribution: BaseDistribution) -> list[Any]:
         case DiscreteUniformDistribution():
             count = round((distribution.high - distribution.low) / distribution.q) + 1
             return [distribution.low + i * distribution.q for i in range(count)]
-    raise ConfigError("hydra/sweeper/sampler", "grid", f"{key} is searched over an interval, not over choices", hint="hydra/sweeper/sampler=tpe")
+    raise ConfigError(
+        "hydra/sweeper/sampler",
+        "grid",
+        f"{key} is searched over an interval, not over choices",
+        hint="hydra/sweeper/sampler=tpe",
+    )
 
 
 def _question(directions: Sequence[str], objectives: Sequence[str]) -> str:

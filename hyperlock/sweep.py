@@ -47,6 +47,7 @@ def storage(url: str) -> Any:
     Raises:
         ConfigError: the address cannot be read, or the database cannot be reached.
     """
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic.migration import MigrationContext
     from optuna.storages import RDBStorage
     from optuna.storages._rdb.storage import _VersionManager
@@ -61,14 +62,20 @@ def storage(url: str) -> Any:
     try:
         address = make_url(url)
     except ArgumentError:
-        raise ConfigError(setting, "(not shown)", "is no database address",
-                          allowed="sqlite:////PATH/FILE.db, or postgresql://USER@HOST/DATABASE") from None  # fmt: skip
+        raise ConfigError(
+            setting,
+            "(not shown)",
+            "is no database address",
+            allowed="sqlite:////PATH/FILE.db, or postgresql://USER@HOST/DATABASE",
+        ) from None
     if address.get_backend_name() == "sqlite" and address.database:
         Path(address.database).parent.mkdir(parents=True, exist_ok=True)
     _VersionManager._set_alembic_revision = stamp
     try:
         # SQLite answers "database is locked" after 5 s by default, which parallel trials can take.
-        arguments = {"connect_args": {"timeout": 60}} if address.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
+        arguments = (
+            {"connect_args": {"timeout": 60}} if address.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
+        )
         return RDBStorage(url, engine_kwargs=arguments)
     except (SQLAlchemyError, ImportError) as error:
         shown = address.render_as_string(hide_password=True)
@@ -160,7 +167,13 @@ def record_failure(
         return
     settings = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
     tags = {"mlflow.parentRunId": parent, "trial": str(number), "overrides": json.dumps(list(overrides))}
-    tracker = _tracker(config, trials.trial_name(number), settings, tags, f"tags.mlflow.parentRunId = '{parent}' and tags.trial = '{number}'")
+    tracker = _tracker(
+        config,
+        trials.trial_name(number),
+        settings,
+        tags,
+        f"tags.mlflow.parentRunId = '{parent}' and tags.trial = '{number}'",
+    )
     text = reason(error)
     tracker.tag({trials.REASON: text})
     tracker.note(f"This trial failed:\n\n```\n{text}\n```")
@@ -197,8 +210,12 @@ def _check(config: DictConfig) -> None:
 
     for override in [*config.hydra.overrides.hydra, *config.hydra.overrides.task]:
         if _PASSWORD.search(override):
-            raise ConfigError(override.partition("=")[0], "(not shown)", "a password on the command line ends up in logs and files",
-                              hint="MLFLOW_TRACKING_URI and HYPERLOCK_STUDIES in the environment, or ~/.pgpass")  # fmt: skip
+            raise ConfigError(
+                override.partition("=")[0],
+                "(not shown)",
+                "a password on the command line ends up in logs and files",
+                hint="MLFLOW_TRACKING_URI and HYPERLOCK_STUDIES in the environment, or ~/.pgpass",
+            )
     names = objective_names(config)
     check_objectives(names)
     if kept_study(config):
@@ -208,8 +225,12 @@ def _check(config: DictConfig) -> None:
         direction = config.hydra.sweeper.direction
         count = len(direction) if isinstance(direction, ListConfig) else 1
         if count != len(names):
-            raise ConfigError("hydra.sweeper.direction", direction, f"{count} for objective={','.join(names)}",
-                              allowed="one of maximize and minimize for each objective")  # fmt: skip
+            raise ConfigError(
+                "hydra.sweeper.direction",
+                direction,
+                f"{count} for objective={','.join(names)}",
+                allowed="one of maximize and minimize for each objective",
+            )
 
 
 def _open(config: DictConfig) -> _Sweep:

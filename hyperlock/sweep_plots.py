@@ -24,11 +24,15 @@ def history_figure(trials: Sequence[Trial], index: int, objective: str, maximise
     axes.scatter(numbers, values, color=_DOT, label="trial", zorder=2)
     top = values.index(better(values))
     offset = (0, 9) if maximise else (0, -15)
-    axes.annotate(f"{values[top]:.5g}", (numbers[top], values[top]), textcoords="offset points", xytext=offset, ha="center")
+    axes.annotate(
+        f"{values[top]:.5g}", (numbers[top], values[top]), textcoords="offset points", xytext=offset, ha="center"
+    )
     failed = [trial.number for trial in trials if trial.state == FAILED]
     if failed:
         edge = axes.get_xaxis_transform()
-        axes.scatter(failed, [0.02] * len(failed), transform=edge, marker="x", color=_FAILED, label="failed", clip_on=False)
+        axes.scatter(
+            failed, [0.02] * len(failed), transform=edge, marker="x", color=_FAILED, label="failed", clip_on=False
+        )
     axes.set(xlabel="trial", ylabel=objective)
     axes.xaxis.get_major_locator().set_params(integer=True)
     if not maximise:
@@ -68,7 +72,9 @@ def front_figure(trials: Sequence[Trial], objectives: Sequence[str], maximise: S
     for axes, (y, x) in zip(panels, pairs, strict=True):
         for scale, i in (("x", x), ("y", y)):
             _scale(axes, scale, [trial.values[i] for trial in (*best, *others)])
-        axes.scatter([t.values[x] for t in others], [t.values[y] for t in others], color=_PALE, s=18, label="other trials")
+        axes.scatter(
+            [t.values[x] for t in others], [t.values[y] for t in others], color=_PALE, s=18, label="other trials"
+        )
         ordered = sorted(best, key=lambda trial: trial.values[x])
         places = [(trial.values[x], trial.values[y]) for trial in ordered]
         axes.scatter(*zip(*places, strict=True), color=_BEST, s=34, zorder=3, label="Pareto front")

@@ -14,7 +14,18 @@ from omegaconf import DictConfig, ListConfig
 from hyperlock import sweep_plots
 from hyperlock.report import objective_names
 from hyperlock.tracking import MlflowTracker
-from hyperlock.trials import FAILED, FINISHED, Trial, describe, from_runs, from_study, front, markdown, shares, table_csv
+from hyperlock.trials import (
+    FAILED,
+    FINISHED,
+    Trial,
+    describe,
+    from_runs,
+    from_study,
+    front,
+    markdown,
+    shares,
+    table_csv,
+)
 
 log = logging.getLogger(__name__)
 Importances = dict[str, dict[str, float]]
@@ -49,7 +60,12 @@ def summarise(config: DictConfig, tracker: Any, name: str, status: str, seconds:
     if best:
         tracker.tag({"best": ", ".join(trial.name for trial in best)[:500]})
         if len(names) == 1:
-            tracker.tag({f"best.{key}": f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in best[0].params.items()})
+            tracker.tag(
+                {
+                    f"best.{key}": f"{value:.6g}" if isinstance(value, float) else str(value)
+                    for key, value in best[0].params.items()
+                }
+            )
         _draw(tracker, rows, names, maximise, study, name)
 
 
@@ -100,7 +116,12 @@ def importances(study: Any, names: Sequence[str]) -> Importances:
 
 
 def _draw(
-    tracker: MlflowTracker, rows: Sequence[Trial], names: Sequence[str], maximise: Sequence[bool], study: Any, title: str
+    tracker: MlflowTracker,
+    rows: Sequence[Trial],
+    names: Sequence[str],
+    maximise: Sequence[bool],
+    study: Any,
+    title: str,
 ) -> None:
     for i, name in enumerate(names):
         file = "history" if len(names) == 1 else f"history_{name.replace('/', '_')}"
@@ -134,7 +155,9 @@ def _as_study(rows: Sequence[Trial], maximise: Sequence[bool]) -> Any:
     finished = [row for row in rows if row.state == FINISHED]
     choices: dict[str, Any] = {}
     for key in dict.fromkeys(key for row in finished for key in row.params):
-        choices[key] = optuna.distributions.CategoricalDistribution(list({row.params[key]: 0 for row in finished if key in row.params}))
+        choices[key] = optuna.distributions.CategoricalDistribution(
+            list({row.params[key]: 0 for row in finished if key in row.params})
+        )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["maximize" if up else "minimize" for up in maximise])
     with warnings.catch_warnings():
@@ -156,9 +179,11 @@ def _cost(runs: Sequence[Any]) -> dict[str, float]:
     seconds = median((run.info.end_time - run.info.start_time) / 1000 for run in finished)
     work, evaluation, other = (median(each) for each in zip(*parts, strict=True))
     return {
-        "trials/seconds": seconds, "trials/work_share": work, "trials/evaluation_share": evaluation,
+        "trials/seconds": seconds,
+        "trials/work_share": work,
+        "trials/evaluation_share": evaluation,
         "trials/other_share": other,
-    }  # fmt: skip
+    }
 
 
 def _extremes(best: Sequence[Trial], names: Sequence[str], maximise: Sequence[bool]) -> Mapping[str, float]:

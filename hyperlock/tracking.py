@@ -205,8 +205,9 @@ def trial() -> tuple[str | None, dict[str, str]]:
     if TRIAL not in os.environ:
         return None, {}
     told = json.loads(os.environ[TRIAL])
-    tags = {"mlflow.parentRunId": told["parent"], "trial": str(told["number"]), "overrides": json.dumps(told["overrides"])}
-    return f"trial-{told['number']:03d}", tags | process_tag()
+    number, overrides = told["number"], json.dumps(told["overrides"])
+    tags = {"mlflow.parentRunId": told["parent"], "trial": str(number), "overrides": overrides}
+    return f"trial-{number:03d}", tags | process_tag()
 
 
 def process_tag() -> dict[str, str]:

@@ -145,7 +145,9 @@ def table_csv(trials: Sequence[Trial], objectives: Sequence[str]) -> str:
 
 def describe(params: Mapping[str, Any]) -> str:
     """Parameters as they are typed: `model.units=128 federation.learning_rate=0.1`."""
-    return " ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items())
+    return " ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()
+    )
 
 
 def shares(metrics: Mapping[str, float]) -> tuple[float, float, float] | None:

@@ -50,7 +50,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
 
     def run(program: str, *arguments: str) -> None:
         log = (folder.parent / f"{folder.name}.log").open("a")
-        subprocess.run([binaries / program, *arguments], check=True, cwd="/", stdout=log, stderr=log, timeout=120, **other)
+        subprocess.run(
+            [binaries / program, *arguments], check=True, cwd="/", stdout=log, stderr=log, timeout=120, **other
+        )
 
     secret = folder / "password"
     secret.write_text(PASSWORD)
