@@ -336,9 +336,11 @@ def _killed_in_its_second_trial(root: Path, number: int, *arguments: str) -> tup
         )
     try:
         deadline = time.monotonic() + 120
-        while log.read_text().count("\ntrial ") < 1 and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.1)
-        time.sleep(0.6)
+        states: set[str] = set()
+        while states != {"FINISHED", "RUNNING"} and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.2)
+            if log.read_text().count("\ntrial "):
+                states = {run.info.status for run in Store(root).runs() if "trial" in run.data.tags}
         process.send_signal(number)
         return process.wait(60), log.read_text()
     finally:
