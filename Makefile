@@ -1,8 +1,9 @@
-# make run: the main job.  make test: the tests.  Both install what they need into .venv first.
+# make run: the main job.  make test: the tests.  make bench: the cost of encryption against other ways to do it.
+# All of them install what they need into .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check clean
+.PHONY: run test check bench clean
 
 run: .venv/.installed
 	$(BIN)/python run.py $(ARGS)
@@ -13,6 +14,9 @@ test: .venv/.installed
 check: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: .venv/.installed
+	$(BIN)/python -m benchmarks aggregation $(ARGS)
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

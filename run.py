@@ -53,6 +53,12 @@ def main(config: DictConfig) -> float | tuple[float, ...]:
         sys.exit(1)
 
 
+def _plain_grid(arguments: list[str]) -> list[str]:
+    """Another sweeper than the default one takes no part of the default search."""
+    named = {argument.partition("=")[0].lstrip("+") for argument in arguments}
+    return ["hparams_search=none"] if "hydra/sweeper" in named and "hparams_search" not in named else []
+
+
 class _Terminated(SystemExit):
     """SIGTERM arrived."""
 
@@ -63,11 +69,15 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)
+    sys.argv += _plain_grid(sys.argv[1:])
     try:
         main()
         _finished = True
     except (KeyboardInterrupt, _Terminated) as interruption:
         # The run is closed by now. Threads that still train, and TensorFlow's own teardown, are not waited for.
+        from hyperlock.sweep import close
+
+        close("KILLED")
         print("interrupted", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(130 if isinstance(interruption, KeyboardInterrupt) else 143)

@@ -1,17 +1,18 @@
-"""`python -m benchmarks job`: what the default job costs, encrypted and not."""
+"""`python -m benchmarks NAME`: what a whole job costs, and what encryption costs against what others do."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import job
+from benchmarks import aggregation, job, memory
 
 
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    job.add_command(commands)
+    for module in (job, aggregation, memory):
+        module.add_command(commands)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

@@ -29,6 +29,16 @@ class ConfigError(HyperLockError):
             lines.append(f"try: {hint}")
         super().__init__("\n  ".join(lines))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors cross process borders in a parallel sweep, and are rebuilt there from their text."""
+        return _restore, (type(self), str(self), self.setting)
+
+
+def _restore(kind: type[ConfigError], text: str, setting: str) -> ConfigError:
+    error = kind.__new__(kind, text)
+    error.setting = setting
+    return error
+
 
 class MessageRefused(HyperLockError):
     """Bytes that are not the message that was due; the text is the reason."""

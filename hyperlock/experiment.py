@@ -7,10 +7,12 @@ order to evaluate it, but never a key or a single client's update.
 from __future__ import annotations
 
 import logging
+import math
 import subprocess
 import time
 import uuid
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,17 +21,18 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from hyperlock.config import Config, construct, flatten, parse
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption.scheme import Scheme
-from hyperlock.errors import ConfigError, RoundFailed
-from hyperlock.report import Report, progress
+from hyperlock.errors import HyperLockError, RoundFailed
+from hyperlock.report import Report, check_objectives, objective_names, progress
 from hyperlock.rounds import RoundReport, distribute_key, run_round, sample_cohort
 from hyperlock.timing import Timings
-from hyperlock.tracking import MlflowTracker, NoTracker, Tracker
+from hyperlock.tracking import MlflowTracker, NoTracker, Tracker, trial
 
 if TYPE_CHECKING:
     from hyperlock.parties import Parties
 
 log = logging.getLogger(__name__)
 
+_loaded: dict[str, Dataset] = {}
 KEY_CUSTODY = {
     "authority": "a key holder apart from the server",
     "clients": "the clients, who share it",
@@ -45,6 +48,7 @@ def run(composed: DictConfig) -> Report:
     """
     start, timings = time.perf_counter(), Timings()
     config = parse(composed)
+    check_objectives(objective_names(composed))
     from hyperlock import parties
 
     scheme = parties.build_scheme(config)
@@ -96,20 +100,30 @@ def objective(composed: DictConfig, report: Report) -> float | tuple[float, ...]
 
     Raises:
         ConfigError: a name is not one of the run's metrics.
+        HyperLockError: a value is not a finite number, which no search can use.
     """
     metrics = {**report.metrics, **report.totals()}
-    names = composed.objective if isinstance(composed.objective, ListConfig) else [composed.objective]
+    names = objective_names(composed)
+    check_objectives(names, metrics)
     for name in names:
-        if name not in metrics:
-            raise ConfigError("objective", name, "the run has no such metric", allowed=", ".join(sorted(metrics)))
+        if not math.isfinite(metrics[name]):
+            raise HyperLockError(f"objective {name} is {metrics[name]}: a smaller federation.learning_rate may help")
     values = tuple(metrics[name] for name in names)
     return values if isinstance(composed.objective, ListConfig) else values[0]
 
 
 def load_dataset(config: Config) -> Dataset:
-    """The configured dataset, cut to `dataset.train_samples` and `dataset.test_samples` where these are set."""
-    dataset: Dataset = construct(config.dataset, skip=("train_samples", "test_samples"))
-    return dataset.take(config.dataset.train_samples, config.dataset.test_samples, config.seed)
+    """The configured dataset, cut to `dataset.train_samples` and `dataset.test_samples` where these are set.
+
+    The last one is kept, since a sweep's trials mostly share it.
+    """
+    path = Path(getattr(config.dataset, "path", ""))
+    key = f"{config.dataset} {config.seed} {path.stat().st_mtime_ns if path.is_file() else ''}"
+    if key not in _loaded:
+        dataset: Dataset = construct(config.dataset, skip=("train_samples", "test_samples"))
+        _loaded.clear()
+        _loaded[key] = dataset.take(config.dataset.train_samples, config.dataset.test_samples, config.seed)
+    return _loaded[key]
 
 
 def run_name(config: Config) -> str:
@@ -135,7 +149,9 @@ def open_tracker(config: Config, composed: DictConfig, scheme: Scheme) -> Tracke
         **{f"version.{name}": version(name) for name in ("hyperlock", "tensorflow", "tenseal", "numpy", "mlflow")},
         **{f"tag.{tag}": "true" for tag in config.tags},
     }
-    name = config.tracking.run_name or run_name(config)
+    trial_name, trial_tags = trial()
+    name = config.tracking.run_name or trial_name or run_name(config)
+    tags |= trial_tags
     tracking = config.tracking
     return MlflowTracker(root, outputs, tracking.uri, tracking.experiment, name, flatten(_public(composed)), tags)
 

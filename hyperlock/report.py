@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import DictConfig, ListConfig
 
 from hyperlock.encryption.totals import Totals
+from hyperlock.errors import ConfigError
 from hyperlock.rounds import RoundReport
 
 ROUND_STAGES = ("train", "quantise", "encrypt", "aggregate", "decrypt", "step", "evaluate")
+_NOTHING = Totals(contributors=1, samples=1, loss=0.0, saturated=0)
 STAGES = ("import", "data", "setup", *ROUND_STAGES, "track")
 
 
@@ -128,6 +132,39 @@ class Report:
         print(f"\n{self.name}")
         for name, value in [*self.rows(), ("look at it", where)]:
             print(f"  {name:<{width}}  {value}")
+
+
+def metric_names() -> list[str]:
+    """Every metric that a run comes to have."""
+    blank = Report("", "", 0, "", parameters=1)
+    blank.add_round(RoundReport(0.0, 0, 0, 0, 0), _NOTHING, 0.0, 0.0, {}, 0.0)
+    return sorted({**blank.metrics, **blank.totals()})
+
+
+def objective_names(composed: DictConfig) -> list[str]:
+    """What `objective` names, one metric or a list."""
+    named = composed.objective
+    return [str(name) for name in named] if isinstance(named, ListConfig) else [str(named)]
+
+
+def check_objectives(names: Sequence[str], known: Collection[str] = ()) -> None:
+    """Refuse an objective that no run has as a metric.
+
+    Raises:
+        ConfigError: names the objective, and the metrics that exist.
+    """
+    known = known or metric_names()
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"objective={near[0]}" if near else "objective=accuracy"
+            raise ConfigError(
+                "objective", name, "the run has no such metric", allowed=", ".join(sorted(known)), hint=hint
+            )
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(
+            "objective", names, "must name one metric, or several different ones", hint="objective=accuracy"
+        )
 
 
 class Advance(Protocol):

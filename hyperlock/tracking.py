@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 Metrics = Mapping[str, float]
+TRIAL = "HYPERLOCK_TRIAL"  # what a sweep tells its trials' processes, as JSON: parent, number, overrides
 
 
 class Tracker(Protocol):
@@ -80,6 +83,7 @@ class MlflowTracker:
         name: the run's name.
         params: flat settings.
         tags: what a person would filter by.
+        reopen: the newest run that this filter finds, if it finds any, is continued instead of a new one begun.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class MlflowTracker:
         name: str,
         params: Mapping[str, str],
         tags: Mapping[str, str],
+        reopen: str | None = None,
     ) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow
@@ -105,6 +110,12 @@ class MlflowTracker:
         self._client = mlflow.MlflowClient(self._uri)
         self._is_server = self._uri.startswith("http")  # a server decides itself where artifacts go
         self._experiment = self._experiment_id(experiment, None if self._is_server else Path(outputs) / "mlflow")
+        found = self.search(reopen, 1) if reopen else []
+        if found:
+            self.run_id = found[0].info.run_id
+            self._client.update_run(self.run_id, status="RUNNING")
+            self.tag(tags)
+            return
         run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags))
         self.run_id = run.info.run_id
         from mlflow.entities import Param
@@ -114,6 +125,20 @@ class MlflowTracker:
         except BaseException:  # no run is left RUNNING, whatever ended this one
             self.finish("FAILED")
             raise
+
+    @property
+    def client(self) -> Any:
+        """MLflow's client of the store."""
+        return self._client
+
+    def search(self, query: str, limit: int = 10_000) -> list[Any]:
+        """The experiment's runs that a filter finds, newest first."""
+        return list(self._client.search_runs([self._experiment], query, max_results=limit))
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        for key, value in tags.items():
+            self._client.set_tag(self.run_id, key, value)
 
     def log(self, metrics: Metrics, step: int) -> None:
         """One batch, written before it returns."""
@@ -173,3 +198,36 @@ class MlflowTracker:
         if experiment is not None:
             return experiment.experiment_id
         return self._client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None)
+
+
+def trial() -> tuple[str | None, dict[str, str]]:
+    """The run name and the tags of a sweep's trial; none outside a sweep."""
+    if TRIAL not in os.environ:
+        return None, {}
+    told = json.loads(os.environ[TRIAL])
+    number, overrides = told["number"], json.dumps(told["overrides"])
+    tags = {"mlflow.parentRunId": told["parent"], "trial": str(number), "overrides": overrides}
+    return f"trial-{number:03d}", tags | process_tag()
+
+
+def process_tag() -> dict[str, str]:
+    """Marks a run as this process' own, so that it can be told later that the process ended without a word."""
+    return {"process": f"{socket.gethostname()}:{os.getpid()}"}
+
+
+def on_this_host(tags: Mapping[str, str]) -> bool:
+    """Whether a run's process is, or was, one of this machine."""
+    return tags.get("process", "").rpartition(":")[0] == socket.gethostname()
+
+
+def process_ended(tags: Mapping[str, str]) -> bool:
+    """Whether a run's process was one of this machine, and is no more."""
+    if not on_this_host(tags):
+        return False
+    try:
+        os.kill(int(tags["process"].rpartition(":")[2]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False

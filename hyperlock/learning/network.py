@@ -9,7 +9,7 @@ their size. The functions hold no state: several threads may run them at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,11 @@ from hyperlock.learning.tensorflow import tf
 
 _BLOCK_SAMPLES = 1024  # samples in one call of the traced function
 _EVALUATION_BATCH = 2000
+_KEPT_TRACES = 8
+
+# The functions depend on the architecture alone, so that another run of it in this process need not trace and
+# compile them again.
+_traced: dict[tuple[Hashable, ...], tuple[Any, Any, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,16 @@ class Network:
         flat, scalar = tf.TensorSpec([self.parameters], tf.float32), tf.TensorSpec([], tf.float32)
         # XLA compiles small dense loops well and convolutions badly (ten times slower than plain TensorFlow).
         jit = not any("conv" in type(layer).__name__.lower() for layer in model._flatten_layers())
-        self._train_block = tf.function(self._train, jit_compile=jit, input_signature=[flat, *block, scalar])
-        self._gradient_block = tf.function(self._gradient, jit_compile=jit, input_signature=[flat, flat, *block])
-        self._predict = tf.function(self._logits, reduce_retracing=True)
+        key = (_architecture(model), shape, np.dtype(dtype).str, batch_size)
+        if key not in _traced:
+            while len(_traced) >= _KEPT_TRACES:
+                del _traced[next(iter(_traced))]
+            _traced[key] = (
+                tf.function(self._train, jit_compile=jit, input_signature=[flat, *block, scalar]),
+                tf.function(self._gradient, jit_compile=jit, input_signature=[flat, flat, *block]),
+                tf.function(self._logits, reduce_retracing=True),
+            )
+        self._train_block, self._gradient_block, self._predict = _traced[key]
 
     def initial_weights(self) -> Vector:
         """float32[parameters]: what the model's initialisers drew."""
@@ -158,3 +170,11 @@ class Network:
 
         _, loss, *sums = tf.while_loop(lambda i, *_: i < batches, step, (0, 0.0, *self._tensors(total)))
         return self._flat(sums), loss
+
+
+def _architecture(model: Any) -> str:
+    """What decides a model's functions: all but its layers' names, which Keras counts on from model to model."""
+    text = model.to_json()
+    for i, layer in enumerate(model._flatten_layers()):
+        text = text.replace(f'"{layer.name}"', f'"#{i}"')
+    return text

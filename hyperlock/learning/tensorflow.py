@@ -56,6 +56,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with _held_stderr(), _without(_UNUSED_BY_US):
     import tensorflow as tf
 
+    # It takes a sweep's models, one after the other, for one function that is traced again and again.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
     except RuntimeError:  # a notebook that has used TensorFlow before

@@ -1,0 +1,233 @@
+"""HyperLock's encryption against plaintext, the original demo and NVFlare, in one process, all of them taking turns."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.client_time import encrypt_shares, shares_table
+from benchmarks.memory import peak_memory, stdout_kept
+from benchmarks.methods import UPDATE_SCALE, methods, run_round, tensor_sizes
+from hyperlock.encryption.ciphertexts import tenseal_version
+
+OUT = Path(__file__).resolve().parents[1] / "outputs" / "benchmarks"
+SIZES, LARGE = (101_770, 199_210, 1_663_370), 11_000_000
+REFERENCE = "nvflare"
+COLUMNS = {  # figure: heading
+    "up": "bytes up",
+    "down": "bytes down",
+    "quantise": "quantise",
+    "encrypt": "encrypt",
+    "serialise": "serialise",
+    "client": "client",
+    "server": "server, per client",
+    "decrypt": "decrypt",
+}
+RATIOS = ("up", "client", "server", "decrypt")
+GOALS = (  # way, figure, what it must reach, as a ratio to the reference or in bytes
+    ("bfv-8x16", "up", "at most", 4.1),
+    ("bfv-8x16", "client", "times below", 12),
+    ("bfv-8x16", "server", "times below", 10),
+    ("bfv-8x16", "decrypt", "times below", 3),
+    ("bfv-8x16-seeded", "up", "at most", 2.1),
+    ("bfv-8x16-seeded", "client", "times below", 15),
+    ("bfv-8x16-seeded", "server", "times below", 10),
+)
+Samples = dict[str, dict[str, list[float]]]  # way, figure, repeats
+
+
+def add_command(commands: Any) -> None:
+    """Add `aggregation` to the command line."""
+    parser = commands.add_parser("aggregation", help="bytes, time and memory of every way to add encrypted updates")
+    parser.add_argument("--sizes", type=_integers, default=SIZES, help="parameter counts, separated by commas")
+    parser.add_argument("--large", action="store_true", help=f"also {LARGE:,} parameters")
+    parser.add_argument("--clients", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--value-bits", type=_integers, default=(8, 16))
+    parser.add_argument("--methods", type=lambda text: text.split(","), help="names, separated by commas; default: all")
+    parser.add_argument("--no-memory", action="store_true", help="skip the processes that measure memory")
+    parser.set_defaults(run=measure)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Measure, print tables, and write them as JSON and plots under outputs/benchmarks/."""
+    ways = methods(arguments.value_bits)
+    names = arguments.methods or list(ways)
+    if unknown := set(names) - set(ways):
+        raise SystemExit(f"unknown methods {', '.join(sorted(unknown))}; there are {', '.join(ways)}")
+    sizes = [*arguments.sizes, LARGE] if arguments.large and LARGE not in arguments.sizes else arguments.sizes
+    OUT.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {"machine": machine(), "clients": arguments.clients, "repeats": arguments.repeats}
+    results = report["sizes"] = {}
+    with stdout_kept() as stdout:
+        for size in sizes:
+            parameters = sum(tensor_sizes(size))
+            samples = measure_size({n: ways[n] for n in names}, size, arguments.clients, arguments.repeats)
+            memory = {} if arguments.no_memory else {n: peak_memory(n, size, 2) for n in names}
+            shares = encrypt_shares(8, 16, min(parameters, SIZES[-1]), max(arguments.repeats, 3))
+            results[parameters] = {"samples": samples, "memory": memory, "encrypt_seconds": shares}
+            print(f"## {parameters:,} parameters, {arguments.clients} clients\n", file=stdout)
+            tables = [table(samples, memory), goals(samples), shares_table(shares, min(parameters, SIZES[-1]))]
+            if REFERENCE in samples:
+                tables.insert(1, ratios_table(samples))
+            print(*tables, "", sep="\n\n", file=stdout, flush=True)
+            (OUT / "aggregation.json").write_text(json.dumps(report, indent=1))
+            plot(samples, parameters).savefig(OUT / f"aggregation-{parameters}.png")
+        print("Bytes and processor microseconds are per parameter,", file=stdout, end=" ")
+        print(f"medians of {arguments.repeats} repeats (min to max).", file=stdout)
+        print(f"written to {OUT}", file=stdout)
+
+
+def measure_size(ways: dict[str, Any], size: int, clients: int, repeats: int) -> Samples:
+    """`repeats` rounds of each way at one size, the order rotated by one each time, after a round of one client."""
+    sizes = tensor_sizes(size)
+    sessions = {name: make(sizes) for name, make in ways.items()}
+    samples: Samples = {name: defaultdict(list) for name in ways}
+    names = list(ways)
+    for session in sessions.values():
+        run_round(session, updates(sum(sizes), 1), CpuClock())
+    for repeat in range(repeats):
+        for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
+            gc.collect()
+            figures = one_round(sessions[name], sum(sizes), clients)
+            for figure, value in figures.items():
+                samples[name][figure].append(value)
+        print(f"{sum(sizes):,} parameters: repeat {repeat + 1} of {repeats} done", file=sys.stderr)
+    return samples
+
+
+def one_round(session: Any, parameters: int, clients: int) -> dict[str, float]:
+    """Every figure of one round."""
+    clock = CpuClock()
+    start = time.perf_counter()
+    up, down = run_round(session, updates(parameters, clients), clock)
+    wall = time.perf_counter() - start
+    seconds = {stage: 1e6 * value / parameters for stage, value in clock.seconds.items()}
+    client = {stage: seconds.get(stage, 0.0) / clients for stage in ("quantise", "encrypt", "serialise")}
+    return {
+        "up": up / parameters,
+        "down": down / parameters,
+        **client,
+        "client": sum(client.values()),
+        "server": (seconds["add"] + seconds["total"]) / clients,
+        "decrypt": seconds["decrypt"],
+        "wall": wall,
+    }
+
+
+class CpuClock:
+    """Processor seconds by stage: nothing here waits or uses threads, and other processes share the machine."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the block's seconds."""
+        start = time.process_time()
+        yield
+        self.seconds[stage] += time.process_time() - start
+
+
+def updates(parameters: int, clients: int) -> Iterator[NDArray[np.float32]]:
+    """One client's update after the other."""
+    for client in range(clients):
+        rng = np.random.default_rng(client)
+        yield rng.standard_normal(parameters, np.float32) * np.float32(UPDATE_SCALE)
+
+
+def table(samples: Samples, memory: dict[str, dict[str, Any]]) -> str:
+    """Markdown: every figure of every way; bytes and microseconds per parameter."""
+    cells = {name: [_summary(figures[figure]) for figure in COLUMNS] for name, figures in samples.items()}
+    for name, row in cells.items():
+        row.append(f"{memory[name]['peak'] / 1e6:.0f}" if name in memory else "")
+    return _markdown(["way", *COLUMNS.values(), "peak MB"], cells)
+
+
+def ratios_table(samples: Samples) -> str:
+    """Markdown: how many times each way lies below the reference."""
+    cells = {name: [_summary(ratio(samples, name, figure)) for figure in RATIOS] for name in samples}
+    return _markdown([f"{REFERENCE} / this way", *(COLUMNS[figure] for figure in RATIOS)], cells)
+
+
+def ratio(samples: Samples, name: str, figure: str) -> list[float]:
+    """The reference's figure over this way's, repeat by repeat."""
+    pairs = zip(samples[REFERENCE][figure], samples[name][figure], strict=True)
+    return [reference / max(value, 1e-12) for reference, value in pairs]
+
+
+def goals(samples: Samples) -> str:
+    """Markdown: each goal that this run can judge, by medians."""
+    rows: dict[str, list[str]] = {}
+    for name, figure, kind, bound in GOALS:
+        if name not in samples or (kind == "times below" and REFERENCE not in samples):
+            continue
+        seen = samples[name][figure] if kind == "at most" else ratio(samples, name, figure)
+        median = statistics.median(seen)
+        met = median <= bound if kind == "at most" else median >= bound
+        text = f"{name}, {COLUMNS[figure]}: {kind} {bound}" + (f" ({REFERENCE})" if kind == "times below" else "")
+        rows[text] = ["yes" if met else "no", _summary(seen)]
+    return _markdown(["goal", "reached", "seen"], rows)
+
+
+def plot(samples: Samples, parameters: int) -> Any:
+    """Bars of the four figures that are compared, on logarithmic axes; whiskers from min to max."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 0.9 + 0.5 * len(samples)), dpi=120, layout="constrained")
+    figure.suptitle(f"{parameters:,} parameters: per parameter, median, min and max", fontsize=11)
+    names = list(samples)
+    colours = ["#c44e52" if name in ("demo", "nvflare") else "#55a868" if "x" in name else "#8c8c8c" for name in names]
+    for axes, key in zip(figure.subplots(1, 4, sharey=True), RATIOS, strict=True):
+        medians = [statistics.median(samples[name][key]) for name in names]
+        low = [median - min(samples[name][key]) for name, median in zip(names, medians, strict=True)]
+        high = [max(samples[name][key]) - median for name, median in zip(names, medians, strict=True)]
+        bars = axes.barh(names, medians, xerr=(low, high), color=colours, ecolor="#333333")
+        axes.bar_label(bars, fmt="%.3g", padding=4, fontsize=7)
+        axes.set(xscale="log", xlabel=COLUMNS[key] + ("" if key == "up" else ", µs"))
+        axes.margins(x=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.invert_yaxis()
+    return figure
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+        "load": os.getloadavg(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "tenseal": tenseal_version(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(part.replace("_", "")) for part in text.split(","))
+
+
+def _markdown(headings: list[str], rows: dict[str, list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *([name, *cells] for name, cells in rows.items())]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _summary(values: list[float]) -> str:
+    low, median, high = min(values), statistics.median(values), max(values)
+    same = f"{low:.3g}" == f"{high:.3g}"
+    return f"{median:.3g}" if same else f"{median:.3g} ({low:.3g} to {high:.3g})"
