@@ -24,6 +24,12 @@ MLP = (784 * 128, 128, 1280, 10)
 advice = functools.cache(advise)  # each job is measured once
 
 
+@pytest.fixture(autouse=True)
+def few_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough for sizes; the one test of times has all."""
+    monkeypatch.setattr("hyperlock.advise._REPEATS", 1)
+
+
 def scheme_of(job: Job, preset: Preset) -> Scheme:
     """What the preset's line asks for, read without Hydra, which is slow."""
     options: dict[str, Any] = dict(part.partition("encryption.")[2].split("=") for part in preset.override.split()[1:])
@@ -95,14 +101,16 @@ def test_lines_carry_what_differs_from_the_default_job() -> None:
     assert not any("\n" in line for line in left_out)
 
 
-def test_time_is_that_of_whole_updates() -> None:
+def test_time_is_that_of_whole_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a factor of four either way: machines that do other work are no clocks."""
+    monkeypatch.setattr("hyperlock.advise._REPEATS", 7)
+    monkeypatch.setattr("hyperlock.advise.POLY_MODULI", (4096,))
     from time import perf_counter
 
     from hyperlock.encryption.bfv import Bfv
     from hyperlock.encryption.bfv_parameters import bfv_parameters
 
-    [preset] = [p for p in advice(Job(MLP))[0] if p.override == "encryption=bfv encryption.value_bits=8"]
+    [preset] = [p for p in advise(Job(MLP))[0] if p.override == "encryption=bfv encryption.value_bits=8"]
     scheme = Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128))
     encryptor, seconds = scheme.encryptor(scheme.generate_keys().public), []
     for _ in range(7):
