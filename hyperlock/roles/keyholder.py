@@ -77,9 +77,8 @@ class KeyHolder:
                 sums = self._decryptor.decrypt(message.payload, self._length)
             except CiphertextRefused as error:
                 raise ReleaseRefused(f"round {message.round}: {error}") from None
-        contributors = totals.decode(
-            sums[: totals.width(self._scheme.value_bits)], self._scheme.value_bits
-        ).contributors
+        summed = totals.decode(sums[: totals.width(self._scheme.value_bits)], self._scheme.value_bits)
+        contributors = summed.contributors
         if not self._min_clients <= contributors <= self._scheme.max_clients:
             raise ReleaseRefused(
                 f"round {message.round}: the sum holds {contributors} updates; "
@@ -89,5 +88,7 @@ class KeyHolder:
             raise ReleaseRefused(
                 f"round {message.round}: a coordinate is larger than {contributors} updates can make it"
             )
+        if summed.samples < contributors:
+            raise ReleaseRefused(f"round {message.round}: {contributors} updates on {summed.samples} samples")
         self._released.add(message.round)
         return sums
