@@ -5,6 +5,8 @@ It reads the settings of the Optuna sweeper plugin and parses search spaces with
 - a study is continued up to `n_trials` finished trials in all; what was running when a process died does not count;
 - a parameter that a trial's groups do not have (`encryption.poly_modulus` under `encryption=none`) is left out;
 - a trial that cannot work is a failed trial, with its reason, as long as `max_failure_rate` allows;
+- Optuna's samplers learn nothing from a failed trial and may propose its like again and again, so that random draws
+  take their place for a while, for longer the more often they failed;
 - a setting on the command line takes the place of the search's own.
 """
 
@@ -50,6 +52,8 @@ class StudySweeperImpl(OptunaSweeperImpl):
         """
         space, fixed = self._space(arguments)
         study = self._open(space)
+        self._sampler_failures = self._random_draws = 0
+        self._random = optuna.samplers.RandomSampler(seed=None if study.trials else self.config.seed + 1)
         done = _done(study)
         if study.trials:
             # The sampler would otherwise draw again what it drew at the study's beginning.
@@ -59,6 +63,7 @@ class StudySweeperImpl(OptunaSweeperImpl):
             batch = self._batch(study, min(self.n_jobs, self.n_trials - done), space, fixed)
             done = _done(study)  # counted anew, since others may work on the same study
             failures = [error for error in batch if error is not None]
+            self._relieve(study, bool(failures))
             if len(failures) / len(batch) > self.max_failure_rate:
                 log.error(
                     "%d of %d trials failed, more than hydra.sweeper.max_failure_rate=%g",
@@ -68,6 +73,17 @@ class StudySweeperImpl(OptunaSweeperImpl):
                 )
                 raise failures[0]
         self._save(study)
+
+    def _relieve(self, study: optuna.Study, failed: bool) -> None:
+        """Choose who draws next: after the sampler's k-th failure, random draws k times."""
+        if isinstance(self.sampler, optuna.samplers.GridSampler):
+            return
+        if study.sampler is not self.sampler:
+            self._random_draws -= 1
+        elif failed:
+            self._sampler_failures += 1
+            self._random_draws = self._sampler_failures
+        study.sampler = self._random if self._random_draws else self.sampler
 
     def _batch(
         self, study: optuna.Study, size: int, space: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]

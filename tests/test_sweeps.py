@@ -5,14 +5,17 @@ from __future__ import annotations
 import atexit
 import csv
 import io
+import json
 import os
 import pickle
 import re
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -416,3 +419,40 @@ def test_joblib_killed_leaves_no_run_running(tmp_path: Path) -> None:
     [parent] = store.parents()
     assert parent.info.status == "KILLED"
     assert "RUNNING" not in {run.info.status for run in store.children(parent)}
+
+
+@pytest.mark.slow
+def test_the_server_shows_parent_and_trials(sweep: Sweep, tmp_path: Path) -> None:
+    """MLflow's own server, opened on the store as a user opens it, and asked over REST."""
+    assert sweep("hydra.sweeper.n_trials=2") == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
+    log = (tmp_path / "server.log").open("w")
+    server = subprocess.Popen(
+        serve, cwd=tmp_path, env=environment(tmp_path), stdout=log, stderr=log, start_new_session=True
+    )
+
+    def ask(path: str, **body: Any) -> dict[str, Any]:
+        address = f"http://127.0.0.1:{port}/api/2.0/mlflow/{path}"
+        request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return dict(json.load(answer))
+
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                experiments = ask("experiments/search", max_results=10)["experiments"]
+                break
+            except OSError:
+                assert time.monotonic() < deadline and server.poll() is None, (tmp_path / "server.log").read_text()
+                time.sleep(0.5)
+        [ours] = [experiment for experiment in experiments if experiment["name"] == "hyperlock"]
+        runs = ask("runs/search", experiment_ids=[ours["experiment_id"]])["runs"]
+        tags = {run["info"]["run_name"]: {t["key"]: t["value"] for t in run["data"]["tags"]} for run in runs}
+        [parent] = [run["info"]["run_id"] for run in runs if "sweep" in tags[run["info"]["run_name"]]]
+        assert all(tags[name]["mlflow.parentRunId"] == parent for name in ("trial-000", "trial-001"))
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
