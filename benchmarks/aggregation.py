@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from benchmarks.client_time import encrypt_shares, shares_table
 from benchmarks.memory import peak_memory, stdout_kept
-from benchmarks.methods import UPDATE_SCALE, methods, run_round, tensor_sizes
+from benchmarks.methods import UPDATE_SCALE, methods, run_round
+from benchmarks.models import tensor_sizes
 from hyperlock.encryption.ciphertexts import tenseal_version
 
 OUT = Path(__file__).resolve().parents[1] / "outputs" / "benchmarks"

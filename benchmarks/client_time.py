@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.methods import bfv, shared_key
+from hyperlock.encryption import seeded
 from hyperlock.encryption._tenseal import sealapi
 from hyperlock.encryption._tenseal import tenseal as ts
 from hyperlock.encryption.ciphertexts import public_context, secret_context
@@ -20,8 +21,7 @@ def encrypt_shares(value_bits: int, max_clients: int, size: int, repeats: int) -
     """Seconds of each part of `encrypt()` and of the whole, every repeat; parts take turns with the whole."""
     scheme = bfv(value_bits, max_clients)
     keys = scheme.generate_keys()
-    encryptor, symmetric = scheme.encryptor(keys.public), shared_key(scheme, keys)
-    context, slots = public_context(keys.public), scheme.parameters.slots
+    encryptor, context, slots = scheme.encryptor(keys.public), public_context(keys.public), scheme.parameters.slots
     seal = secret_context(keys.secret)
     seal_encoder = sealapi.BatchEncoder(seal.seal_context().data)
     seal_encryptor = sealapi.Encryptor(seal.seal_context().data, seal.secret_key().data)
@@ -41,10 +41,12 @@ def encrypt_shares(value_bits: int, max_clients: int, size: int, repeats: int) -
         "TenSEAL's constructor, on lists": lambda: [ts._ts_cpp.BFVVector(context.data, part) for part in lists],
         "ts.bfv_vector, on ndarrays": lambda: [ts.bfv_vector(context, part) for part in slices],
         "TenSEAL's serialize": lambda: [vector.serialize() for vector in vectors],
-        "seeded encrypt(), whole": lambda: symmetric.encrypt(values),
         "SEAL's encode, on lists": lambda: [seal_encoder.encode(*pair) for pair in zip(lists, plaintexts, strict=True)],
         "SEAL's encrypt_symmetric": lambda: [seal_encryptor.encrypt_symmetric(plain) for plain in plaintexts],
     }
+    if seeded.available:
+        symmetric = shared_key(scheme, keys)
+        parts["seeded encrypt(), whole"] = lambda: symmetric.encrypt(values)
     seconds: dict[str, list[float]] = defaultdict(list)
     names = list(parts)
     for repeat in range(repeats + 1):

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.methods import UPDATE_SCALE, methods, run_round, tensor_sizes
+from benchmarks.methods import UPDATE_SCALE, methods, run_round
+from benchmarks.models import tensor_sizes
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -250,7 +250,7 @@ def test_an_objective_that_is_no_number_is_an_error() -> None:
 
     report = Report("", "", 0, "")
     report.metrics = dict.fromkeys(metric_names(), float("nan"))
-    with pytest.raises(HyperLockError, match="accuracy accuracy is nan"):
+    with pytest.raises(HyperLockError, match="objective accuracy is nan"):
         objective(OmegaConf.create({"objective": ["accuracy"]}), report)
 
 
