@@ -142,7 +142,8 @@ def _check_pair(setting: str, value: str, x: NDArray, y: NDArray, x_name: str, y
     def refuse(problem: str, allowed: str) -> ConfigError:
         return ConfigError(setting, value, problem, allowed=allowed)
 
-    if x.ndim < 2 or 0 in x.shape[1:] or not (np.issubdtype(x.dtype, np.number) or x.dtype == bool) or np.iscomplexobj(x):
+    real = (np.issubdtype(x.dtype, np.number) or x.dtype == bool) and not np.iscomplexobj(x)
+    if x.ndim < 2 or 0 in x.shape[1:] or not real:
         raise refuse(f"{x_name} is {x.dtype}{list(x.shape)}", "real numbers [samples, *shape]")
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise refuse(f"{y_name} is {y.dtype}{list(y.shape)}", "integers [samples], classes from 0")
