@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 32_768  # coordinates at a time, which stay in the cache
 MIN_VALUE_BITS, MAX_VALUE_BITS = 4, 24
 
 
@@ -55,13 +56,22 @@ class Grid:
         Raises:
             FloatingPointError: a value is NaN or infinite.
         """
-        scaled = values / self._steps
-        if not np.isfinite(scaled).all():
-            raise FloatingPointError("the update contains NaN or Inf")
-        scaled += rng.random(scaled.size)
-        integers = np.floor(scaled, out=scaled)
-        saturated = int(np.count_nonzero(np.abs(integers) > self.levels))
-        return np.clip(integers, -self.levels, self.levels).astype(np.int64), saturated
+        integers = np.empty(values.size, np.int64)
+        saturated = start = 0
+        for size, limit in zip(self.sizes, self.ranges, strict=True):
+            step, end = limit / self.levels, start + size
+            for at in range(start, end, _BLOCK):
+                block = slice(at, min(at + _BLOCK, end))
+                scaled = values[block].astype(np.float64)
+                scaled /= step
+                if not np.isfinite(scaled).all():
+                    raise FloatingPointError("the update contains NaN or Inf")
+                scaled += rng.random(scaled.size)
+                np.floor(scaled, out=scaled)
+                saturated += int(np.count_nonzero(np.abs(scaled) > self.levels))
+                integers[block] = np.clip(scaled, -self.levels, self.levels, out=scaled)
+            start = end
+        return integers, saturated
 
     def dequantise(self, integers: NDArray[np.int64]) -> NDArray[np.float64]:
         """float64[length]: the values, or sums of values, that the integers stand for."""
