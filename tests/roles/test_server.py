@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from cast import NAMES, Cast
 
+from hyperlock.encryption.bfv import Bfv
+from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.errors import MessageRefused, RoundFailed
-from hyperlock.messages import Aggregate, Release, Train
+from hyperlock.messages import Aggregate, PublicKey, Release, Train, Update, key_id_of
 from hyperlock.roles.server import Server
+from hyperlock.timing import Timings
 
 COHORT = NAMES[:4]
 
@@ -246,3 +250,32 @@ def test_a_key_of_another_run_or_scheme_is_refused(cast: Cast) -> None:
         Server("other", cast.scheme, cast.length, 3, cast.timings, None).install_key(data)
     with pytest.raises(MessageRefused):
         cast.server.install_key(data[:-1])
+
+
+def resident_kilobytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's account of memory")
+def test_memory_does_not_grow_with_the_cohort() -> None:
+    """Updates are folded as they arrive: thirty of them cost no more than three."""
+    scheme = Bfv(bfv_parameters("auto", "auto", "auto", 8, 64, 128))
+    length, key = 600_000, scheme.generate_keys().public
+    server = Server("run", scheme, length, 2, Timings(), keeper=None)
+    key_id, fingerprint = key_id_of(key), scheme.fingerprint
+    server.install_key(PublicKey("run", 0, "keyholder", key_id, fingerprint, 0, (key,)).encode())
+    server.open(1, [f"client-{i}" for i in range(33)])
+    chunks = scheme.encryptor(key).encrypt(np.ones(length, np.int64))
+
+    def receive(i: int) -> None:
+        update = Update("run", 1, f"client-{i}", key_id, fingerprint, length, chunks)
+        assert server.receive(update.encode()) is None
+
+    for i in range(3):
+        receive(i)
+    before = resident_kilobytes()
+    for i in range(3, 33):
+        receive(i)
+    one_update = sum(map(len, chunks)) / 1024
+    assert resident_kilobytes() - before < 3 * one_update
