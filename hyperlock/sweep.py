@@ -245,6 +245,8 @@ def _open(config: DictConfig) -> _Sweep:
         "objective": ", ".join(objective_names(config)),
         "sweeper": str(choices.get("hydra/sweeper")),
         "launcher": str(choices.get("hydra/launcher")),
+        "mlflow.source.name": "run.py -m",
+        "mlflow.source.type": "LOCAL",
         **process_tag(),
     }
     space = {f"search.{key}": str(value) for key, value in (config.hydra.sweeper.get("params") or {}).items()}
