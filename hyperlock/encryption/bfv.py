@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from hyperlock.encryption import seeded
 from hyperlock.encryption.bfv_parameters import BfvParameters
 from hyperlock.encryption.ciphertexts import (
-    CiphertextSum,
+    PackedScheme,
     load,
     make_keys,
-    max_ciphertext_bytes,
     public_context,
     secret_context,
     tenseal_version,
@@ -28,26 +27,11 @@ from hyperlock.encryption.scheme import CiphertextRefused, Encryptor, KeyPair
 
 
 @dataclass(frozen=True)
-class Bfv:
+class Bfv(PackedScheme):
     """BFV with checked parameters."""
 
     parameters: BfvParameters
     name: str = "bfv"
-
-    @property
-    def value_bits(self) -> int:
-        """Bits of one grid value."""
-        return self.parameters.value_bits
-
-    @property
-    def max_clients(self) -> int:
-        """No more updates than this may be added."""
-        return self.parameters.max_clients
-
-    @property
-    def security(self) -> int:
-        """Classical security in bits."""
-        return self.parameters.security
 
     @property
     def fingerprint(self) -> str:
@@ -57,15 +41,6 @@ class Bfv:
             f"bfv/{p.poly_modulus}/{'-'.join(map(str, p.coeff_mod_bits))}/t{p.plain_modulus}"
             f"/{p.packing.fields}x{p.packing.field_bits}/{p.value_bits}x{p.max_clients}/{tenseal_version()}"
         )
-
-    @property
-    def max_chunk_bytes(self) -> int:
-        """No ciphertext is larger."""
-        return max_ciphertext_bytes(self.parameters.poly_modulus, self.parameters.coeff_mod_bits)
-
-    def chunks(self, length: int) -> int:
-        """One ciphertext for every N packed slots."""
-        return -(-self.parameters.packing.slots(length) // self.parameters.slots)
 
     def describe(self) -> dict[str, object]:
         """The public parameters."""
@@ -118,14 +93,15 @@ class Bfv:
 
         return seeded.SeededEncryptor(context, p.packing, p.slots, encode)
 
-    def accumulator(self, public: bytes, length: int) -> CiphertextSum:
-        """The server's half."""
-        context, p = public_context(public), self.parameters
-        return CiphertextSum(lambda chunk: _load(context, chunk, p), p.slots, p.packing.slots(length))
+    def load(self, context: Any, chunk: bytes) -> Any:
+        """One parsed ciphertext, checked."""
+        from hyperlock.encryption._tenseal import tenseal as ts
+
+        return load(ts.bfv_vector_from, context, chunk, self.parameters, scale=1.0)
 
     def decryptor(self, secret: bytes) -> BfvDecryptor:
         """The key holder's half."""
-        return BfvDecryptor(self.parameters, secret_context(secret))
+        return BfvDecryptor(self, secret_context(secret))
 
 
 class BfvEncryptor:
@@ -150,8 +126,8 @@ class BfvEncryptor:
 class BfvDecryptor:
     """Decrypts sums under the secret key."""
 
-    def __init__(self, parameters: BfvParameters, context: Any) -> None:
-        self._parameters, self._context = parameters, context
+    def __init__(self, scheme: Bfv, context: Any) -> None:
+        self._scheme, self._context = scheme, context
 
     def decrypt(self, chunks: Sequence[bytes], length: int) -> NDArray[np.int64]:
         """The exact sums, int64[length].
@@ -160,12 +136,12 @@ class BfvDecryptor:
             CiphertextRefused: a ciphertext has no noise budget left (too many sums, or another key), or a slot lies
                 outside what `max_clients` updates can sum to.
         """
-        p = self._parameters
+        p = self._scheme.parameters
         packed = np.empty(p.packing.slots(length), np.int64)
         decryptor = self._context.decryptor().data
         start = 0
         for chunk in chunks:
-            vector = _load(self._context, chunk, p)
+            vector = self._scheme.load(self._context, chunk)
             stop = start + vector.size()
             if stop > packed.size:
                 raise CiphertextRefused(f"the sum does not have {length} coordinates")
@@ -181,9 +157,3 @@ class BfvDecryptor:
         if packed.max(initial=0) >= limit or packed.min(initial=0) <= -limit:
             raise CiphertextRefused("the sum is out of range: not a sum of updates")
         return p.packing.unpack(packed, length)
-
-
-def _load(context: Any, chunk: bytes, parameters: BfvParameters) -> Any:
-    from hyperlock.encryption._tenseal import tenseal as ts
-
-    return load(ts.bfv_vector_from, context, chunk, parameters.slots, len(parameters.coeff_mod_bits) - 1, 1.0)

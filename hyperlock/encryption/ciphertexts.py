@@ -19,11 +19,6 @@ def tenseal_version() -> str:
     return f"tenseal-{version('tenseal')}"
 
 
-def max_ciphertext_bytes(poly_modulus: int, coeff_mod_bits: tuple[int, ...]) -> int:
-    """Two polynomials of N coefficients of 64 bits for each data prime, and headers."""
-    return 2 * poly_modulus * 8 * (len(coeff_mod_bits) - 1) + CIPHERTEXT_OVERHEAD
-
-
 def make_keys(make_context: Callable[[], Any], poly_modulus: int, coeff_mod_bits: tuple[int, ...]) -> KeyPair:
     """A fresh pair; no Galois or relinearisation keys, which only multiplication and rotation need."""
     try:
@@ -63,15 +58,15 @@ def secret_context(secret: bytes) -> Any:
     return ts.context_from(secret)
 
 
-def load(read: Callable[[Any, bytes], Any], context: Any, chunk: bytes, slots: int, primes: int, scale: float) -> Any:
+def load(read: Callable[[Any, bytes], Any], context: Any, chunk: bytes, parameters: Any, *, scale: float) -> Any:
     """Parse one ciphertext and check that it is one of ours before it meets another.
 
     Args:
         read: TenSEAL's reader of the scheme's vectors.
         context: public or secret.
         chunk: the bytes.
-        slots: the most values that a ciphertext may hold.
-        primes: the data primes it must carry; with fewer, TenSEAL would switch the whole sum down to them.
+        parameters: what it must be made with: at most so many slots, and exactly so many primes; with fewer, TenSEAL
+            would switch the whole sum down to them.
         scale: what its scale must be (1 for BFV).
 
     Raises:
@@ -82,13 +77,54 @@ def load(read: Callable[[Any, bytes], Any], context: Any, chunk: bytes, slots: i
         parts = vector.ciphertext()
     except (ValueError, RuntimeError) as error:
         raise CiphertextRefused(f"not a ciphertext of these parameters: {error}") from None
-    if len(parts) != 1 or parts[0].size() != 2 or vector.size() > slots:
+    if len(parts) != 1 or parts[0].size() != 2 or vector.size() > parameters.slots:
         raise CiphertextRefused("not one fresh ciphertext a chunk")
+    primes = len(parameters.coeff_mod_bits) - 1
     if parts[0].coeff_modulus_size() != primes:
         raise CiphertextRefused(f"{parts[0].coeff_modulus_size()} primes instead of {primes}")
     if parts[0].scale != scale:
         raise CiphertextRefused(f"scale {parts[0].scale} instead of {scale}")
     return vector
+
+
+class PackedScheme:
+    """What CKKS and BFV have in common; each adds how values are encoded, and what must hold on decryption."""
+
+    parameters: Any
+
+    @property
+    def value_bits(self) -> int:
+        """Bits of one grid value."""
+        return self.parameters.value_bits
+
+    @property
+    def max_clients(self) -> int:
+        """No more updates than this may be added."""
+        return self.parameters.max_clients
+
+    @property
+    def security(self) -> int:
+        """Classical security in bits."""
+        return self.parameters.security
+
+    @property
+    def max_chunk_bytes(self) -> int:
+        """Two polynomials of N coefficients of 64 bits for each data prime, and headers."""
+        p = self.parameters
+        return 2 * p.poly_modulus * 8 * (len(p.coeff_mod_bits) - 1) + CIPHERTEXT_OVERHEAD
+
+    def chunks(self, length: int) -> int:
+        """One ciphertext for every full set of slots, and one for the rest."""
+        return -(-self.parameters.packing.slots(length) // self.parameters.slots)
+
+    def load(self, context: Any, chunk: bytes) -> Any:
+        """One parsed ciphertext, checked."""
+        raise NotImplementedError
+
+    def accumulator(self, public: bytes, length: int) -> CiphertextSum:
+        """The server's half."""
+        context, p = public_context(public), self.parameters
+        return CiphertextSum(lambda chunk: self.load(context, chunk), p.slots, p.packing.slots(length))
 
 
 class CiphertextSum:

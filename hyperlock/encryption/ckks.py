@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from hyperlock.encryption import seeded
 from hyperlock.encryption.ciphertexts import (
-    CiphertextSum,
+    PackedScheme,
     load,
     make_keys,
-    max_ciphertext_bytes,
     public_context,
     secret_context,
     tenseal_version,
@@ -29,26 +28,11 @@ from hyperlock.encryption.scheme import CiphertextRefused, Encryptor, KeyPair
 
 
 @dataclass(frozen=True)
-class Ckks:
+class Ckks(PackedScheme):
     """CKKS with checked parameters."""
 
     parameters: CkksParameters
     name: str = "ckks"
-
-    @property
-    def value_bits(self) -> int:
-        """Bits of one grid value."""
-        return self.parameters.value_bits
-
-    @property
-    def max_clients(self) -> int:
-        """No more updates than this may be added."""
-        return self.parameters.max_clients
-
-    @property
-    def security(self) -> int:
-        """Classical security in bits."""
-        return self.parameters.security
 
     @property
     def fingerprint(self) -> str:
@@ -58,15 +42,6 @@ class Ckks:
             f"ckks/{p.poly_modulus}/{'-'.join(map(str, p.coeff_mod_bits))}/2^{p.scale_bits}"
             f"/{p.packing.fields}x{p.packing.field_bits}/{p.value_bits}x{p.max_clients}/{tenseal_version()}"
         )
-
-    @property
-    def max_chunk_bytes(self) -> int:
-        """No ciphertext is larger."""
-        return max_ciphertext_bytes(self.parameters.poly_modulus, self.parameters.coeff_mod_bits)
-
-    def chunks(self, length: int) -> int:
-        """One ciphertext for every N/2 packed slots."""
-        return -(-self.parameters.packing.slots(length) // self.parameters.slots)
 
     def describe(self) -> dict[str, object]:
         """The public parameters."""
@@ -114,14 +89,15 @@ class Ckks:
         suffix = b"\x19" + struct.pack("<d", scale)  # field 3, the scale
         return seeded.SeededEncryptor(context, p.packing, p.slots, encode, suffix)
 
-    def accumulator(self, public: bytes, length: int) -> CiphertextSum:
-        """The server's half."""
-        context, p = public_context(public), self.parameters
-        return CiphertextSum(lambda chunk: _load(context, chunk, p), p.slots, p.packing.slots(length))
+    def load(self, context: Any, chunk: bytes) -> Any:
+        """One parsed ciphertext, checked."""
+        from hyperlock.encryption._tenseal import tenseal as ts
+
+        return load(ts.ckks_vector_from, context, chunk, self.parameters, scale=2.0**self.parameters.scale_bits)
 
     def decryptor(self, secret: bytes) -> CkksDecryptor:
         """The key holder's half."""
-        return CkksDecryptor(self.parameters, secret_context(secret))
+        return CkksDecryptor(self, secret_context(secret))
 
 
 class CkksEncryptor:
@@ -147,8 +123,8 @@ class CkksEncryptor:
 class CkksDecryptor:
     """Decrypts sums under the secret key. Its repr shows nothing."""
 
-    def __init__(self, parameters: CkksParameters, context: Any) -> None:
-        self._parameters, self._context = parameters, context
+    def __init__(self, scheme: Ckks, context: Any) -> None:
+        self._scheme, self._context = scheme, context
 
     def decrypt(self, chunks: Sequence[bytes], length: int) -> NDArray[np.int64]:
         """The exact sums, int64[length].
@@ -157,11 +133,11 @@ class CkksDecryptor:
             CiphertextRefused: a slot lies further than 1/4 from an integer, or outside what `max_clients`
                 updates can sum to: noise too large, another key, or not a sum of grid values.
         """
-        p = self._parameters
+        p = self._scheme.parameters
         packed = np.empty(p.packing.slots(length), np.int64)
         start = 0
         for chunk in chunks:
-            vector = _load(self._context, chunk, p)
+            vector = self._scheme.load(self._context, chunk)
             stop = start + vector.size()
             if stop > packed.size:
                 raise CiphertextRefused(f"the sum does not have {length} coordinates")
@@ -185,10 +161,3 @@ def _whole(raw: NDArray[np.float64], parameters: CkksParameters) -> NDArray[np.f
             "encrypted under another key, or not a sum of updates"
         )
     return whole
-
-
-def _load(context: Any, chunk: bytes, parameters: CkksParameters) -> Any:
-    from hyperlock.encryption._tenseal import tenseal as ts
-
-    primes = len(parameters.coeff_mod_bits) - 1
-    return load(ts.ckks_vector_from, context, chunk, parameters.slots, primes, 2.0**parameters.scale_bits)
