@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = {"encrypted": "encryption=ckks", "plaintext": "encryption=none"}
+KINDS = {"CKKS": "encryption=ckks", "BFV": "encryption=bfv", "plaintext": "encryption=none"}
 STAGES = ("import", "data", "setup", "train", "quantise", "encrypt", "aggregate", "decrypt", "evaluate", "track")
 
 
@@ -44,8 +44,10 @@ def measure(arguments: argparse.Namespace) -> None:
     for row in ("whole", *STAGES, "peak_MB", "accuracy"):
         cells = [summary([sample[row] for sample in samples[kind]]) for kind in KINDS]
         print(f"| {row} | " + " | ".join(cells) + " |")
-    ratios = [a["whole"] / b["whole"] for a, b in zip(samples["encrypted"], samples["plaintext"], strict=True)]
-    print(f"\nencrypted / plaintext, whole run: {summary(ratios)}")
+    print()
+    for kind in ("CKKS", "BFV"):
+        ratios = [a["whole"] / b["whole"] for a, b in zip(samples[kind], samples["plaintext"], strict=True)]
+        print(f"{kind} / plaintext, whole run: {summary(ratios)}")
     print(f"`import tensorflow` alone: {summary(imports)} s")
 
 
