@@ -43,8 +43,7 @@ def main(config: DictConfig) -> float | tuple[float, ...]:
 
     try:
         report = run(config)
-        metrics = {**report.metrics, **report.totals()}
-        Path(HydraConfig.get().runtime.output_dir, "metrics.json").write_text(json.dumps(metrics, indent=2))
+        Path(HydraConfig.get().runtime.output_dir, "metrics.json").write_text(json.dumps(report.final(), indent=2))
         return objective(config, report)
     except HyperLockError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):

@@ -102,7 +102,7 @@ def objective(composed: DictConfig, report: Report) -> float | tuple[float, ...]
         ConfigError: a name is not one of the run's metrics.
         HyperLockError: a value is not a finite number, which no search can use.
     """
-    metrics = {**report.metrics, **report.totals()}
+    metrics = report.final()
     names = objective_names(composed)
     check_objectives(names, metrics)
     for name in names:

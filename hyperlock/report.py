@@ -99,6 +99,10 @@ class Report:
             "total/uplink_bytes": self.uplink_bytes,
         }
 
+    def final(self) -> dict[str, float]:
+        """The last round's metrics and the run's totals: what an objective may name."""
+        return {**self.metrics, **self.totals()}
+
     def rows(self) -> list[tuple[str, str]]:
         """The summary, as pairs of what and how much."""
         seconds = "  ".join(f"{stage} {self.seconds[stage]:.2f}" for stage in ROUND_STAGES)
@@ -138,7 +142,7 @@ def metric_names() -> list[str]:
     """Every metric that a run comes to have."""
     blank = Report("", "", 0, "", parameters=1)
     blank.add_round(RoundReport(0.0, 0, 0, 0, 0), _NOTHING, 0.0, 0.0, {}, 0.0)
-    return sorted({**blank.metrics, **blank.totals()})
+    return sorted(blank.final())
 
 
 def objective_names(composed: DictConfig) -> list[str]:
