@@ -14,29 +14,29 @@ from hyperlock.encryption import seeded
 from hyperlock.encryption._tenseal import sealapi
 from hyperlock.encryption._tenseal import tenseal as ts
 from hyperlock.encryption.ciphertexts import public_context, secret_context
-from hyperlock.encryption.grid import largest_value
+from hyperlock.encryption.grid import integer_type, largest_value
 
 
 def encrypt_shares(value_bits: int, max_clients: int, size: int, repeats: int) -> dict[str, list[float]]:
     """Seconds of each part of `encrypt()` and of the whole, every repeat; parts take turns with the whole."""
     scheme = bfv(value_bits, max_clients)
     keys = scheme.generate_keys()
-    encryptor, context, slots = scheme.encryptor(keys.public), public_context(keys.public), scheme.parameters.slots
+    encryptor, context = scheme.encryptor(keys.public), public_context(keys.public)
     seal = secret_context(keys.secret)
     seal_encoder = sealapi.BatchEncoder(seal.seal_context().data)
     seal_encryptor = sealapi.Encryptor(seal.seal_context().data, seal.secret_key().data)
     top = largest_value(value_bits)
-    values = np.random.default_rng(2).integers(-top, top + 1, size)
-    packed = scheme.parameters.packing.pack(values)
-    slices = [packed[i : i + slots] for i in range(0, packed.size, slots)]
+    values = np.random.default_rng(2).integers(-top, top + 1, size, integer_type(top))
+    packing, blocks = scheme.parameters.packing, scheme.blocks(size)
+    slices = [packing.pack(values, start, stop) for start, stop in blocks]
     lists = [part.tolist() for part in slices]
     vectors = [ts._ts_cpp.BFVVector(context.data, part) for part in lists]
     plaintexts = [sealapi.Plaintext() for _ in lists]
     for pair in zip(lists, plaintexts, strict=True):
         seal_encoder.encode(*pair)
     parts: dict[str, Callable[[], object]] = {
-        "encrypt(), whole": lambda: encryptor.encrypt(values),
-        "pack": lambda: scheme.parameters.packing.pack(values),
+        "encrypt(), whole": lambda: list(encryptor.encrypt(values)),
+        "pack": lambda: [packing.pack(values, start, stop) for start, stop in blocks],
         "ndarray to list": lambda: [part.tolist() for part in slices],
         "TenSEAL's constructor, on lists": lambda: [ts._ts_cpp.BFVVector(context.data, part) for part in lists],
         "ts.bfv_vector, on ndarrays": lambda: [ts.bfv_vector(context, part) for part in slices],
@@ -46,7 +46,7 @@ def encrypt_shares(value_bits: int, max_clients: int, size: int, repeats: int) -
     }
     if seeded.available:
         symmetric = shared_key(scheme, keys)
-        parts["seeded encrypt(), whole"] = lambda: symmetric.encrypt(values)
+        parts["seeded encrypt(), whole"] = lambda: list(symmetric.encrypt(values))
     seconds: dict[str, list[float]] = defaultdict(list)
     names = list(parts)
     for repeat in range(repeats + 1):

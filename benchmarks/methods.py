@@ -23,7 +23,8 @@ from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.scheme import Encryptor, KeyPair, Scheme
-from hyperlock.messages import Aggregate, Update, key_id_of
+from hyperlock.identity import SERVER, enrol
+from hyperlock.messages import Aggregate, Message, Update, key_id_of
 
 LOCAL_STEPS = 10  # NVFlare weights an update by the client's local steps
 FLOAT_ERROR = 1e-4  # a mean of approximate ways may be this far off; updates have a standard deviation of 0.02
@@ -82,10 +83,10 @@ class Ours:
         self.scheme, self.keys, self._length = scheme, scheme.generate_keys(), sum(sizes)
         self._grid = Grid(sizes, (5 * UPDATE_SCALE,) * len(sizes), scheme.value_bits)
         self._encryptor, self._decryptor = encryptor(scheme, self.keys), scheme.decryptor(self.keys.secret)
-        self._header = ("run", 1, "party", key_id_of(self.keys.public), scheme.fingerprint, self._length)
+        self._parties = enrol("run", ("client", SERVER))
         self._limits = {"max_parts": scheme.chunks(self._length), "max_part_bytes": scheme.max_chunk_bytes}
         self._rng = np.random.default_rng(0)
-        self._expected = np.empty(self._length, np.int64)
+        self._expected = np.empty(self._length, np.int32)
         self.open()
 
     def open(self) -> None:
@@ -99,30 +100,29 @@ class Ours:
             values, _ = self._grid.quantise(update, self._rng)
         self._expected += values
         with clock.measure("encrypt"):
-            chunks = self._encryptor.encrypt(values)
-        del values
-        with clock.measure("serialise"):
-            return Update(*self._header, chunks).encode()
+            return self._message(Update, "client", self._encryptor.encrypt(values))
 
     def add(self, message: bytes, clock: Clock) -> None:
         """Read the message and fold it in."""
         with clock.measure("add"):
-            self._sum.add(Update.decode(message, **self._limits).payload)
+            self._sum.add(Update.decode(message, self._parties[SERVER], **self._limits).parts)
 
     def total(self, clock: Clock) -> bytes:
         """The Aggregate message."""
         with clock.measure("total"):
-            message = Aggregate(*self._header, self._sum.total()).encode()
-        del self._sum
-        return message
+            return self._message(Aggregate, SERVER, self._sum.total())
 
     def decrypt(self, message: bytes, clock: Clock) -> None:
         """The exact sums."""
         with clock.measure("decrypt"):
-            chunks = Aggregate.decode(message, **self._limits).payload
+            chunks = Aggregate.decode(message, self._parties["client"], **self._limits).parts
             sums = self._decryptor.decrypt(chunks, self._length)
         if not np.array_equal(sums, self._expected):
             raise RuntimeError(f"{self.scheme.fingerprint}: the sums are not exact")
+
+    def _message(self, kind: type[Message], sender: str, chunks: Iterable[bytes]) -> bytes:
+        key_id, who = key_id_of(self.keys.public), self._parties[sender]
+        return kind("run", 1, sender, key_id, self.scheme.fingerprint, self._length, chunks).encode(who)
 
 
 class Approximate:

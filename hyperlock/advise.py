@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from hyperlock.config import BfvEncryption, CkksEncryption, Config, FedAvg, MlpModel, max_clients
+from hyperlock.config import BfvEncryption, CkksEncryption, Config, FedAvg, Keys, MlpModel, max_clients
 from hyperlock.encryption import totals
-from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS, largest_value
+from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS, integer_type, largest_value
 from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
 from hyperlock.errors import ConfigError, HyperLockError, show
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from hyperlock.encryption.ckks import Ckks
 
 _REPEATS = 7
-_SENT = ("0" * 32, 1, "client-0")  # run, round and sender, as long as in a run
 _SHAPE = {"inputs": 784, "classes": 10, "units": MlpModel.units, "layers": MlpModel.layers}
 _COLUMNS = "scheme,poly_modulus,coeff_mod_bits,value_bits,levels,bytes/update,bytes/round,bytes/param,margin,security"
 _NOTES = (
@@ -39,12 +38,14 @@ _NOTES = (
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be encrypted: tensors of so many coordinates each, by so many clients a round, at these precisions."""
+    """What is to be encrypted: tensors of so many coordinates each, by so many clients a round, at these precisions;
+    under keys=clients they share the secret key, under keys=authority they do not."""
 
     tensors: tuple[int, ...]
     clients: int = 10
     value_bits: tuple[int, ...] = (8,)
     security: int = 128
+    custody: str = "authority"
 
     @property
     def parameters(self) -> int:
@@ -158,26 +159,33 @@ def _override(job: Job, encryption: BfvEncryption | CkksEncryption) -> str:
     security = f" encryption.security={job.security}" if job.security != CkksEncryption.security else ""
     room, default = (max_clients(Job((1,), n).config(encryption)) for n in (job.clients, FedAvg.clients))
     clients = f" encryption.max_clients={room}" if room != default else ""
-    return f"encryption={encryption.scheme}{ring} encryption.value_bits={encryption.value_bits}{security}{clients}"
+    keys = " keys=clients" if job.custody == "clients" else ""
+    keys += f" keys.min_clients={job.clients}" if job.clients < Keys.min_clients else ""
+    return (
+        f"encryption={encryption.scheme}{ring} encryption.value_bits={encryption.value_bits}{security}{clients}{keys}"
+    )
 
 
 def _measure(job: Job, scheme: Bfv | Ckks, override: str) -> Preset:
     from hyperlock.encryption.ckks_parameters import CkksParameters, min_scale_bits
+    from hyperlock.identity import SERVER, enrol
     from hyperlock.messages import Train, Update, key_id_of
 
-    keys, p = scheme.generate_keys(), scheme.parameters
-    encryptor, rng = scheme.encryptor(keys.public), np.random.default_rng(0)
-    header = (key_id_of(keys.public), scheme.fingerprint)
+    keys, p, rng = scheme.generate_keys(), scheme.parameters, np.random.default_rng(0)
+    shared = scheme.symmetric_encryptor(keys.secret) if job.custody == "clients" else None
+    encryptor = shared or scheme.encryptor(keys.public)
+    parties = enrol("0" * 32, ("client-0", SERVER))  # a run's id and names as long as in a run
+    client, server = ((who.run, 1, who.name, key_id_of(keys.public), scheme.fingerprint) for who in parties.values())
     levels, length = largest_value(p.value_bits), totals.width(p.value_bits) + job.parameters
-    empty = len(Update(*_SENT, *header, length, ()).encode())
+    empty = len(Update(*client, length, ()).encode(parties["client-0"]))
 
     def encrypt(slots: int) -> tuple[float, float]:
         """Mean bytes and least seconds (other work on the machine counts little then) of one ciphertext, as sent."""
-        values = rng.integers(-levels, levels, slots * p.packing.fields, endpoint=True)
+        values = rng.integers(-levels, levels, slots * p.packing.fields, integer_type(levels), endpoint=True)
         sizes, seconds = [], []
         for _ in range(_REPEATS):
             start = time.perf_counter()
-            message = Update(*_SENT, *header, length, encryptor.encrypt(values)).encode()
+            message = Update(*client, length, encryptor.encrypt(values)).encode(parties["client-0"])
             seconds.append(time.perf_counter() - start)
             sizes.append(len(message) - empty)
         return float(np.mean(sizes)), min(seconds)
@@ -186,7 +194,7 @@ def _measure(job: Job, scheme: Bfv | Ckks, override: str) -> Preset:
     full_bytes, full_seconds = encrypt(p.slots) if full else (0.0, 0.0)
     last_bytes, last_seconds = encrypt(p.packing.slots(length) - full * p.slots)
     update_bytes = round(empty + full * full_bytes + last_bytes)
-    model = len(Train(*_SENT, *header, 0, ()).encode()) + 4 * (job.parameters + len(job.tensors))
+    model = len(Train(*server, 0, ()).encode(parties[SERVER])) + 4 * (job.parameters + len(job.tensors))
     if isinstance(p, CkksParameters):
         margin: float = p.scale_bits - min_scale_bits(p.poly_modulus, p.max_clients)
     else:
@@ -213,6 +221,9 @@ def _parse(arguments: Sequence[str] | None) -> Job:
     parser.add_argument("--clients", default="10", metavar="N", help="updates that a round adds (%(default)s)")
     parser.add_argument("--value-bits", default="8", metavar="N[,N]", help="of one value on the grid (%(default)s)")
     parser.add_argument("--security", default="128", metavar="N", help="128, 192 or 256 bits at least (%(default)s)")
+    parser.add_argument(
+        "--keys", choices=("authority", "clients"), default="authority", help="who holds the secret key (%(default)s)"
+    )
     given = {name: text for name, text in vars(parser.parse_args(arguments)).items() if text is not None}
 
     shape = [name for name in ("model", *_SHAPE) if name in given]
@@ -231,7 +242,7 @@ def _parse(arguments: Sequence[str] | None) -> Job:
     if given["security"] not in map(str, SECURITY_LIMITS):
         levels = ", ".join(map(str, SECURITY_LIMITS))
         raise ConfigError("--security", given["security"], "is no tabled level", allowed=levels, hint="--security=128")
-    return Job(tensors, clients, tuple(dict.fromkeys(bits)), int(given["security"]))
+    return Job(tensors, clients, tuple(dict.fromkeys(bits)), int(given["security"]), given["keys"])
 
 
 def _integer(option: str, text: str, smallest: int, largest: int, hint: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hyperlock.config import Config
 from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS
 from hyperlock.errors import ConfigError
@@ -105,6 +107,24 @@ def _check_keys(config: Config) -> None:
         f"a round has only {cohort} clients ({what}), so that nothing would ever be released",
         allowed=f"2 to {cohort}" if cohort >= 2 else f"a cohort of at least 2, by {what}",
         hint=f"keys.min_clients={cohort}" if cohort >= 2 else "federation.fraction=null federation.cohort=3",
+    )
+
+    if keys.path is None:
+        return
+    _check(
+        config.encryption.scheme != "none",
+        "keys.path",
+        keys.path,
+        "encryption=none has no keys to keep",
+        hint="keys.path=null",
+    )
+    _check(
+        not Path(keys.path).resolve().is_relative_to(Path(config.paths.root).resolve()),
+        "keys.path",
+        keys.path,
+        "lies in the project's folder, from where keys get into version control and backups of outputs",
+        allowed=f"a file outside {config.paths.root}",
+        hint="keys.path=$HOME/.hyperlock/NAME.key",
     )
 
 

@@ -164,6 +164,7 @@ class Keys:
 
     custody: str = MISSING
     min_clients: int = 3
+    path: str | None = None
 
 
 @dataclass

@@ -22,7 +22,8 @@ from hyperlock.config import Config, construct, flatten, parse
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import HyperLockError, RoundFailed
-from hyperlock.report import Report, check_objectives, objective_names, progress
+from hyperlock.progress import progress
+from hyperlock.report import Report, check_objectives, objective_names
 from hyperlock.rounds import RoundReport, distribute_key, run_round, sample_cohort
 from hyperlock.timing import Timings
 from hyperlock.tracking import MlflowTracker, NoTracker, Tracker, trial

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperlock import keyfile
 from hyperlock.config import BfvEncryption, CkksEncryption, Config, FedAvg, FedSgd, NoEncryption, construct, max_clients
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption import totals
@@ -23,6 +25,7 @@ from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ConfigError
+from hyperlock.identity import KEYHOLDER, SERVER, enrol
 from hyperlock.learning.local import LocalData, Trainer, full_gradient, sgd_epochs
 from hyperlock.learning.optimizers import ServerOptimizer, Sgd
 from hyperlock.randomness import integer_seed
@@ -31,7 +34,6 @@ from hyperlock.roles.decrypting_server import DecryptingServer
 from hyperlock.roles.global_model import GlobalModel, ModelKeeper
 from hyperlock.roles.keyholder import KeyHolder
 from hyperlock.roles.server import Server
-from hyperlock.rounds import KEYHOLDER
 from hyperlock.runtime import Runtime
 from hyperlock.runtime.local import LocalRuntime
 from hyperlock.timing import Timings
@@ -115,11 +117,15 @@ def assemble(
     first_range = float(np.float32(encryption.initial_range))  # as it travels
     grid = Grid(network.sizes, (first_range,) * len(network.sizes), encryption.value_bits)
     state = GlobalModel(network.initial_weights(), grid, optimizer, unit, encryption.range_factor)
-    keeper = ModelKeeper(run, state)
+    names = [f"client-{i}" for i in range(len(parts))]
+    identities = enrol(run, [SERVER, KEYHOLDER, *names])
+    keeper = ModelKeeper(identities[names[0] if custody == "clients" else SERVER], state)
     length = totals.width(encryption.value_bits) + network.parameters
-    keyholder = KeyHolder(run, scheme, length, config.keys.min_clients, timings)
+    policy = (config.keys.min_clients, config.federation.rounds)
+    kept = keyfile.keep(Path(config.keys.path), scheme) if config.keys.path else None
+    keyholder = KeyHolder(identities[KEYHOLDER], scheme, length, *policy, timings, kept)
 
-    server_side = (run, scheme, length, config.keys.min_clients, timings)
+    server_side = (identities[SERVER], scheme, length, config.keys.min_clients, timings)
     replica: Replica | None = None
     handlers: dict[str, Callable[[bytes], bytes]] = {}
     if custody == "clients":
@@ -135,8 +141,7 @@ def assemble(
     clients = [
         Client(
             i,
-            f"client-{i}",
-            run,
+            identities[names[i]],
             config.seed,
             LocalData(dataset.x_train[part], dataset.y_train[part]),
             trainer,
@@ -150,4 +155,4 @@ def assemble(
     ]
     handlers |= {client.name: client.handle for client in clients}
     runtime = LocalRuntime(handlers, config.runtime.workers)
-    return Parties(server, [client.name for client in clients], runtime, keyholder.public_key(), keeper, network)
+    return Parties(server, names, runtime, keyholder.public_key(), keeper, network)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,34 +167,3 @@ def check_objectives(names: Sequence[str], known: Collection[str] = ()) -> None:
         raise ConfigError(
             "objective", names, "must name one metric, or several different ones", hint="objective=accuracy"
         )
-
-
-class Advance(Protocol):
-    """Moves a progress bar one round on."""
-
-    def __call__(self, accuracy: float) -> None:
-        """With the round's accuracy."""
-        ...
-
-
-@contextmanager
-def progress(rounds: int) -> Iterator[Advance]:
-    """A bar over the rounds on stderr; nothing where stderr is not a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("rounds"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=rounds)
-
-        def advance(accuracy: float) -> None:
-            bar.update(task, advance=1, description=f"accuracy {accuracy:.4f}")
-
-        yield advance

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hyperlock.errors import RoundFailed
+from hyperlock.identity import KEYHOLDER
+from hyperlock.progress import track
 from hyperlock.randomness import generator
 from hyperlock.roles.server import Server
 from hyperlock.runtime import Lost, Runtime
-
-KEYHOLDER = "keyholder"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def run_round(
     request = server.open(number, cohort)
     uplink: list[int] = []
     lost = 0
-    for _, reply in runtime.exchange(dict.fromkeys(cohort, request)):
+    replies = runtime.exchange(dict.fromkeys(cohort, request))
+    for _, reply in track(replies, len(cohort), f"round {number}: clients"):
         if isinstance(reply, Lost):
             lost += 1
             continue

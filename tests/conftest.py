@@ -1,4 +1,4 @@
-"""What the tests share: a small CKKS scheme with its keys, composed settings, and small federations."""
+"""What the tests share: small schemes with keys, rounds, composed settings, and small federations."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ from omegaconf import DictConfig, OmegaConf
 from hyperlock.config import Config, parse, register
 from hyperlock.data import split
 from hyperlock.data.datasets import Dataset
+from hyperlock.encryption.bfv import Bfv
+from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import Grid
-from hyperlock.encryption.scheme import KeyPair
+from hyperlock.encryption.plain import Plain
+from hyperlock.encryption.scheme import KeyPair, Scheme
 from hyperlock.timing import Timings
+from tests.roles.cast import Cast
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,6 +56,23 @@ def tensorflow_as_we_import_it(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def ckks() -> Ckks:
     return Ckks(ckks_parameters(4096, "auto", "auto", 8, 16, 128))
+
+
+@pytest.fixture(scope="session")
+def schemes(ckks: Ckks) -> dict[str, Scheme]:
+    return {"ckks": ckks, "bfv": Bfv(bfv_parameters(2048, [34, 20], "auto", 8, 16, 128)), "none": Plain(8, 16)}
+
+
+@pytest.fixture(params=["ckks", "bfv", "none"])
+def cast(request: pytest.FixtureRequest, schemes: dict[str, Scheme]) -> Cast:
+    """A round under every scheme; its updates take several ciphertexts."""
+    return Cast(schemes[request.param])
+
+
+@pytest.fixture(params=["ckks", "bfv"])
+def encrypted_cast(request: pytest.FixtureRequest, schemes: dict[str, Scheme]) -> Cast:
+    """One under those schemes that encrypt."""
+    return Cast(schemes[request.param])
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from hyperlock.config import BfvEncryption, CkksEncryption, parse
 from hyperlock.encryption import totals
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.scheme import Scheme
+from hyperlock.identity import SERVER, enrol
 from hyperlock.messages import Train, Update, key_id_of
 from hyperlock.parties import build_scheme
 
@@ -32,7 +33,8 @@ def few_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scheme_of(job: Job, preset: Preset) -> Scheme:
     """What the preset's line asks for, read without Hydra, which is slow."""
-    options: dict[str, Any] = dict(part.partition("encryption.")[2].split("=") for part in preset.override.split()[1:])
+    settings = [part.partition("encryption.")[2] for part in preset.override.split()]
+    options: dict[str, Any] = dict(setting.split("=") for setting in settings if setting)
     kind = {"bfv": BfvEncryption, "ckks": CkksEncryption}[preset.scheme]
     return build_scheme(job.config(kind(**{name: int(value) for name, value in options.items()})))
 
@@ -42,11 +44,12 @@ def real_sizes(job: Job, scheme: Scheme) -> tuple[int, int]:
     keys, levels = scheme.generate_keys(), largest_value(scheme.value_bits)
     values = np.random.default_rng(1).normal(0, levels / 4, job.parameters).clip(-levels, levels).astype(np.int64)
     vector = np.concatenate([totals.encode(totals.Totals(1, 6000, 1234.5, 7), scheme.value_bits), values])
-    chunks = scheme.encryptor(keys.public).encrypt(vector)
-    header = (key_id_of(keys.public), scheme.fingerprint)
-    update = Update("a" * 32, 3, "client-7", *header, vector.size, chunks).encode()
+    encryptor = scheme.symmetric_encryptor(keys.secret) if job.custody == "clients" else scheme.encryptor(keys.public)
+    header, parties = (key_id_of(keys.public), scheme.fingerprint), enrol("a" * 32, ["client-7", SERVER])
+    update = Update("a" * 32, 3, "client-7", *header, vector.size, encryptor.encrypt(vector))
     model = (bytes(4 * job.parameters), bytes(4 * len(job.tensors)))
-    return len(update), len(Train("a" * 32, 3, "server", *header, 0, model).encode())
+    train = Train("a" * 32, 3, SERVER, *header, 0, model)
+    return len(update.encode(parties["client-7"])), len(train.encode(parties[SERVER]))
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,7 @@ def real_sizes(job: Job, scheme: Scheme) -> tuple[int, int]:
         Job((30_000,), 40, (12,), security=192),
         Job(MLP, 10, (8,)),
         Job((30_000,), 10, (16,), security=256),
+        Job((30_000,), 2, (8,), custody="clients"),
     ],
     ids=str,
 )
@@ -85,12 +89,30 @@ def test_best_first_and_auto_without_a_ring() -> None:
     assert len({p.fingerprint for p in presets}) == len(presets)
 
 
-@pytest.mark.parametrize("job", [Job((650,)), Job((650,), 100, (16,), security=192)], ids=str)
+@pytest.mark.parametrize(
+    "job",
+    [
+        Job((650,)),
+        Job((650,), 100, (16,), security=192),
+        Job((650,), 2),
+        Job((650,), 2, (4,), custody="clients"),
+        Job((650,), 20, (8,), custody="clients"),
+    ],
+    ids=str,
+)
 def test_lines_are_settings_of_the_job(job: Job, compose: Callable[..., DictConfig]) -> None:
     presets, _ = advice(job)
     for preset in (presets[0], presets[-1]):
         config = parse(compose(*preset.override.split(), f"federation.clients={job.clients}", "tracking=none"))
         assert build_scheme(config).fingerprint == preset.fingerprint
+        assert config.keys.custody == job.custody
+        assert config.keys.min_clients == min(3, job.clients)
+
+
+def test_two_clients_that_share_the_key_are_said_so_in_every_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", "logistic", "--inputs", "64", "--clients", "2", "--keys", "clients"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "python run.py" in line]
+    assert lines and all(line.endswith(" keys=clients keys.min_clients=2") for line in lines)
 
 
 def test_lines_carry_what_differs_from_the_default_job() -> None:
@@ -115,7 +137,7 @@ def test_time_is_that_of_whole_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     encryptor, seconds = scheme.encryptor(scheme.generate_keys().public), []
     for _ in range(7):
         start = perf_counter()
-        encryptor.encrypt(np.ones(sum(MLP), np.int64))
+        assert list(encryptor.encrypt(np.ones(sum(MLP), np.int8)))
         seconds.append(perf_counter() - start)
     assert 1 / 4 < preset.update_seconds / min(seconds) < 4
 
@@ -164,6 +186,7 @@ def test_columns_line_up() -> None:
         ("--value-bits 8,", "4 to 24"),
         ("--value-bits 8,25", "--value-bits=25: "),
         ("--security 100", "128, 192, 256"),
+        ("--keys server", "--keys"),
         ("--nonsense", "--nonsense"),
         ("--clients", "--clients"),
     ],

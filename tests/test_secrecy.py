@@ -110,7 +110,7 @@ def test_a_server_that_decrypts_is_found_out(custody: Callable) -> None:
     federation, secret, _ = custody("server")
     server = federation.parties.server
     assert type(server) is DecryptingServer
-    assert {"KeyHolder", "CkksDecryptor", "TenSEALContext"} <= set(secrets(server, secret))
+    assert {"KeyHolder", "PackedDecryptor", "TenSEALContext"} <= set(secrets(server, secret))
 
 
 def test_the_search_goes_through_the_server_and_not_past_it(custody: Callable) -> None:
@@ -167,7 +167,7 @@ def test_the_search_finds_what_is_planted(custody: Callable, ckks: Ckks, place: 
     federation, secret, _ = custody("authority")
     server = federation.parties.server
     planted = {
-        "key holder": lambda: KeyHolder("run", ckks, 50, 3, federation.timings),
+        "key holder": lambda: KeyHolder(server._identity, ckks, 50, 3, 1, federation.timings),
         "decryptor": lambda: ckks.decryptor(secret),
         "key pair": lambda: KeyPair(public=b"", secret=b""),
         "context": lambda: ts.context_from(secret),
@@ -187,8 +187,12 @@ def test_the_search_finds_what_a_module_keeps(custody: Callable, ckks: Ckks, mon
     assert secrets(federation.parties.server, secret)
 
 
-def chunks(data: bytes) -> tuple[bytes, ...]:
-    return Update.decode(data, max_parts=9, max_part_bytes=2**20).payload
+def read(federation: Any, update: bytes) -> Update:
+    return Update.decode(update, federation.parties.server._identity, max_parts=9, max_part_bytes=2**20)
+
+
+def chunks(federation: Any, update: bytes) -> list[bytes]:
+    return [bytes(part) for part in read(federation, update).parts]
 
 
 @pytest.mark.parametrize("name", ["authority", "clients"])
@@ -202,18 +206,13 @@ def test_what_the_server_receives_does_not_decrypt_with_what_it_holds(custody: C
     assert contexts
     for context in contexts:
         for update in updates:
-            for chunk in chunks(update):
+            for chunk in chunks(federation, update):
                 with pytest.raises(ValueError, match="secret_key"):
                     ts.ckks_vector_from(context, chunk).decrypt()
     # With the key they do: these are the updates.
-    vector = federation.parties.server._scheme.decryptor(secret).decrypt(
-        chunks(updates[0]), federation_length(federation)
-    )
+    message = read(federation, updates[0])
+    vector = federation.parties.server._scheme.decryptor(secret).decrypt(message.parts, message.length)
     assert vector[0] == 1 and np.abs(vector).max() <= 127 and np.count_nonzero(vector) > 100
-
-
-def federation_length(federation: Any) -> int:
-    return Update.decode(federation_update(federation), max_parts=9, max_part_bytes=2**20).length
 
 
 def federation_update(federation: Any) -> bytes:
@@ -226,8 +225,7 @@ def federation_update(federation: Any) -> bytes:
 def test_without_encryption_the_server_reads_every_update(federate: Callable) -> None:
     """The control: the same look at the same messages."""
     federation = federate(*OVERRIDES, "encryption=none")
-    message = Update.decode(federation_update(federation), max_parts=9, max_part_bytes=2**20)
-    vector = np.frombuffer(b"".join(message.payload), np.int8)
+    vector = np.frombuffer(b"".join(read(federation, federation_update(federation)).parts), np.int8)
     assert vector[0] == 1 and np.count_nonzero(vector) > 100
 
 

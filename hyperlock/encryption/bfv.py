@@ -6,7 +6,6 @@ has as float32. See `bfv_parameters.py` for the rule that keeps sums exact.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +15,16 @@ from numpy.typing import NDArray
 from hyperlock.encryption import seeded
 from hyperlock.encryption.bfv_parameters import BfvParameters
 from hyperlock.encryption.ciphertexts import (
+    PackedDecryptor,
+    PackedEncryptor,
     PackedScheme,
-    load,
     make_keys,
     public_context,
     secret_context,
     tenseal_version,
 )
-from hyperlock.encryption.scheme import CiphertextRefused, Encryptor, KeyPair
+from hyperlock.encryption.scheme import CiphertextRefused, Decryptor, Encryptor, KeyPair
+from hyperlock.encryption.wire import Layout
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,25 @@ class Bfv(PackedScheme):
 
         return make_keys(make_context, p.poly_modulus, p.coeff_mod_bits)
 
-    def encryptor(self, public: bytes) -> BfvEncryptor:
+    @property
+    def layout(self) -> Layout:
+        """Coefficients as they are, not in NTT form."""
+        p = self.parameters
+        return Layout(p.poly_modulus, len(p.coeff_mod_bits) - 1, ntt=False, scale=1.0)
+
+    def read(self, context: Any, framed: bytes) -> Any:
+        """TenSEAL's reader."""
+        from hyperlock.encryption._tenseal import tenseal as ts
+
+        return ts.bfv_vector_from(context, framed)
+
+    def encryptor(self, public: bytes) -> Encryptor:
         """The client's half."""
-        return BfvEncryptor(self.parameters, public_context(public))
+        from hyperlock.encryption._tenseal import tenseal as ts
+
+        # Not ts.bfv_vector: it makes a tensor of the array and a list of that, in a fifth of the time of encryption.
+        vector, context = ts._ts_cpp.BFVVector, public_context(public).data
+        return PackedEncryptor(self, lambda slots: vector(context, slots.tolist()).serialize())
 
     def symmetric_encryptor(self, secret: bytes) -> Encryptor | None:
         """For clients that hold the secret key: half the bytes, where the platform can."""
@@ -85,75 +102,25 @@ class Bfv(PackedScheme):
             return None
         from hyperlock.encryption._tenseal import sealapi
 
-        context, p = secret_context(secret), self.parameters
+        context = secret_context(secret)
         encoder = sealapi.BatchEncoder(context.seal_context().data)
+        return seeded.SeededEncryptor(self, context, lambda slots, plain: encoder.encode(slots.tolist(), plain))
 
-        def encode(packed: NDArray[np.int64], plaintext: Any) -> None:
-            encoder.encode(packed.tolist(), plaintext)
-
-        return seeded.SeededEncryptor(context, p.packing, p.slots, encode)
-
-    def load(self, context: Any, chunk: bytes) -> Any:
-        """One parsed ciphertext, checked."""
-        from hyperlock.encryption._tenseal import tenseal as ts
-
-        return load(ts.bfv_vector_from, context, chunk, self.parameters, scale=1.0)
-
-    def decryptor(self, secret: bytes) -> BfvDecryptor:
+    def decryptor(self, secret: bytes) -> Decryptor:
         """The key holder's half."""
-        return BfvDecryptor(self, secret_context(secret))
+        context = secret_context(secret)
+        decryptor = context.decryptor().data
 
-
-class BfvEncryptor:
-    """Packs and encrypts, one ciphertext a chunk."""
-
-    def __init__(self, parameters: BfvParameters, context: Any) -> None:
-        self._parameters, self._context = parameters, context
-
-    def encrypt(self, values: NDArray[np.int64]) -> tuple[bytes, ...]:
-        """Serialised ciphertexts of int64[length]."""
-        from hyperlock.encryption._tenseal import tenseal as ts
-
-        p = self._parameters
-        packed = p.packing.pack(values)
-        # Not ts.bfv_vector: it makes a tensor of the array and a list of that, in a fifth of the time of encryption.
-        vector, context = ts._ts_cpp.BFVVector, self._context.data
-        return tuple(
-            vector(context, packed[i : i + p.slots].tolist()).serialize() for i in range(0, packed.size, p.slots)
-        )
-
-
-class BfvDecryptor:
-    """Decrypts sums under the secret key."""
-
-    def __init__(self, scheme: Bfv, context: Any) -> None:
-        self._scheme, self._context = scheme, context
-
-    def decrypt(self, chunks: Sequence[bytes], length: int) -> NDArray[np.int64]:
-        """The exact sums, int64[length].
-
-        Raises:
-            CiphertextRefused: a ciphertext has no noise budget left (too many sums, or another key), or a slot lies
-                outside what `max_clients` updates can sum to.
-        """
-        p = self._scheme.parameters
-        packed = np.empty(p.packing.slots(length), np.int64)
-        decryptor = self._context.decryptor().data
-        start = 0
-        for chunk in chunks:
-            vector = self._scheme.load(self._context, chunk)
-            stop = start + vector.size()
-            if stop > packed.size:
-                raise CiphertextRefused(f"the sum does not have {length} coordinates")
+        def decrypt_slots(vector: Any) -> NDArray[np.int64]:
             if decryptor.invariant_noise_budget(vector.ciphertext()[0]) < 1:
                 raise CiphertextRefused(
                     "the noise budget is used up: encrypted under another key, or not a sum of updates"
                 )
-            packed[start:stop] = vector.decrypt()
-            start = stop
-        if start != packed.size:
-            raise CiphertextRefused(f"the sum does not have {length} coordinates")
-        limit = 2 ** (p.packing.fields * p.packing.field_bits - 1)
-        if packed.max(initial=0) >= limit or packed.min(initial=0) <= -limit:
-            raise CiphertextRefused("the sum is out of range: not a sum of updates")
-        return p.packing.unpack(packed, length)
+            slots = np.array(vector.decrypt(), np.int64)
+            p = self.parameters
+            limit = 2 ** (p.packing.fields * p.packing.field_bits - 1)
+            if slots.max(initial=0) >= limit or slots.min(initial=0) <= -limit:
+                raise CiphertextRefused("the sum is out of range: not a sum of updates")
+            return slots
+
+        return PackedDecryptor(self, context, decrypt_slots)

@@ -1,12 +1,20 @@
-"""What CKKS and BFV share: TenSEAL contexts as key bytes, and the running sum of ciphertexts."""
+"""What CKKS and BFV share: keys, and vectors of packed integers as sequences of ciphertexts.
+
+Everything streams: one ciphertext at a time is packed and encrypted, parsed and added, or decrypted and unpacked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from hyperlock.encryption.scheme import CiphertextRefused, KeyPair
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlock.encryption.grid import integer_type, largest_value
+from hyperlock.encryption.scheme import Chunk, CiphertextRefused, KeyPair
+from hyperlock.encryption.wire import Layout
 from hyperlock.errors import ConfigError
 
 CIPHERTEXT_OVERHEAD = 1024  # headers of SEAL and TenSEAL; about 150 bytes seen
@@ -58,37 +66,8 @@ def secret_context(secret: bytes) -> Any:
     return ts.context_from(secret)
 
 
-def load(read: Callable[[Any, bytes], Any], context: Any, chunk: bytes, parameters: Any, *, scale: float) -> Any:
-    """Parse one ciphertext and check that it is one of ours before it meets another.
-
-    Args:
-        read: TenSEAL's reader of the scheme's vectors.
-        context: public or secret.
-        chunk: the bytes.
-        parameters: what it must be made with: at most so many slots, and exactly so many primes; with fewer, TenSEAL
-            would switch the whole sum down to them.
-        scale: what its scale must be (1 for BFV).
-
-    Raises:
-        CiphertextRefused: it is not a fresh ciphertext of these parameters.
-    """
-    try:
-        vector = read(context, chunk)
-        parts = vector.ciphertext()
-    except (ValueError, RuntimeError) as error:
-        raise CiphertextRefused(f"not a ciphertext of these parameters: {error}") from None
-    if len(parts) != 1 or parts[0].size() != 2 or vector.size() > parameters.slots:
-        raise CiphertextRefused("not one fresh ciphertext a chunk")
-    primes = len(parameters.coeff_mod_bits) - 1
-    if parts[0].coeff_modulus_size() != primes:
-        raise CiphertextRefused(f"{parts[0].coeff_modulus_size()} primes instead of {primes}")
-    if parts[0].scale != scale:
-        raise CiphertextRefused(f"scale {parts[0].scale} instead of {scale}")
-    return vector
-
-
 class PackedScheme:
-    """What CKKS and BFV have in common; each adds how values are encoded, and what must hold on decryption."""
+    """What CKKS and BFV have in common; each adds how slots are encrypted, read and decrypted."""
 
     parameters: Any
 
@@ -110,48 +89,144 @@ class PackedScheme:
     @property
     def max_chunk_bytes(self) -> int:
         """Two polynomials of N coefficients of 64 bits for each data prime, and headers."""
-        p = self.parameters
-        return 2 * p.poly_modulus * 8 * (len(p.coeff_mod_bits) - 1) + CIPHERTEXT_OVERHEAD
+        layout = self.layout
+        return 2 * layout.poly_modulus * 8 * layout.primes + CIPHERTEXT_OVERHEAD
+
+    @property
+    def layout(self) -> Layout:
+        """How its ciphertexts look on the wire."""
+        raise NotImplementedError
 
     def chunks(self, length: int) -> int:
         """One ciphertext for every full set of slots, and one for the rest."""
-        return -(-self.parameters.packing.slots(length) // self.parameters.slots)
+        return len(self.blocks(length))
 
-    def load(self, context: Any, chunk: bytes) -> Any:
-        """One parsed ciphertext, checked."""
+    def blocks(self, length: int) -> list[tuple[int, int]]:
+        """First slot of each ciphertext of a vector of `length` values, and the one after its last."""
+        slots, total = self.parameters.slots, self.parameters.packing.slots(length)
+        return [(start, min(start + slots, total)) for start in range(0, total, slots)]
+
+    def read(self, context: Any, framed: bytes) -> Any:
+        """TenSEAL's reader of the scheme's vectors."""
         raise NotImplementedError
+
+    def load(self, context: Any, chunk: Chunk, size: int) -> Any:
+        """One parsed ciphertext of `size` slots, checked before SEAL sees it and by SEAL.
+
+        Raises:
+            CiphertextRefused: it is not a fresh ciphertext of these parameters.
+        """
+        framed = self.layout.open(chunk, size)
+        try:
+            return self.read(context, framed)
+        except (ValueError, RuntimeError) as error:
+            raise CiphertextRefused(f"not a ciphertext of these parameters: {error}") from None
 
     def accumulator(self, public: bytes, length: int) -> CiphertextSum:
         """The server's half."""
-        context, p = public_context(public), self.parameters
-        return CiphertextSum(lambda chunk: self.load(context, chunk), p.slots, p.packing.slots(length))
+        return CiphertextSum(self, public_context(public), length)
+
+
+class PackedEncryptor:
+    """Packs and encrypts, one ciphertext a chunk.
+
+    Args:
+        scheme: blocks and packing.
+        encrypt_slots: int64[slots] to a serialised ciphertext.
+    """
+
+    def __init__(self, scheme: PackedScheme, encrypt_slots: Callable[[NDArray[np.int64]], bytes]) -> None:
+        self._scheme, self._encrypt_slots = scheme, encrypt_slots
+
+    def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
+        """Serialised ciphertexts of int[length]."""
+        packing = self._scheme.parameters.packing
+        for start, stop in self._scheme.blocks(values.size):
+            yield self._encrypt_slots(packing.pack(values, start, stop))
+
+
+class PackedDecryptor:
+    """Decrypts sums under the secret key, one ciphertext after the other.
+
+    Args:
+        scheme: blocks, packing and bounds.
+        context: TenSEAL's, with the secret key.
+        decrypt_slots: a parsed ciphertext to its exact slots, int64; CiphertextRefused if they are not certainly exact.
+    """
+
+    def __init__(self, scheme: PackedScheme, context: Any, decrypt_slots: Callable[[Any], NDArray[np.int64]]) -> None:
+        self._scheme, self._context, self._decrypt_slots = scheme, context, decrypt_slots
+
+    def decrypt(self, chunks: Iterable[Chunk], length: int) -> NDArray[np.integer]:
+        """The exact sums, int[length] of the narrowest type that holds sums of `max_clients` updates.
+
+        Raises:
+            CiphertextRefused: a ciphertext is not of these parameters and key, or a sum lies outside what
+                `max_clients` updates can sum to.
+        """
+        scheme = self._scheme
+        packing = scheme.parameters.packing
+        top = scheme.max_clients * largest_value(scheme.value_bits)
+        sums = np.empty(length, integer_type(top))
+        blocks = iter(scheme.blocks(length))
+        for chunk in chunks:
+            start, stop = next(blocks, (0, 0))
+            if stop == 0:
+                raise CiphertextRefused(f"the sum has more than {length} coordinates")
+            slots = self._decrypt_slots(scheme.load(self._context, chunk, stop - start))
+            try:
+                packing.unpack(slots, sums, start)
+            except OverflowError:
+                raise CiphertextRefused("the sum is out of range: not a sum of updates") from None
+        if next(blocks, None) is not None:
+            raise CiphertextRefused(f"the sum has fewer than {length} coordinates")
+        if length and max(int(sums.max()), -int(sums.min())) > top:
+            raise CiphertextRefused("the sum is out of range: not a sum of updates")
+        return sums
 
 
 class CiphertextSum:
     """A running sum of ciphertexts under a public key.
 
     Args:
-        load_chunk: parses and checks one ciphertext.
-        slots: slots of a ciphertext.
-        total_slots: slots of the whole vector.
+        scheme: how ciphertexts are read.
+        context: TenSEAL's, without the secret key.
+        length: coordinates of the vectors.
     """
 
-    def __init__(self, load_chunk: Callable[[bytes], Any], slots: int, total_slots: int) -> None:
-        self._load = load_chunk
-        self._sizes = [min(slots, total_slots - start) for start in range(0, total_slots, slots)]
+    def __init__(self, scheme: PackedScheme, context: Any, length: int) -> None:
+        self._scheme, self._context = scheme, context
+        self._sizes = [stop - start for start, stop in scheme.blocks(length)]
         self._sums: list[Any] = []
 
-    def add(self, chunks: Sequence[bytes]) -> None:
-        """Fold one encrypted vector in. All of it is parsed before any of it is added."""
-        vectors = [self._load(chunk) for chunk in chunks]
-        if [vector.size() for vector in vectors] != self._sizes:
-            raise CiphertextRefused("the ciphertexts have another length than the vector")
+    def add(self, chunks: Sequence[Chunk]) -> None:
+        """Fold one encrypted vector in, wholly or not at all; no more than one ciphertext of it is parsed at a time."""
+        if len(chunks) != len(self._sizes):
+            raise CiphertextRefused(f"{len(chunks)} ciphertexts instead of {len(self._sizes)}")
         if not self._sums:
-            self._sums = vectors
+            self._sums = [self._load(i, chunk) for i, chunk in enumerate(chunks)]
             return
-        for total, vector in zip(self._sums, vectors, strict=True):
-            total.add_(vector)
+        done = 0
+        try:
+            for i, chunk in enumerate(chunks):
+                self._sums[i] = self._added(self._sums[i], self._load(i, chunk))
+                done += 1
+        except CiphertextRefused:
+            for i, chunk in enumerate(chunks[:done]):
+                self._sums[i].sub_(self._load(i, chunk))  # exact: sums are modulo q
+            raise
 
-    def total(self) -> tuple[bytes, ...]:
-        """Serialised ciphertexts of the sum."""
-        return tuple(total.serialize() for total in self._sums)
+    def total(self) -> Iterator[bytes]:
+        """Serialised ciphertexts of the sum, which is given up as they are written."""
+        self._sums.reverse()
+        while self._sums:
+            yield self._sums.pop().serialize()
+
+    def _added(self, total: Any, vector: Any) -> Any:
+        try:
+            return total + vector  # not in place: SEAL refuses a sum only once it is made
+        except (ValueError, RuntimeError) as error:
+            raise CiphertextRefused(f"a ciphertext that cannot be added: {error}") from None
+
+    def _load(self, i: int, chunk: Chunk) -> Any:
+        return self._scheme.load(self._context, chunk, self._sizes[i])

@@ -6,8 +6,6 @@ is rounded to integers, and refused unless every slot lies close to one. See `ck
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +14,17 @@ from numpy.typing import NDArray
 
 from hyperlock.encryption import seeded
 from hyperlock.encryption.ciphertexts import (
+    PackedDecryptor,
+    PackedEncryptor,
     PackedScheme,
-    load,
     make_keys,
     public_context,
     secret_context,
     tenseal_version,
 )
 from hyperlock.encryption.ckks_parameters import RESIDUE_LIMIT, CkksParameters
-from hyperlock.encryption.scheme import CiphertextRefused, Encryptor, KeyPair
+from hyperlock.encryption.scheme import CiphertextRefused, Decryptor, Encryptor, KeyPair
+from hyperlock.encryption.wire import Layout
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,27 @@ class Ckks(PackedScheme):
 
         return make_keys(make_context, p.poly_modulus, p.coeff_mod_bits)
 
-    def encryptor(self, public: bytes) -> CkksEncryptor:
+    @property
+    def layout(self) -> Layout:
+        """Coefficients in NTT form."""
+        p = self.parameters
+        return Layout(p.poly_modulus, len(p.coeff_mod_bits) - 1, ntt=True, scale=2.0**p.scale_bits)
+
+    def read(self, context: Any, framed: bytes) -> Any:
+        """TenSEAL's reader."""
+        from hyperlock.encryption._tenseal import tenseal as ts
+
+        return ts.ckks_vector_from(context, framed)
+
+    def encryptor(self, public: bytes) -> Encryptor:
         """The client's half."""
-        return CkksEncryptor(self.parameters, public_context(public))
+        from hyperlock.encryption._tenseal import tenseal as ts
+
+        # Not ts.ckks_vector: it makes a tensor of the array and a list of that, in a tenth of the time of encryption.
+        vector, context, scale = ts._ts_cpp.CKKSVector, public_context(public).data, self.layout.scale
+        return PackedEncryptor(
+            self, lambda slots: vector(context, slots.astype(np.float64).tolist(), scale).serialize()
+        )
 
     def symmetric_encryptor(self, secret: bytes) -> Encryptor | None:
         """For clients that hold the secret key: half the bytes, where the platform can."""
@@ -80,84 +98,33 @@ class Ckks(PackedScheme):
             return None
         from hyperlock.encryption._tenseal import sealapi
 
-        context, p = secret_context(secret), self.parameters
-        encoder, scale = sealapi.CKKSEncoder(context.seal_context().data), 2.0**p.scale_bits
+        context = secret_context(secret)
+        encoder, scale = sealapi.CKKSEncoder(context.seal_context().data), self.layout.scale
 
-        def encode(packed: NDArray[np.int64], plaintext: Any) -> None:
-            encoder.encode(packed.astype(np.float64).tolist(), scale, plaintext)
+        def encode(slots: NDArray[np.int64], plaintext: Any) -> None:
+            encoder.encode(slots.astype(np.float64).tolist(), scale, plaintext)
 
-        suffix = b"\x19" + struct.pack("<d", scale)  # field 3, the scale
-        return seeded.SeededEncryptor(context, p.packing, p.slots, encode, suffix)
+        return seeded.SeededEncryptor(self, context, encode)
 
-    def load(self, context: Any, chunk: bytes) -> Any:
-        """One parsed ciphertext, checked."""
-        from hyperlock.encryption._tenseal import tenseal as ts
-
-        return load(ts.ckks_vector_from, context, chunk, self.parameters, scale=2.0**self.parameters.scale_bits)
-
-    def decryptor(self, secret: bytes) -> CkksDecryptor:
+    def decryptor(self, secret: bytes) -> Decryptor:
         """The key holder's half."""
-        return CkksDecryptor(self, secret_context(secret))
+        context = secret_context(secret)
+        return PackedDecryptor(self, context, lambda vector: _whole(np.array(vector.decrypt()), self.parameters))
 
 
-class CkksEncryptor:
-    """Packs and encrypts, one ciphertext a chunk."""
+def _whole(raw: NDArray[np.float64], parameters: CkksParameters) -> NDArray[np.int64]:
+    """The integers that decrypted slots stand for.
 
-    def __init__(self, parameters: CkksParameters, context: Any) -> None:
-        self._parameters, self._context = parameters, context
-
-    def encrypt(self, values: NDArray[np.int64]) -> tuple[bytes, ...]:
-        """Serialised ciphertexts of int64[length]."""
-        from hyperlock.encryption._tenseal import tenseal as ts
-
-        p = self._parameters
-        packed = p.packing.pack(values)
-        # Not ts.ckks_vector: it makes a tensor of the array and a list of that, in a tenth of the time of encryption.
-        vector, context, scale = ts._ts_cpp.CKKSVector, self._context.data, 2.0**p.scale_bits
-        return tuple(
-            vector(context, packed[i : i + p.slots].astype(np.float64).tolist(), scale).serialize()
-            for i in range(0, packed.size, p.slots)
-        )
-
-
-class CkksDecryptor:
-    """Decrypts sums under the secret key. Its repr shows nothing."""
-
-    def __init__(self, scheme: Ckks, context: Any) -> None:
-        self._scheme, self._context = scheme, context
-
-    def decrypt(self, chunks: Sequence[bytes], length: int) -> NDArray[np.int64]:
-        """The exact sums, int64[length].
-
-        Raises:
-            CiphertextRefused: a slot lies further than 1/4 from an integer, or outside what `max_clients`
-                updates can sum to: noise too large, another key, or not a sum of grid values.
-        """
-        p = self._scheme.parameters
-        packed = np.empty(p.packing.slots(length), np.int64)
-        start = 0
-        for chunk in chunks:
-            vector = self._scheme.load(self._context, chunk)
-            stop = start + vector.size()
-            if stop > packed.size:
-                raise CiphertextRefused(f"the sum does not have {length} coordinates")
-            packed[start:stop] = _whole(np.array(vector.decrypt()), p)
-            start = stop
-        if start != packed.size:
-            raise CiphertextRefused(f"the sum does not have {length} coordinates")
-        return p.packing.unpack(packed, length)
-
-
-def _whole(raw: NDArray[np.float64], parameters: CkksParameters) -> NDArray[np.float64]:
-    """The integers that decrypted slots stand for, if they certainly stand for integers."""
+    Raises:
+        CiphertextRefused: a slot lies further than 1/4 from an integer, or outside what its fields hold: noise too
+            large, another key, or not a sum of grid values.
+    """
     packing = parameters.packing
     if not (np.abs(raw) < 2.0 ** (packing.fields * packing.field_bits)).all():
         raise CiphertextRefused("the sum is out of range: encrypted under another key, or not a sum of updates")
     whole = np.rint(raw)
-    residue = float(np.abs(raw - whole).max(initial=0.0))
-    if residue > RESIDUE_LIMIT:
+    if np.abs(raw - whole).max(initial=0.0) > RESIDUE_LIMIT:  # by how much is about the key, and not told
         raise CiphertextRefused(
-            f"the sum is not a vector of integers (residue {residue:.3f}, at most {RESIDUE_LIMIT} allowed): "
-            "encrypted under another key, or not a sum of updates"
+            "the sum is not a vector of integers: encrypted under another key, or not a sum of updates"
         )
-    return whole
+    return whole.astype(np.int64)

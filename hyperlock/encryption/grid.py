@@ -43,7 +43,7 @@ class Grid:
         """float64[length]: the distance between neighbours on the grid, per coordinate."""
         return np.repeat(np.array(self.ranges, np.float64) / self.levels, self.sizes)
 
-    def quantise(self, values: NDArray[np.float32], rng: np.random.Generator) -> tuple[NDArray[np.int64], int]:
+    def quantise(self, values: NDArray[np.float32], rng: np.random.Generator) -> tuple[NDArray[np.integer], int]:
         """Round a vector to the grid.
 
         Args:
@@ -51,12 +51,13 @@ class Grid:
             rng: source of the rounding; the same generator state gives the same integers.
 
         Returns:
-            int64[length] within ±`levels`, and how many coordinates were outside the range and so saturated.
+            int[length] within ±`levels`, of the narrowest type that holds them, and how many coordinates were outside
+            the range and so saturated.
 
         Raises:
             FloatingPointError: a value is NaN or infinite.
         """
-        integers = np.empty(values.size, np.int64)
+        integers = np.empty(values.size, integer_type(self.levels))
         saturated = start = 0
         for size, limit in zip(self.sizes, self.ranges, strict=True):
             step, end = limit / self.levels, start + size
@@ -73,7 +74,7 @@ class Grid:
             start = end
         return integers, saturated
 
-    def dequantise(self, integers: NDArray[np.int64]) -> NDArray[np.float64]:
+    def dequantise(self, integers: NDArray[np.integer]) -> NDArray[np.float64]:
         """float64[length]: the values, or sums of values, that the integers stand for."""
         return integers * self._steps
 
@@ -81,3 +82,8 @@ class Grid:
 def largest_value(value_bits: int) -> int:
     """The largest integer that one party may put in one coordinate."""
     return 2 ** (value_bits - 1) - 1
+
+
+def integer_type(largest: int) -> np.dtype:
+    """The narrowest signed little-endian integer type that holds -largest to largest."""
+    return next(np.dtype(f"<i{size}") for size in (1, 2, 4, 8) if largest < 1 << (8 * size - 1))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.encryption.scheme import CiphertextRefused, KeyPair
+from hyperlock.encryption.grid import integer_type, largest_value
+from hyperlock.encryption.scheme import Chunk, CiphertextRefused, KeyPair
 
 CHUNK = 65_536  # coordinates a chunk
 
 
 @dataclass(frozen=True)
 class Plain:
-    """No encryption. Chunks are little-endian integers: as narrow as `value_bits` allow, int64 for sums."""
+    """No encryption. Chunks are little-endian integers: as narrow as values and sums allow."""
 
     value_bits: int
     max_clients: int
@@ -38,7 +39,11 @@ class Plain:
 
     @property
     def _dtype(self) -> np.dtype:
-        return np.dtype("<i1" if self.value_bits <= 8 else "<i2" if self.value_bits <= 16 else "<i4")
+        return integer_type(largest_value(self.value_bits))
+
+    @property
+    def _sum_dtype(self) -> np.dtype:
+        return integer_type(self.max_clients * largest_value(self.value_bits))
 
     def chunks(self, length: int) -> int:
         """Chunks of 65,536 coordinates."""
@@ -61,11 +66,11 @@ class Plain:
 
     def accumulator(self, public: bytes, length: int) -> PlainAccumulator:
         """Adds."""
-        return PlainAccumulator(self._dtype, length)
+        return PlainAccumulator(self._dtype, self._sum_dtype, largest_value(self.value_bits), length)
 
     def decryptor(self, secret: bytes) -> PlainDecryptor:
         """Reads."""
-        return PlainDecryptor()
+        return PlainDecryptor(self._sum_dtype)
 
 
 @dataclass(frozen=True)
@@ -74,47 +79,45 @@ class PlainEncryptor:
 
     dtype: np.dtype
 
-    def encrypt(self, values: NDArray[np.int64]) -> tuple[bytes, ...]:
+    def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
         """The values, in chunks."""
-        narrow = values.astype(self.dtype)
-        return tuple(narrow[i : i + CHUNK].tobytes() for i in range(0, narrow.size, CHUNK))
+        for start in range(0, values.size, CHUNK):
+            yield values[start : start + CHUNK].astype(self.dtype).tobytes()
 
 
 class PlainAccumulator:
-    """Adds int64 sums."""
+    """Adds integers."""
 
-    def __init__(self, dtype: np.dtype, length: int) -> None:
-        self._dtype = dtype
-        self._sizes = [min(CHUNK, length - start) for start in range(0, length, CHUNK)]
-        self._sums: list[NDArray[np.int64]] = []
+    def __init__(self, dtype: np.dtype, sum_dtype: np.dtype, top: int, length: int) -> None:
+        self._dtype, self._top, self._length = dtype, top, length
+        self._sums = np.zeros(length, sum_dtype)
 
-    def add(self, chunks: Sequence[bytes]) -> None:
+    def add(self, chunks: Sequence[Chunk]) -> None:
         """Fold one vector in."""
-        try:
-            values = [np.frombuffer(chunk, self._dtype) for chunk in chunks]
-        except ValueError as error:
-            raise CiphertextRefused(f"not a vector of {self._dtype}: {error}") from None
-        if [value.size for value in values] != self._sizes:
+        sizes = [min(CHUNK, self._length - start) * self._dtype.itemsize for start in range(0, self._length, CHUNK)]
+        if [len(chunk) for chunk in chunks] != sizes:
             raise CiphertextRefused("the chunks have another length than the vector")
-        if not self._sums:
-            self._sums = [np.zeros(size, np.int64) for size in self._sizes]
-        for total, value in zip(self._sums, values, strict=True):
-            total += value
+        values = [np.frombuffer(chunk, self._dtype) for chunk in chunks]
+        if any(part.min() < -self._top or part.max() > self._top for part in values):
+            raise CiphertextRefused(f"a value lies outside -{self._top} to {self._top}")
+        for i, part in enumerate(values):
+            self._sums[i * CHUNK : (i + 1) * CHUNK] += part
 
-    def total(self) -> tuple[bytes, ...]:
-        """int64 sums, in chunks."""
-        return tuple(total.astype("<i8").tobytes() for total in self._sums)
+    def total(self) -> Iterator[bytes]:
+        """The sums, in chunks."""
+        for start in range(0, self._length, CHUNK):
+            yield self._sums[start : start + CHUNK].tobytes()
 
 
+@dataclass(frozen=True)
 class PlainDecryptor:
-    """Reads int64 sums."""
+    """Reads sums."""
 
-    def decrypt(self, chunks: Sequence[bytes], length: int) -> NDArray[np.int64]:
-        """The sums, int64[length]."""
-        try:
-            values = np.concatenate([np.frombuffer(chunk, "<i8") for chunk in chunks])
-        except ValueError as error:
-            raise CiphertextRefused(f"not a vector of int64: {error}") from None
-        if values.size != length:
-            raise CiphertextRefused(f"the sum has {values.size} coordinates, not {length}")
-        return values.astype(np.int64)
+    dtype: np.dtype
+
+    def decrypt(self, chunks: Iterable[Chunk], length: int) -> NDArray[np.integer]:
+        """The sums, int[length]."""
+        data = b"".join(chunks)
+        if len(data) != length * self.dtype.itemsize:
+            raise CiphertextRefused(f"{len(data)} bytes are no {length} sums of type {self.dtype}")
+        return np.frombuffer(data, self.dtype)

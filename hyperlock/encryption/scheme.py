@@ -7,7 +7,7 @@ from the secret key, and no object leads from the first two to the third.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlock.errors import HyperLockError
+
+Chunk = bytes | memoryview  # one serialised ciphertext
 
 
 class CiphertextRefused(HyperLockError):
@@ -32,28 +34,32 @@ class KeyPair:
 class Encryptor(Protocol):
     """Made from the public key; lives at the client."""
 
-    def encrypt(self, values: NDArray[np.int64]) -> tuple[bytes, ...]:
-        """Serialised ciphertexts of int64[length] with |value| <= largest_value(value_bits)."""
+    def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
+        """Serialised ciphertexts of int[length] with |value| <= largest_value(value_bits), as they are made."""
         ...
 
 
 class Accumulator(Protocol):
     """Made from the public key; lives at the server and holds one running sum, whatever the cohort."""
 
-    def add(self, chunks: Sequence[bytes]) -> None:
+    def add(self, chunks: Sequence[Chunk]) -> None:
         """Fold one encrypted vector in, wholly or, raising CiphertextRefused, not at all."""
         ...
 
-    def total(self) -> tuple[bytes, ...]:
-        """Serialised ciphertexts of the sum so far."""
+    def total(self) -> Iterator[bytes]:
+        """Serialised ciphertexts of the sum, which ends with them."""
         ...
 
 
 class Decryptor(Protocol):
     """Made from the secret key; lives at the key holder."""
 
-    def decrypt(self, chunks: Sequence[bytes], length: int) -> NDArray[np.int64]:
-        """The exact integer sums, int64[length]; CiphertextRefused if they are not certainly exact."""
+    def decrypt(self, chunks: Iterable[Chunk], length: int) -> NDArray[np.integer]:
+        """The exact integer sums, int[length] of the narrowest type that holds sums of `max_clients` updates.
+
+        Raises:
+            CiphertextRefused: they are not certainly exact, or out of range.
+        """
         ...
 
 

@@ -10,13 +10,13 @@ file, `available` is False and clients send the whole form.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.encryption.packing import Packing
+from hyperlock.encryption.ciphertexts import PackedScheme
 
 available = hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
 
@@ -25,53 +25,27 @@ class SeededEncryptor:
     """Packs and encrypts under the secret key, one seeded ciphertext a chunk.
 
     Args:
+        scheme: blocks, packing and layout.
         context: TenSEAL's, with the secret key.
-        packing: fields in a slot.
-        slots: slots of a ciphertext.
         encode: writes packed int64 values into SEAL's plaintext.
-        suffix: what TenSEAL appends to a vector of the scheme.
     """
 
-    def __init__(
-        self,
-        context: Any,
-        packing: Packing,
-        slots: int,
-        encode: Callable[[NDArray[np.int64], Any], None],
-        suffix: bytes = b"",
-    ) -> None:
+    def __init__(self, scheme: PackedScheme, context: Any, encode: Callable[[NDArray[np.int64], Any], None]) -> None:
         from hyperlock.encryption._tenseal import sealapi
 
-        self._packing, self._slots, self._encode, self._suffix = packing, slots, encode, suffix
+        self._scheme, self._encode = scheme, encode
         self._new_plaintext = sealapi.Plaintext
         self._encryptor = sealapi.Encryptor(context.seal_context().data, context.secret_key().data)
 
-    def encrypt(self, values: NDArray[np.int64]) -> tuple[bytes, ...]:
-        """Serialised ciphertexts of int64[length]."""
-        packed = self._packing.pack(values)
+    def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
+        """Serialised ciphertexts of int[length]."""
+        packing, frame = self._scheme.parameters.packing, self._scheme.layout.frame
         memory = os.memfd_create("ciphertext", os.MFD_CLOEXEC)
+        plaintext = self._new_plaintext()
         try:
-            return tuple(
-                self._encrypt_chunk(packed[start : start + self._slots], memory)
-                for start in range(0, packed.size, self._slots)
-            )
+            for start, stop in self._scheme.blocks(values.size):
+                self._encode(packing.pack(values, start, stop), plaintext)
+                self._encryptor.encrypt_symmetric(plaintext).save(f"/proc/self/fd/{memory}")
+                yield frame(stop - start, os.pread(memory, os.fstat(memory).st_size, 0))
         finally:
             os.close(memory)
-
-    def _encrypt_chunk(self, packed: NDArray[np.int64], memory: int) -> bytes:
-        plaintext = self._new_plaintext()
-        self._encode(packed, plaintext)
-        self._encryptor.encrypt_symmetric(plaintext).save(f"/proc/self/fd/{memory}")
-        body = os.pread(memory, os.fstat(memory).st_size, 0)
-        # TenSEAL's protobuf: field 1, the vector's sizes; field 2, ciphertexts; then what the scheme adds.
-        size = _varint(packed.size)
-        return b"\x0a" + _varint(len(size)) + size + b"\x12" + _varint(len(body)) + body + self._suffix
-
-
-def _varint(number: int) -> bytes:
-    """Protobuf's variable-length integer."""
-    digits = []
-    while number > 127:
-        digits.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*digits, number])

@@ -50,8 +50,8 @@ def encode(totals: Totals, value_bits: int) -> NDArray[np.int64]:
     return np.array(digits, np.int64)
 
 
-def decode(sums: NDArray[np.int64], value_bits: int) -> Totals:
-    """The totals that summed digits, int64[width(value_bits)], stand for."""
+def decode(sums: NDArray[np.integer], value_bits: int) -> Totals:
+    """The totals that summed digits, int[width(value_bits)], stand for."""
     values: dict[str, int] = {}
     start = 0
     for name, bits in _WIDTHS.items():

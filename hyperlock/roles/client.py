@@ -10,8 +10,10 @@ from hyperlock.encryption import totals
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ClientFailure, MessageRefused
+from hyperlock.identity import Identity
 from hyperlock.learning.local import LocalData, Trainer
 from hyperlock.messages import Aggregate, PublicKey, Train, Update, key_id_of, kind_of
+from hyperlock.progress import track
 from hyperlock.randomness import generator
 from hyperlock.roles.global_model import ModelKeeper
 from hyperlock.roles.keyholder import KeyHolder
@@ -49,8 +51,7 @@ class Client:
 
     Args:
         index: its number among the clients, from 0; with seed and round it decides batches and rounding.
-        name: its name as a party.
-        run: the run's id.
+        identity: its name as a party of the run, its signing key, and who else is enrolled.
         seed: the run's seed.
         data: its training samples.
         trainer: from weights and data to an update.
@@ -64,8 +65,7 @@ class Client:
     def __init__(
         self,
         index: int,
-        name: str,
-        run: str,
+        identity: Identity,
         seed: int,
         data: LocalData,
         trainer: Trainer,
@@ -75,18 +75,19 @@ class Client:
         timings: Timings,
         replica: Replica | None = None,
     ) -> None:
-        self.name = name
-        self._index, self._run, self._seed = index, run, seed
+        self.name = identity.name
+        self._index, self._identity, self._seed = index, identity, seed
         self._data, self._trainer, self._scheme = data, trainer, scheme
         self._sizes, self._weight, self._timings = tensor_sizes, len(data.y) / weight_unit, timings
         self._replica = replica
         self._public: bytes | None = None
+        self._round = 0
 
     def handle(self, data: bytes) -> bytes:
         """Answer a message: PublicKey and Aggregate with nothing, Train with an Update.
 
         Raises:
-            MessageRefused: it is none of these, or not of this run.
+            MessageRefused: it is none of these, not signed by who may send it, or of another run or an earlier round.
             ClientFailure: training gave NaN or Inf.
             ReleaseRefused: under keys=clients, the Aggregate may not be decrypted.
         """
@@ -98,26 +99,32 @@ class Client:
             case Aggregate.kind:
                 self._step(data)
             case kind:
-                raise MessageRefused(f"{self.name} does not take messages of kind {kind!r}")
+                raise MessageRefused(f"{self.name} does not take messages of kind {kind!r:.40}")
         return b""
 
     def _install_key(self, data: bytes) -> None:
-        self._public = PublicKey.read(data, run=self._run, fingerprint=self._scheme.fingerprint)
+        self._public = PublicKey.read(data, self._identity, fingerprint=self._scheme.fingerprint)
 
     def _train(self, data: bytes) -> bytes:
         if self._public is None:
             raise MessageRefused(f"{self.name} has no public key yet")
-        message = Train.decode(data, max_parts=2, max_part_bytes=4 * sum(self._sizes) + 4 * len(self._sizes))
-        message.expect(run=self._run, fingerprint=self._scheme.fingerprint, key_id=key_id_of(self._public))
+        size = 4 * sum(self._sizes) + 4 * len(self._sizes)
+        message = Train.decode(data, self._identity, max_parts=2, max_part_bytes=size)
+        message.expect(fingerprint=self._scheme.fingerprint, key_id=key_id_of(self._public))
+        if message.round < max(self._round, 1):
+            raise MessageRefused(f"round {message.round} after round {self._round}")
+        self._round = message.round
         weights, grid = self._read_model(message)
         values, share = self._update(message.round, weights, grid)
         with self._timings.measure("encrypt"):
-            vector = np.concatenate([totals.encode(share, grid.value_bits), values])
+            vector = np.concatenate([totals.encode(share, grid.value_bits).astype(values.dtype), values])
+            del values
             symmetric = self._replica.encryptor if self._replica is not None else None
             chunks = (symmetric or self._scheme.encryptor(self._public)).encrypt(vector)
+            payload = track(chunks, self._scheme.chunks(vector.size), f"{self.name} encrypts")
             return Update(
-                message.run, message.round, self.name, message.key_id, message.fingerprint, vector.size, chunks
-            ).encode()
+                message.run, message.round, self.name, message.key_id, message.fingerprint, vector.size, payload
+            ).encode(self._identity)
 
     def _step(self, data: bytes) -> None:
         if self._replica is None:
@@ -130,10 +137,10 @@ class Client:
             model = self._replica.keeper.model
             return model.weights, model.grid
         size, tensors = sum(self._sizes), len(self._sizes)
-        if [len(part) for part in message.payload] != [4 * size, 4 * tensors]:
+        if [len(part) for part in message.parts] != [4 * size, 4 * tensors]:
             raise MessageRefused("the model has another size than this run's")
-        weights = np.frombuffer(message.payload[0], "<f4")
-        ranges = np.frombuffer(message.payload[1], "<f4")
+        weights = np.frombuffer(message.parts[0], "<f4")
+        ranges = np.frombuffer(message.parts[1], "<f4")
         if not np.isfinite(weights).all() or not (np.isfinite(ranges).all() and (ranges > 0).all()):
             raise MessageRefused("the model's weights or ranges are not finite")
         return weights, Grid(self._sizes, tuple(map(float, ranges)), self._scheme.value_bits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hyperlock.encryption.scheme import Scheme
+from hyperlock.identity import Identity
 from hyperlock.roles.global_model import ModelKeeper
 from hyperlock.roles.keyholder import KeyHolder
 from hyperlock.roles.server import Server
@@ -17,7 +18,7 @@ class DecryptingServer(Server):
 
     def __init__(
         self,
-        run: str,
+        identity: Identity,
         scheme: Scheme,
         length: int,
         min_clients: int,
@@ -25,5 +26,5 @@ class DecryptingServer(Server):
         keeper: ModelKeeper | None,
         keyholder: KeyHolder,
     ) -> None:
-        super().__init__(run, scheme, length, min_clients, timings, keeper)
+        super().__init__(identity, scheme, length, min_clients, timings, keeper)
         self.keyholder = keyholder

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hyperlock.encryption import totals
 from hyperlock.encryption.grid import Grid
 from hyperlock.errors import MessageRefused
+from hyperlock.identity import Identity
 from hyperlock.learning.optimizers import ServerOptimizer
 from hyperlock.messages import Release
 
@@ -45,14 +46,17 @@ class GlobalModel:
         """Coordinates of an update's vector: totals and parameters."""
         return totals.width(self.grid.value_bits) + self.weights.size
 
-    def step(self, sums: NDArray[np.int64]) -> tuple[GlobalModel, totals.Totals]:
-        """The next state, and the round's totals, from the exact sums int64[length]."""
-        width = totals.width(self.grid.value_bits)
-        round_totals = totals.decode(sums[:width], self.grid.value_bits)
+    def read_totals(self, sums: NDArray[np.integer]) -> totals.Totals:
+        """What the exact sums int[length] say about the round."""
+        return totals.decode(sums[: totals.width(self.grid.value_bits)], self.grid.value_bits)
+
+    def step(self, sums: NDArray[np.integer]) -> GlobalModel:
+        """The next state from the exact sums int[length] of at least one update."""
+        width, round_totals = totals.width(self.grid.value_bits), self.read_totals(sums)
         mean = self.grid.dequantise(sums[width:]) * (self.weight_unit / round_totals.samples)
         weights, optimizer = self.optimizer.step(self.weights, mean)
         grid = replace(self.grid, ranges=self._next_ranges(mean, round_totals))
-        return replace(self, weights=weights, grid=grid, optimizer=optimizer), round_totals
+        return replace(self, weights=weights, grid=grid, optimizer=optimizer)
 
     def _next_ranges(self, mean: NDArray[np.float64], round_totals: totals.Totals) -> tuple[float, ...]:
         """Follow the public aggregate; float32, as they travel."""
@@ -70,19 +74,29 @@ class ModelKeeper:
         model: the state after `round`.
         round: the last round that was released, 0 before the first.
         totals: the totals of that round.
+
+    Args:
+        identity: of the party that holds it; a Release must be signed by the key holder enrolled with it.
+        model: the state after `round_number`.
+        round_number: the last round that was released.
     """
 
-    def __init__(self, run: str, model: GlobalModel, round_number: int = 0) -> None:
+    def __init__(self, identity: Identity, model: GlobalModel, round_number: int = 0) -> None:
         self.model, self.round = model, round_number
         self.totals: totals.Totals | None = None
-        self._run = run
+        self._identity = identity
 
     def step(self, release: bytes) -> None:
         """Take a Release and step the model, or raise MessageRefused."""
-        message = Release.decode(release, max_parts=1, max_part_bytes=8 * self.model.length)
-        message.expect(run=self._run, round=self.round + 1, length=self.model.length)
-        if [len(part) for part in message.payload] != [8 * self.model.length]:
+        length = self.model.length
+        message = Release.decode(release, self._identity, max_parts=1, max_part_bytes=8 * length)
+        message.expect(round=self.round + 1, length=length)
+        width = sum(map(len, message.parts)) / length  # bytes a sum: as many as the scheme's largest sum takes
+        if len(message.parts) != 1 or width not in (1, 2, 4, 8):
             raise MessageRefused("the release has another length than the model")
-        sums = np.frombuffer(message.payload[0], "<i8").astype(np.int64)
-        self.model, self.totals = self.model.step(sums)
+        sums = np.frombuffer(message.parts[0], f"<i{width:.0f}")
+        round_totals = self.model.read_totals(sums)
+        if min(round_totals.contributors, round_totals.samples) < 1:
+            raise MessageRefused("the release is of no updates")
+        self.model, self.totals = self.model.step(sums), round_totals
         self.round += 1

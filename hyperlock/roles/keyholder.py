@@ -1,4 +1,9 @@
-"""The key holder: decrypts sums, never single updates, and releases each round once."""
+"""The key holder: decrypts sums, never single updates, one a round, and says nothing of what it refuses to release.
+
+Its policy: at least `min_clients` contributors, counted inside the sum; no coordinate larger than they can make it; one
+decryption a round, whatever comes of it, so that refusals are no oracle to ask again and again; rounds in order, and no
+more of them than the run has.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +12,47 @@ from numpy.typing import NDArray
 
 from hyperlock.encryption import totals
 from hyperlock.encryption.grid import largest_value
-from hyperlock.encryption.scheme import CiphertextRefused, Encryptor, Scheme
+from hyperlock.encryption.scheme import CiphertextRefused, Encryptor, KeyPair, Scheme
 from hyperlock.errors import ReleaseRefused
-from hyperlock.messages import Aggregate, PublicKey, Release, key_id_of
+from hyperlock.identity import Identity
+from hyperlock.messages import Aggregate, Message, PublicKey, Release, key_id_of
+from hyperlock.progress import track
 from hyperlock.timing import Timings
 
 
 class KeyHolder:
-    """Makes the keys and keeps the secret one; sees the encrypted sum, no data and no model.
+    """Keeps the secret key; sees the encrypted sum, no data and no model.
 
     Args:
-        run: the run's id.
+        identity: its name as a party of the run, its signing key, and who else is enrolled.
         scheme: the encryption.
         length: coordinates of an update's vector.
         min_clients: sums of fewer updates are not released.
+        rounds: of the run; nothing is decrypted for a later one.
         timings: where the seconds of decryption go.
+        keys: made before; new ones if there are none.
     """
 
-    name = "keyholder"
-
-    def __init__(self, run: str, scheme: Scheme, length: int, min_clients: int, timings: Timings) -> None:
-        self._run, self._scheme, self._length = run, scheme, length
-        self._min_clients, self._timings = min_clients, timings
-        keys = scheme.generate_keys()
+    def __init__(
+        self,
+        identity: Identity,
+        scheme: Scheme,
+        length: int,
+        min_clients: int,
+        rounds: int,
+        timings: Timings,
+        keys: KeyPair | None = None,
+    ) -> None:
+        self._identity, self._scheme, self._length = identity, scheme, length
+        self._min_clients, self._rounds, self._timings = min_clients, rounds, timings
+        keys = keys or scheme.generate_keys()
         self._public, self._secret = keys.public, keys.secret
         self._decryptor = scheme.decryptor(keys.secret)
-        self._released: set[int] = set()
+        self._decrypted = 0  # the last round whose sum was looked at
 
     def public_key(self) -> bytes:
         """The PublicKey message for everyone."""
-        return PublicKey(
-            self._run, 0, self.name, key_id_of(self._public), self._scheme.fingerprint, 0, (self._public,)
-        ).encode()
+        return self._send(PublicKey, 0, 0, self._public)
 
     def symmetric_encryptor(self) -> Encryptor | None:
         """For the clients that share this key (keys=clients)."""
@@ -49,32 +63,34 @@ class KeyHolder:
 
         Raises:
             MessageRefused: the bytes are not an Aggregate of this run and key.
-            ReleaseRefused: the round was released before, the sum does not decrypt to integers that updates
-                can sum to, or it holds too few of them.
+            ReleaseRefused: the round was decrypted before or is not one of the run's, the sum does not decrypt to
+                integers that updates can sum to, or it holds too few of them.
         """
         message = Aggregate.decode(
-            data, max_parts=self._scheme.chunks(self._length), max_part_bytes=self._scheme.max_chunk_bytes
+            data,
+            self._identity,
+            max_parts=self._scheme.chunks(self._length),
+            max_part_bytes=self._scheme.max_chunk_bytes,
         )
-        message.expect(
-            run=self._run, key_id=key_id_of(self._public), fingerprint=self._scheme.fingerprint, length=self._length
-        )
-        sums = self._sums(message)
-        return Release(
-            self._run,
-            message.round,
-            self.name,
-            message.key_id,
-            message.fingerprint,
-            self._length,
-            (sums.astype("<i8").tobytes(),),
-        ).encode()
+        message.expect(key_id=key_id_of(self._public), fingerprint=self._scheme.fingerprint, length=self._length)
+        return self._send(Release, message.round, self._length, self._sums(message).tobytes())
 
-    def _sums(self, message: Aggregate) -> NDArray[np.int64]:
-        if message.round in self._released:
-            raise ReleaseRefused(f"round {message.round} was released before; a key holder releases a round once")
+    def _send(self, kind: type[Message], round_number: int, length: int, payload: bytes) -> bytes:
+        identity, key_id = self._identity, key_id_of(self._public)
+        message = kind(identity.run, round_number, identity.name, key_id, self._scheme.fingerprint, length, (payload,))
+        return message.encode(identity)
+
+    def _sums(self, message: Aggregate) -> NDArray[np.integer]:
+        if not self._decrypted < message.round <= self._rounds:
+            raise ReleaseRefused(
+                f"round {message.round} was decrypted before, or is none of this run's {self._rounds}; "
+                f"the last was {self._decrypted}, and a key holder decrypts a round once"
+            )
+        self._decrypted = message.round
         with self._timings.measure("decrypt"):
             try:
-                sums = self._decryptor.decrypt(message.payload, self._length)
+                chunks = track(message.parts, len(message.parts), "the key holder decrypts")
+                sums = self._decryptor.decrypt(chunks, self._length)
             except CiphertextRefused as error:
                 raise ReleaseRefused(f"round {message.round}: {error}") from None
         summed = totals.decode(sums[: totals.width(self._scheme.value_bits)], self._scheme.value_bits)
@@ -84,11 +100,10 @@ class KeyHolder:
                 f"round {message.round}: the sum holds {contributors} updates; "
                 f"between keys.min_clients={self._min_clients} and {self._scheme.max_clients} are released"
             )
-        if np.abs(sums).max() > contributors * largest_value(self._scheme.value_bits):
+        if max(int(sums.max()), -int(sums.min())) > contributors * largest_value(self._scheme.value_bits):
             raise ReleaseRefused(
                 f"round {message.round}: a coordinate is larger than {contributors} updates can make it"
             )
         if summed.samples < contributors:
             raise ReleaseRefused(f"round {message.round}: {contributors} updates on {summed.samples} samples")
-        self._released.add(message.round)
         return sums

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
 from hyperlock.encryption.scheme import Accumulator, CiphertextRefused, Scheme
 from hyperlock.errors import MessageRefused, RoundFailed
-from hyperlock.messages import Aggregate, PublicKey, Train, Update, key_id_of
+from hyperlock.identity import Identity
+from hyperlock.messages import Aggregate, Message, PublicKey, Train, Update, key_id_of
 from hyperlock.roles.global_model import ModelKeeper
 from hyperlock.timing import Timings
 
@@ -22,7 +23,7 @@ class Server:
     Updates are folded into one running sum as they arrive, so memory does not grow with the cohort.
 
     Args:
-        run: the run's id.
+        identity: its name as a party of the run, its signing key, and who else is enrolled.
         scheme: the encryption.
         length: coordinates of an update's vector.
         min_clients: a round with fewer accepted updates fails.
@@ -30,14 +31,18 @@ class Server:
         keeper: the global model; None under keys=clients.
     """
 
-    name = "server"
-
     def __init__(
-        self, run: str, scheme: Scheme, length: int, min_clients: int, timings: Timings, keeper: ModelKeeper | None
+        self,
+        identity: Identity,
+        scheme: Scheme,
+        length: int,
+        min_clients: int,
+        timings: Timings,
+        keeper: ModelKeeper | None,
     ) -> None:
         self.keeper = keeper
         self.refused = 0
-        self._run, self._scheme, self._length = run, scheme, length
+        self._identity, self._scheme, self._length = identity, scheme, length
         self._min_clients, self._timings = min_clients, timings
         self._public = b""
         self._round, self._waiting, self._accepted = 0, set[str](), 0
@@ -45,7 +50,7 @@ class Server:
 
     def install_key(self, data: bytes) -> None:
         """Take the PublicKey message of this run."""
-        self._public = PublicKey.read(data, run=self._run, fingerprint=self._scheme.fingerprint)
+        self._public = PublicKey.read(data, self._identity, fingerprint=self._scheme.fingerprint)
 
     def open(self, round_number: int, cohort: Collection[str]) -> bytes:
         """Begin a round and return the Train message for its cohort."""
@@ -56,7 +61,7 @@ class Server:
         if self.keeper is not None:
             model = self.keeper.model
             payload = (model.weights.astype("<f4").tobytes(), np.array(model.grid.ranges, "<f4").tobytes())
-        return Train(self._run, round_number, self.name, *self._key(), 0, payload).encode()
+        return self._send(Train, 0, payload)
 
     def receive(self, data: bytes) -> str | None:
         """Fold one Update in; the reason if it was refused, which leaves the sum as it was."""
@@ -65,10 +70,13 @@ class Server:
         with self._timings.measure("aggregate"):
             try:
                 message = Update.decode(
-                    data, max_parts=self._scheme.chunks(self._length), max_part_bytes=self._scheme.max_chunk_bytes
+                    data,
+                    self._identity,
+                    max_parts=self._scheme.chunks(self._length),
+                    max_part_bytes=self._scheme.max_chunk_bytes,
                 )
                 self._check(message)
-                self._sum.add(message.payload)
+                self._sum.add(message.parts)
             except (MessageRefused, CiphertextRefused) as error:
                 self.refused += 1
                 log.warning("round %d: an update was refused: %s", self._round, error)
@@ -89,9 +97,8 @@ class Server:
                 f"but keys.min_clients={self._min_clients}"
             )
         with self._timings.measure("aggregate"):
-            chunks = self._sum.total()
-            self._sum = None
-            return Aggregate(self._run, self._round, self.name, *self._key(), self._length, chunks).encode()
+            payload, self._sum = self._sum.total(), None
+            return self._send(Aggregate, self._length, payload)
 
     def step(self, release: bytes) -> None:
         """Take the Release of this round and step the global model."""
@@ -100,13 +107,17 @@ class Server:
         with self._timings.measure("step"):
             self.keeper.step(release)
 
+    def _send(self, kind: type[Message], length: int, payload: Iterable[bytes]) -> bytes:
+        identity = self._identity
+        return kind(identity.run, self._round, identity.name, *self._key(), length, payload).encode(identity)
+
     def _key(self) -> tuple[str, str]:
         return key_id_of(self._public), self._scheme.fingerprint
 
     def _check(self, message: Update) -> None:
         key_id, fingerprint = self._key()
-        message.expect(run=self._run, round=self._round, key_id=key_id, fingerprint=fingerprint, length=self._length)
+        message.expect(round=self._round, key_id=key_id, fingerprint=fingerprint, length=self._length)
         if message.sender not in self._waiting:
             raise MessageRefused(f"sender {message.sender!r:.80} is not in this round's cohort, or sent before")
-        if len(message.payload) != self._scheme.chunks(self._length):
-            raise MessageRefused(f"{len(message.payload)} ciphertexts instead of {self._scheme.chunks(self._length)}")
+        if len(message.parts) != self._scheme.chunks(self._length):
+            raise MessageRefused(f"{len(message.parts)} ciphertexts instead of {self._scheme.chunks(self._length)}")

@@ -59,6 +59,6 @@ def test_sums_of_all_clients_are_exact(choice: tuple) -> None:
     for _ in range(p.max_clients):
         vector = rng.integers(-levels, levels, length, endpoint=True)
         vector[: length // 3], vector[length // 3 : length // 2] = levels, -levels
-        accumulator.add(encryptor.encrypt(vector))
+        accumulator.add(tuple(encryptor.encrypt(vector)))
         expected += vector
     assert (scheme.decryptor(keys.secret).decrypt(accumulator.total(), length) == expected).all()

@@ -1,5 +1,6 @@
 """CKKS with real keys: sums are exact at the extremes, noise is what the bound assumes, the rest is refused."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ SETS = [
 def total(scheme: Ckks, public: bytes, vectors: list[np.ndarray]) -> tuple[bytes, ...]:
     encryptor, accumulator = scheme.encryptor(public), scheme.accumulator(public, vectors[0].size)
     for vector in vectors:
-        accumulator.add(encryptor.encrypt(vector))
-    return accumulator.total()
+        accumulator.add(tuple(encryptor.encrypt(vector)))
+    return tuple(accumulator.total())
 
 
 @pytest.mark.parametrize("choice", SETS, ids=str)
@@ -50,11 +51,11 @@ def test_sums_of_all_clients_are_exact(choice: tuple) -> None:
     for _ in range(clients):
         vector = rng.integers(-levels, levels, length, endpoint=True)
         vector[:third], vector[third : 2 * third] = levels, -levels
-        chunks = encryptor.encrypt(vector)
+        chunks = tuple(encryptor.encrypt(vector))
         assert len(chunks) == scheme.chunks(length) == 2
         accumulator.add(chunks)
         expected += vector
-    summed = accumulator.total()
+    summed = tuple(accumulator.total())
     assert max(map(len, (*chunks, *summed))) <= scheme.max_chunk_bytes
     assert (decryptor.decrypt(summed, length) == expected).all()
 
@@ -78,7 +79,8 @@ def test_every_length_comes_back(ckks: Ckks, keys: KeyPair, length: int) -> None
 
 def test_the_same_vector_is_never_encrypted_to_the_same_bytes(ckks: Ckks, keys: KeyPair) -> None:
     encryptor = ckks.encryptor(keys.public)
-    assert encryptor.encrypt(np.zeros(5, np.int64)) != encryptor.encrypt(np.zeros(5, np.int64))
+    first, second = (list(encryptor.encrypt(np.zeros(5, np.int64))) for _ in range(2))
+    assert first != second
 
 
 @pytest.mark.parametrize(
@@ -121,16 +123,17 @@ def test_a_chain_with_too_few_primes_of_a_size_is_refused_by_name() -> None:
 # What must be refused
 
 
-def refused_by(ckks: Ckks, public: bytes, chunks: tuple[bytes, ...], reason: str = ".") -> None:
+def refused_by(ckks: Ckks, public: bytes, chunks: Iterable[bytes], reason: str = ".", length: int = 20) -> None:
     """Refused as the first vector and as another, and without a trace in the sum."""
-    with pytest.raises(CiphertextRefused, match=reason):
-        ckks.accumulator(public, 20).add(chunks)
-    accumulator, encryptor = ckks.accumulator(public, 20), ckks.encryptor(public)
-    accumulator.add(encryptor.encrypt(np.arange(20)))
-    before = accumulator.total()
+    chunks, (accumulator, untouched) = tuple(chunks), (ckks.accumulator(public, length) for _ in range(2))
     with pytest.raises(CiphertextRefused, match=reason):
         accumulator.add(chunks)
-    assert accumulator.total() == before
+    good = tuple(ckks.encryptor(public).encrypt(np.arange(length) % 100))
+    for each in (accumulator, untouched):
+        each.add(good)
+    with pytest.raises(CiphertextRefused, match=reason):
+        accumulator.add(chunks)
+    assert list(accumulator.total()) == list(untouched.total())
 
 
 def test_what_is_not_a_ciphertext_is_refused(ckks: Ckks, keys: KeyPair) -> None:
@@ -143,29 +146,33 @@ def test_what_is_not_a_ciphertext_is_refused(ckks: Ckks, keys: KeyPair) -> None:
 
 
 @pytest.mark.parametrize(
-    "choice",
+    ("choice", "reason"),
     [
-        (8192, "auto", "auto", 8, 16),
-        (2048, "auto", "auto", 8, 16),
-        (4096, [50, 30], "auto", 8, 16),
-        (4096, [40, 20, 30], "auto", 8, 16),
+        ((8192, "auto", "auto", 8, 16), "inflates to"),
+        ((2048, "auto", "auto", 8, 16), "something lacks or follows"),
+        ((4096, [50, 30], 23, 8, 16), "not a ciphertext of these parameters"),
+        ((4096, [40, 20, 30], 23, 8, 16), "inflates to"),
     ],
     ids=str,
 )
-def test_ciphertexts_of_other_parameters_are_refused(ckks: Ckks, keys: KeyPair, choice: tuple) -> None:
+def test_ciphertexts_of_other_parameters_are_refused(ckks: Ckks, keys: KeyPair, choice: tuple, reason: str) -> None:
     other = Ckks(ckks_parameters(*choice, 128))
-    chunks = other.encryptor(other.generate_keys().public).encrypt(np.arange(20))
-    refused_by(ckks, keys.public, chunks, "not a ciphertext of these parameters")
+    slots = ckks.parameters.packing.slots(20)
+    chunks = other.encryptor(other.generate_keys().public).encrypt(np.arange(slots * other.parameters.packing.fields))
+    refused_by(ckks, keys.public, chunks, reason)
 
 
 @pytest.mark.parametrize("scale", [22, 24, 30])
 def test_a_ciphertext_at_another_scale_is_refused(ckks: Ckks, keys: KeyPair, scale: int) -> None:
     other = Ckks(ckks_parameters(4096, "auto", scale, 8, 16, 128))
     assert other.parameters.scale_bits != ckks.parameters.scale_bits
-    chunks = other.encryptor(keys.public).encrypt(np.arange(20))
-    refused_by(ckks, keys.public, chunks, "scale")
-    with pytest.raises(CiphertextRefused, match="scale"):
-        ckks.decryptor(keys.secret).decrypt(chunks, 20)
+    slots = ckks.parameters.packing.slots(20)
+    (chunk,) = other.encryptor(keys.public).encrypt(np.arange(slots * other.parameters.packing.fields))
+    pretended = chunk.removesuffix(other.layout.suffix) + ckks.layout.suffix
+    for bad, reason in ((chunk, "something lacks or follows"), (pretended, rf"other parameters: .*{2.0**scale:.1f}")):
+        refused_by(ckks, keys.public, [bad], reason)
+        with pytest.raises(CiphertextRefused, match=reason):
+            ckks.decryptor(keys.secret).decrypt([bad], 20)
 
 
 def test_a_product_is_refused(ckks: Ckks, keys: KeyPair) -> None:
@@ -175,43 +182,51 @@ def test_a_product_is_refused(ckks: Ckks, keys: KeyPair) -> None:
     scheme = Ckks(ckks_parameters(8192, [40, 40, 40], 30, 8, 16, 128))
     context = ts.context(ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[40, 40, 40])
     context.auto_relin = context.auto_rescale = False
-    vector = ts.ckks_vector(context, [1.0], 2.0**15)
-    refused_by(scheme, context.serialize(save_secret_key=False), ((vector * vector).serialize(),), "not one fresh")
+    vector = ts.ckks_vector(context, [1.0] * scheme.parameters.packing.slots(20), 2.0**15)
+    product = (vector * vector).serialize()[: -len(scheme.layout.suffix)] + scheme.layout.suffix
+    refused_by(scheme, context.serialize(save_secret_key=False), [product], "inflates to")
 
 
-@pytest.mark.parametrize("lengths", [(6145, 20), (20, 6145), (20, 22), (6145, 6148)])
+@pytest.mark.parametrize(
+    ("lengths", "reason"),
+    [
+        ((6145, 20), "1 ciphertexts instead of 2"),
+        ((20, 6145), "2 ciphertexts instead of 1"),
+        ((20, 22), "not one ciphertext of 7 slots"),
+        ((6145, 6148), "not one ciphertext of 1 slots"),
+    ],
+)
 def test_a_vector_of_another_length_than_the_sum_is_refused(
-    ckks: Ckks, keys: KeyPair, lengths: tuple[int, int]
+    ckks: Ckks, keys: KeyPair, lengths: tuple[int, int], reason: str
 ) -> None:
     """Other numbers of ciphertexts, or of slots in the last."""
-    accumulator, encryptor = ckks.accumulator(keys.public, lengths[0]), ckks.encryptor(keys.public)
-    accumulator.add(encryptor.encrypt(np.ones(lengths[0], np.int64)))
-    before = accumulator.total()
-    with pytest.raises(CiphertextRefused, match="another length"):
-        accumulator.add(encryptor.encrypt(np.ones(lengths[1], np.int64)))
-    assert accumulator.total() == before
+    other = ckks.encryptor(keys.public).encrypt(np.ones(lengths[1], np.int64))
+    refused_by(ckks, keys.public, other, reason, lengths[0])
 
 
 def test_a_failed_add_leaves_the_sum_as_it_was(ckks: Ckks, keys: KeyPair) -> None:
     """The first ciphertext is good, the second is not: neither may be added."""
-    length, accumulator = 7000, ckks.accumulator(keys.public, 7000)
-    vector = np.arange(length) % 100
-    good = ckks.encryptor(keys.public).encrypt(vector)
-    accumulator.add(good)
+    good = tuple(ckks.encryptor(keys.public).encrypt(np.arange(7000) % 100))
     for bad in ((good[0], b"garbage"), (good[0], good[1][:-1]), (good[0],), (*good, good[0]), (good[0], good[0])):
-        with pytest.raises(CiphertextRefused):
-            accumulator.add(bad)
-    accumulator.add(good)
-    assert (ckks.decryptor(keys.secret).decrypt(accumulator.total(), length) == 2 * vector).all()
+        refused_by(ckks, keys.public, bad, length=7000)
 
 
 def test_a_refused_first_vector_leaves_an_empty_sum(ckks: Ckks, keys: KeyPair) -> None:
-    accumulator, good = ckks.accumulator(keys.public, 20), ckks.encryptor(keys.public).encrypt(np.arange(20))
+    accumulator, good = ckks.accumulator(keys.public, 20), tuple(ckks.encryptor(keys.public).encrypt(np.arange(20)))
     with pytest.raises(CiphertextRefused):
         accumulator.add((b"garbage",))
-    assert accumulator.total() == ()
     accumulator.add(good)
     assert (ckks.decryptor(keys.secret).decrypt(accumulator.total(), 20) == np.arange(20)).all()
+
+
+def test_the_sum_ends_with_its_total(ckks: Ckks, keys: KeyPair) -> None:
+    """Its ciphertexts are given up one by one as they are written."""
+    accumulator = ckks.accumulator(keys.public, 7000)
+    assert list(accumulator.total()) == []
+    accumulator.add(tuple(ckks.encryptor(keys.public).encrypt(np.arange(7000) % 100)))
+    parts = accumulator.total()
+    assert next(parts) and len(accumulator._sums) == 1
+    assert len(list(parts)) == 1 and accumulator._sums == []
 
 
 def test_a_sum_under_another_key_is_refused(ckks: Ckks, keys: KeyPair, other_keys: KeyPair) -> None:
@@ -228,7 +243,7 @@ def test_one_update_under_another_key_spoils_no_release_silently(
     """SEAL adds across keys without a word; the decryption must not pass for a sum."""
     accumulator, vector = ckks.accumulator(keys.public, 200), np.arange(-100, 100)
     for public in (keys.public, keys.public, other_keys.public):
-        accumulator.add(ckks.encryptor(public).encrypt(vector))
+        accumulator.add(tuple(ckks.encryptor(public).encrypt(vector)))
     with pytest.raises(CiphertextRefused):
         ckks.decryptor(keys.secret).decrypt(accumulator.total(), 200)
 
@@ -259,9 +274,13 @@ def test_a_slot_beyond_all_fields_is_refused(value: float) -> None:
 
 @pytest.mark.parametrize("length", [18, 22, 6145, 1])
 def test_a_sum_of_another_length_is_refused(ckks: Ckks, keys: KeyPair, length: int) -> None:
-    chunks = ckks.encryptor(keys.public).encrypt(np.arange(20))  # 7 slots: 19 to 21 coordinates
-    with pytest.raises(CiphertextRefused, match="coordinates"):
+    chunks = tuple(ckks.encryptor(keys.public).encrypt(np.arange(20)))  # 7 slots: 19 to 21 coordinates
+    with pytest.raises(CiphertextRefused, match=r"not one ciphertext of \d+ slots"):
         ckks.decryptor(keys.secret).decrypt(chunks, length)
+    with pytest.raises(CiphertextRefused, match="more than 20 coordinates"):
+        ckks.decryptor(keys.secret).decrypt(chunks * 2, 20)
+    with pytest.raises(CiphertextRefused, match="fewer than 20 coordinates"):
+        ckks.decryptor(keys.secret).decrypt((), 20)
 
 
 def test_nothing_at_all_is_not_a_sum(ckks: Ckks, keys: KeyPair) -> None:
@@ -277,27 +296,17 @@ def switched_down(scheme: Ckks, public: bytes, values: list[float], folder: Path
 
     context = ts.context_from(public)
     vector = ts.ckks_vector(context, values, 2.0**scheme.parameters.scale_bits)
-    (part,), whole = vector.ciphertext(), vector.serialize()
+    (part,) = vector.ciphertext()
     sealapi.Evaluator(context.seal_context().data).mod_switch_to_next_inplace(part)
     part.save(str(folder / "ciphertext"))
-    body = (folder / "ciphertext").read_bytes()
-    sizes, scale = whole[: 2 + whole[1]], whole[-9:]
-    return sizes + b"\x12" + varint(len(body)) + body + scale
-
-
-def varint(number: int) -> bytes:
-    digits = []
-    while number > 127:
-        digits.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*digits, number])
+    return scheme.layout.frame(vector.size(), (folder / "ciphertext").read_bytes())
 
 
 def test_a_ciphertext_at_a_lower_level_is_refused(tmp_path: Path, sealapi: Any) -> None:
     """TenSEAL would switch the whole sum down to it, where the fields no longer fit."""
     scheme = Ckks(ckks_parameters(8192, [40, 40, 40], 30, 8, 16, 128))
     public = scheme.generate_keys().public
-    refused_by(scheme, public, (switched_down(scheme, public, [1.0] * 7, tmp_path, sealapi),), "primes")
+    refused_by(scheme, public, (switched_down(scheme, public, [1.0] * 7, tmp_path, sealapi),), "inflates to")
 
 
 # Keys

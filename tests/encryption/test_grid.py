@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS, Grid, largest_value
+from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS, Grid, integer_type, largest_value
 
 VALUE_BITS = st.integers(MIN_VALUE_BITS, MAX_VALUE_BITS)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -134,3 +134,18 @@ def test_a_sum_of_integers_stands_for_the_sum_of_values(value_bits: int, clients
     grid = fine_grid(6, value_bits)
     values = np.array([grid.dequantise(row) for row in whole])
     assert (grid.dequantise(whole.sum(axis=0)) == values.sum(axis=0)).all()
+
+
+@given(largest=st.integers(0, 2**63 - 1))
+def test_an_integer_type_holds_its_largest_value_and_no_narrower_one_does(largest: int) -> None:
+    bounds = np.iinfo(integer_type(largest))
+    assert bounds.min <= -largest and largest <= bounds.max
+    assert bounds.bits == 8 or largest > 2 ** (bounds.bits // 2 - 1) - 1
+
+
+@pytest.mark.parametrize(("value_bits", "size"), [(4, 1), (8, 1), (9, 2), (16, 2), (17, 4), (24, 4)])
+def test_integers_are_as_narrow_as_the_grid(value_bits: int, size: int) -> None:
+    grid = Grid((40_000, 3), (1.0, 2.0), value_bits)  # more than one block
+    integers, saturated = grid.quantise(np.full(40_003, -9e9, np.float32), rng())
+    assert integers.dtype == f"<i{size}"
+    assert saturated == 40_003 and (integers == -grid.levels).all()

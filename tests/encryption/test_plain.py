@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperlock.encryption.ckks import Ckks
-from hyperlock.encryption.grid import largest_value
+from hyperlock.encryption.grid import integer_type, largest_value
 from hyperlock.encryption.plain import CHUNK, Plain
 from hyperlock.encryption.scheme import CiphertextRefused, KeyPair, Scheme
 
@@ -14,7 +14,7 @@ from hyperlock.encryption.scheme import CiphertextRefused, KeyPair, Scheme
 def released(scheme: Scheme, keys: KeyPair, vectors: list[np.ndarray]) -> np.ndarray:
     encryptor, accumulator = scheme.encryptor(keys.public), scheme.accumulator(keys.public, vectors[0].size)
     for vector in vectors:
-        chunks = encryptor.encrypt(vector)
+        chunks = tuple(encryptor.encrypt(vector))
         assert len(chunks) == scheme.chunks(vector.size)
         accumulator.add(chunks)
     return scheme.decryptor(keys.secret).decrypt(accumulator.total(), vectors[0].size)
@@ -28,8 +28,8 @@ def test_the_sums_are_those_of_ckks(ckks: Ckks, keys: KeyPair, clients: int, len
     plain = Plain(8, 16)
     ours = released(plain, plain.generate_keys(), vectors)
     theirs = released(ckks, keys, vectors)
-    assert ours.dtype == theirs.dtype == np.int64
-    assert ours.tobytes() == theirs.tobytes() == sum(vectors).tobytes()
+    assert ours.dtype == theirs.dtype == np.int16  # 16 x 127
+    assert ours.tobytes() == theirs.tobytes() == sum(vectors).astype(np.int16).tobytes()
 
 
 @pytest.mark.parametrize("value_bits", range(4, 25))
@@ -55,7 +55,7 @@ def test_chunks_are_as_narrow_as_the_values(value_bits: int, size: int) -> None:
 
 def test_a_failed_add_leaves_the_sum_as_it_was() -> None:
     plain, vector = Plain(16, 4), np.arange(CHUNK + 5) % 1000
-    accumulator, good = plain.accumulator(b"", vector.size), plain.encryptor(b"").encrypt(vector)
+    accumulator, good = plain.accumulator(b"", vector.size), tuple(plain.encryptor(b"").encrypt(vector))
     accumulator.add(good)
     for bad in ((good[0], b"odd"), (good[0], b"\0" * 8), (good[0],), (*good, good[1]), (good[1], good[0])):
         with pytest.raises(CiphertextRefused):
@@ -64,10 +64,26 @@ def test_a_failed_add_leaves_the_sum_as_it_was() -> None:
     assert (plain.decryptor(b"").decrypt(accumulator.total(), vector.size) == 2 * vector).all()
 
 
-@pytest.mark.parametrize("chunks", [(), (b"",), (b"\0" * 7,), (b"\0" * 8,), (b"\0" * 24,), (b"\0" * 8, b"\0" * 16)])
+@pytest.mark.parametrize(
+    ("value_bits", "value"),
+    [(4, 8), (4, -8), (8, -128), (12, 2048), (12, -2048), (16, -32768), (17, 65536), (17, -65536)],
+)
+def test_a_value_outside_the_grid_is_refused_whole(value_bits: int, value: int) -> None:
+    """Else one client could make a narrow sum wrap."""
+    plain, length = Plain(value_bits, 2), CHUNK + 3
+    accumulator, good = plain.accumulator(b"", length), tuple(plain.encryptor(b"").encrypt(np.ones(length, np.int8)))
+    accumulator.add(good)
+    bad = np.array([0, value, 0], integer_type(largest_value(value_bits)))
+    with pytest.raises(CiphertextRefused, match="lies outside"):
+        accumulator.add((good[0], bad.tobytes()))
+    accumulator.add(good)
+    assert (plain.decryptor(b"").decrypt(accumulator.total(), length) == 2).all()
+
+
+@pytest.mark.parametrize("chunks", [(), (b"",), (b"\0",), (b"\0" * 3,), (b"\0" * 4,), (b"\0" * 2, b"\0" * 3)])
 def test_a_sum_of_another_length_is_refused(chunks: tuple[bytes, ...]) -> None:
     with pytest.raises(CiphertextRefused):
-        Plain(8, 4).decryptor(b"").decrypt(chunks, 2)
+        Plain(4, 4).decryptor(b"").decrypt(chunks, 2)
 
 
 def test_it_says_that_it_is_no_encryption() -> None:

@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from cast import Cast
 
 from hyperlock.encryption import totals
 from hyperlock.encryption.scheme import CiphertextRefused
 from hyperlock.errors import ClientFailure, MessageRefused, ReleaseRefused
-from hyperlock.learning.local import LocalData, LocalUpdate
+from hyperlock.identity import KEYHOLDER
+from hyperlock.learning.local import LocalData
 from hyperlock.messages import PublicKey, Train, Update, key_id_of
 from hyperlock.roles.client import Client, Replica
 from hyperlock.roles.keyholder import KeyHolder
-from hyperlock.roles.server import Server
 from hyperlock.runtime.local import LocalRuntime
+from tests.roles.cast import Cast, Trainer
 
 SIZES = (30, 10)
-
-
-@dataclass
-class Trainer:
-    """Gives the same update in every round, and remembers the weights that it was given."""
-
-    update: np.ndarray
-    loss: float = 1.5
-    seen: list[np.ndarray] = field(default_factory=list)
-    drawn: list[float] = field(default_factory=list)
-
-    def __call__(self, weights: np.ndarray, data: LocalData, rng: np.random.Generator) -> LocalUpdate:
-        self.seen.append(weights)
-        self.drawn.append(rng.random())
-        return LocalUpdate(self.update, self.loss)
 
 
 @pytest.fixture
@@ -46,26 +31,16 @@ def values(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-0.4, 0.4, sum(SIZES)).astype(np.float32)
 
 
-def client(
-    cast: Cast, trainer: Trainer, index: int = 3, samples: int = 10, seed: int = 0, replica: Replica | None = None
-) -> Client:
-    data = LocalData(np.zeros((samples, 2)), np.zeros(samples, np.int32))
-    made = Client(index, f"client-{index}", "run", seed, data, trainer, cast.scheme, SIZES, 10.0, cast.timings, replica)
-    made.handle(cast.keyholder.public_key())
-    return made
-
-
 def train(cast: Cast, number: int = 7, **changes: object) -> bytes:
     """What the server sends, or a variation of it."""
-    message = Train.decode(cast.server.open(number, []), max_parts=2, max_part_bytes=1000)
-    return replace(message, **changes).encode()  # type: ignore[arg-type]
+    message = cast.read(Train, cast.server.open(number, []), "client-0")
+    return cast.sign(replace(message, **changes))  # type: ignore[arg-type]
 
 
 def plaintext(cast: Cast, update: bytes) -> np.ndarray:
     """What a single update holds; only the tests look."""
-    message = Update.decode(update, max_parts=1, max_part_bytes=10**6)
     accumulator = cast.scheme.accumulator(cast.public, cast.length)
-    accumulator.add(message.payload)
+    accumulator.add(cast.read(Update, update).parts)
     return cast.keyholder._decryptor.decrypt(accumulator.total(), cast.length)
 
 
@@ -73,15 +48,15 @@ def plaintext(cast: Cast, update: bytes) -> np.ndarray:
 
 
 def test_an_update_names_run_round_sender_key_and_scheme(cast: Cast) -> None:
-    data = client(cast, Trainer(values())).handle(train(cast))
-    message = Update.decode(data, max_parts=1, max_part_bytes=10**6)
+    data = cast.client(Trainer(values())).handle(train(cast))
+    message = cast.read(Update, data)
     message.expect(run="run", round=7, sender="client-3", key_id=cast.key_id)
     message.expect(fingerprint=cast.scheme.fingerprint, length=cast.length)
 
 
 def test_an_update_holds_the_totals_and_the_weighted_update_on_the_grid(cast: Cast) -> None:
     trainer = Trainer(values(), loss=1.25)
-    vector = plaintext(cast, client(cast, trainer, samples=8).handle(train(cast)))
+    vector = plaintext(cast, cast.client(trainer, samples=8).handle(train(cast)))
     width = totals.width(8)
     assert totals.decode(vector[:width], 8) == totals.Totals(1, 8, 1.25, 0)
     step = 0.5 / 127
@@ -93,7 +68,7 @@ def test_an_update_holds_the_totals_and_the_weighted_update_on_the_grid(cast: Ca
 def test_saturated_coordinates_are_counted(cast: Cast) -> None:
     update = values()
     update[:4] = [0.6, -0.6, 3.0, 0.49]
-    vector = plaintext(cast, client(cast, Trainer(update)).handle(train(cast)))
+    vector = plaintext(cast, cast.client(Trainer(update)).handle(train(cast)))
     assert totals.decode(vector[: totals.width(8)], 8).saturated == 3
     assert list(vector[totals.width(8) :][:3]) == [127, -127, 127]
 
@@ -101,7 +76,7 @@ def test_saturated_coordinates_are_counted(cast: Cast) -> None:
 def test_seed_round_and_client_decide_batches_and_rounding(cast: Cast) -> None:
     def sent(index: int = 3, seed: int = 0, number: int = 7) -> tuple[bytes, float]:
         trainer = Trainer(values())
-        vector = plaintext(cast, client(cast, trainer, index, seed=seed).handle(train(cast, number)))
+        vector = plaintext(cast, cast.client(trainer, index, seed=seed).handle(train(cast, number)))
         return vector.tobytes(), trainer.drawn[0]
 
     first = sent()
@@ -112,12 +87,12 @@ def test_seed_round_and_client_decide_batches_and_rounding(cast: Cast) -> None:
 
 def test_the_same_update_is_never_the_same_bytes(encrypted_cast: Cast) -> None:
     cast = Cast(encrypted_cast.scheme, sizes=SIZES)
-    made = client(cast, Trainer(values()))
+    made = cast.client(Trainer(values()))
     assert made.handle(train(cast)) != made.handle(train(cast))
 
 
 def test_what_it_sends_adds_up_at_the_server(cast: Cast) -> None:
-    clients = [client(cast, Trainer(values(i)), i, samples=10 + i) for i in range(4)]
+    clients = [cast.client(Trainer(values(i)), i, samples=10 + i) for i in range(4)]
     request = cast.server.open(1, [c.name for c in clients])
     updates = [c.handle(request) for c in clients]
     assert [cast.server.receive(update) for update in updates] == [None] * 4
@@ -134,19 +109,19 @@ def test_training_that_diverged_is_said_by_client_and_round(cast: Cast, bad: flo
     update[17] = bad
     for trainer in (Trainer(update), Trainer(values(), loss=bad)):
         with pytest.raises(ClientFailure, match=r"client-3, round 7: .*NaN or Inf") as caught:
-            client(cast, trainer).handle(train(cast))
+            cast.client(trainer).handle(train(cast))
         assert "try: " in str(caught.value) and "federation.learning_rate" in str(caught.value)
 
 
 def test_an_update_that_overflows_when_weighted_is_refused(cast: Cast) -> None:
     with pytest.raises(ClientFailure, match="client-3, round 7"), np.errstate(over="ignore"):
-        client(cast, Trainer(np.full(sum(SIZES), 3e38, np.float32)), samples=100).handle(train(cast))
+        cast.client(Trainer(np.full(sum(SIZES), 3e38, np.float32)), samples=100).handle(train(cast))
 
 
 def test_a_client_without_a_key_does_not_train(cast: Cast) -> None:
     trainer = Trainer(values())
     data = LocalData(np.zeros((5, 2)), np.zeros(5, np.int32))
-    made = Client(0, "client-0", "run", 0, data, trainer, cast.scheme, SIZES, 10.0, cast.timings)
+    made = Client(0, cast.parties["client-0"], 0, data, trainer, cast.scheme, SIZES, 10.0, cast.timings)
     with pytest.raises(MessageRefused, match="no public key"):
         made.handle(train(cast))
     assert trainer.seen == []
@@ -156,7 +131,29 @@ def test_a_client_without_a_key_does_not_train(cast: Cast) -> None:
 def test_a_request_of_another_run_key_or_scheme_is_refused(cast: Cast, change: dict) -> None:
     trainer = Trainer(values())
     with pytest.raises(MessageRefused, match=next(iter(change))):
-        client(cast, trainer).handle(train(cast, **change))
+        cast.client(trainer).handle(train(cast, **change))
+    assert trainer.seen == []
+
+
+def test_a_request_of_an_earlier_round_is_refused(cast: Cast) -> None:
+    trainer = Trainer(values())
+    made = cast.client(trainer)
+    requests = {number: train(cast, number) for number in (0, 6, 7, 8)}
+    assert made.handle(requests[7]) and made.handle(requests[8])
+    for number in (7, 6, 0):
+        with pytest.raises(MessageRefused, match=f"round {number} after round 8"):
+            made.handle(requests[number])
+    assert len(trainer.seen) == 2
+    with pytest.raises(MessageRefused, match="round 0 after round 0"):
+        cast.client(trainer).handle(requests[0])
+
+
+def test_a_request_that_the_server_did_not_sign_is_refused(cast: Cast) -> None:
+    trainer = Trainer(values())
+    message = cast.read(Train, train(cast), "client-0")
+    for name, reason in (("server", "the signature is not that of 'server'"), ("client-1", "instead of 'server'")):
+        with pytest.raises(MessageRefused, match=reason):
+            cast.client(trainer).handle(cast.sign(replace(message, sender=name), "client-1"))
     assert trainer.seen == []
 
 
@@ -177,18 +174,18 @@ def model(weights: object = 0.0, ranges: object = 1.0, count: int = sum(SIZES), 
 def test_a_model_that_cannot_be_is_refused(cast: Cast, change: dict) -> None:
     trainer = Trainer(values())
     with pytest.raises(MessageRefused, match="model"):
-        client(cast, trainer).handle(train(cast, **change))
+        cast.client(trainer).handle(train(cast, **change))
     assert trainer.seen == []
-    assert client(cast, trainer).handle(train(cast, **model()))
+    assert cast.client(trainer).handle(train(cast, **model()))
 
 
 def test_a_larger_model_is_refused(cast: Cast) -> None:
     with pytest.raises(MessageRefused):
-        client(cast, Trainer(values())).handle(train(cast, **model(count=10**6)))
+        cast.client(Trainer(values())).handle(train(cast, **model(count=10**6)))
 
 
 def test_kinds_that_are_not_for_clients_are_refused(cast: Cast) -> None:
-    made = client(cast, Trainer(values()))
+    made = cast.client(Trainer(values()))
     release = cast.keyholder.handle(cast.aggregate([cast.vector()] * 3))
     for data in (release, cast.update("client-1", cast.vector()), b"garbage", b""):
         with pytest.raises(MessageRefused, match="client-3 does not take messages of kind"):
@@ -197,14 +194,14 @@ def test_kinds_that_are_not_for_clients_are_refused(cast: Cast) -> None:
 
 def test_without_the_secret_key_no_aggregate_is_taken(cast: Cast) -> None:
     with pytest.raises(MessageRefused, match="client-3 holds no key"):
-        client(cast, Trainer(values())).handle(cast.aggregate([cast.vector()] * 3))
+        cast.client(Trainer(values())).handle(cast.aggregate([cast.vector()] * 3))
 
 
 def test_a_secret_key_is_not_taken_for_a_public_one(encrypted_cast: Cast) -> None:
     cast = Cast(encrypted_cast.scheme, sizes=SIZES)
     secret = cast.scheme.generate_keys().secret
-    made, key_id = client(cast, Trainer(values())), key_id_of(secret)
-    made.handle(PublicKey("run", 0, "keyholder", key_id, cast.scheme.fingerprint, 0, (secret,)).encode())
+    made, key_id = cast.client(Trainer(values())), key_id_of(secret)
+    made.handle(cast.sign(PublicKey("run", 0, KEYHOLDER, key_id, cast.scheme.fingerprint, 0, (secret,))))
     with pytest.raises(CiphertextRefused, match="secret"):
         made.handle(train(cast, key_id=key_id))
 
@@ -215,14 +212,13 @@ def test_a_secret_key_is_not_taken_for_a_public_one(encrypted_cast: Cast) -> Non
 @pytest.fixture
 def shared(cast: Cast) -> tuple[Cast, Replica]:
     """A server without the model, and what the clients share."""
-    cast.server = Server("run", cast.scheme, cast.length, 3, cast.timings, keeper=None)
-    cast.server.install_key(cast.keyholder.public_key())
+    cast.server = cast.another_server(keeper=None)
     return cast, Replica(cast.keyholder, cast.keeper)
 
 
 def play(cast: Cast, clients: list[Client], number: int) -> bytes:
     request = cast.server.open(number, [c.name for c in clients])
-    assert Train.decode(request, max_parts=0, max_part_bytes=0).payload == ()
+    assert cast.read(Train, request, "client-0").parts == ()
     for c in clients:
         assert cast.server.receive(c.handle(request)) is None
     return cast.server.close()
@@ -231,7 +227,7 @@ def play(cast: Cast, clients: list[Client], number: int) -> bytes:
 def test_clients_that_hold_the_model_step_it_themselves(shared: tuple[Cast, Replica]) -> None:
     cast, replica = shared
     trainers = [Trainer(values(i)) for i in range(3)]
-    clients = [client(cast, t, i, replica=replica) for i, t in enumerate(trainers)]
+    clients = [cast.client(t, i, replica=replica) for i, t in enumerate(trainers)]
     before, mean = cast.keeper.model.weights, np.mean([values(i) for i in range(3)], axis=0)
     for number in (1, 2):
         aggregate = play(cast, clients, number)
@@ -247,7 +243,7 @@ def test_clients_that_hold_the_model_step_it_themselves(shared: tuple[Cast, Repl
 
 def test_clients_do_not_decrypt_sums_of_too_few(shared: tuple[Cast, Replica]) -> None:
     cast, replica = shared
-    made = client(cast, Trainer(values()), replica=replica)
+    made = cast.client(Trainer(values()), replica=replica)
     before = cast.keeper.model
     with pytest.raises(ReleaseRefused, match="holds 1 updates"):
         made.handle(cast.aggregate([cast.vector()]))
@@ -256,16 +252,16 @@ def test_clients_do_not_decrypt_sums_of_too_few(shared: tuple[Cast, Replica]) ->
 
 def test_clients_decrypt_a_round_once(shared: tuple[Cast, Replica]) -> None:
     cast, replica = shared
-    made = client(cast, Trainer(values()), replica=replica)
+    made = cast.client(Trainer(values()), replica=replica)
     made.handle(cast.aggregate([cast.vector(i) for i in range(3)]))
-    with pytest.raises(ReleaseRefused, match="released before"):
+    with pytest.raises(ReleaseRefused, match="decrypted before"):
         made.handle(cast.aggregate([cast.vector(i) for i in range(4)]))
 
 
 def test_clients_that_hold_the_model_take_none_from_the_server(shared: tuple[Cast, Replica]) -> None:
     cast, replica = shared
     trainer = Trainer(values())
-    made = client(cast, trainer, replica=replica)
+    made = cast.client(trainer, replica=replica)
     with pytest.raises(MessageRefused, match="payload"):
         made.handle(train(cast, **model()))
     assert trainer.seen == []
@@ -278,7 +274,7 @@ def test_clients_that_answer_at_once_step_the_model_once(
     cast, replica = shared
     handle = KeyHolder.handle
     monkeypatch.setattr(KeyHolder, "handle", lambda self, data: [time.sleep(0.05), handle(self, data)][1])
-    clients = [client(cast, Trainer(values()), i, replica=replica) for i in range(3)]
+    clients = [cast.client(Trainer(values()), i, replica=replica) for i in range(3)]
     runtime = LocalRuntime({c.name: c.handle for c in clients}, workers=3)
     aggregate = cast.aggregate([cast.vector(i) for i in range(3)])
     assert dict(runtime.exchange(dict.fromkeys([c.name for c in clients], aggregate))) == {c.name: b"" for c in clients}

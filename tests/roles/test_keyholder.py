@@ -1,15 +1,15 @@
-"""The key holder: it releases sums of enough updates, exactly and once a round, and nothing else."""
+"""The key holder: it releases sums of enough updates, exactly; it decrypts once a round, and nothing else."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from cast import Cast
 
 from hyperlock.encryption import totals
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import MessageRefused, ReleaseRefused
 from hyperlock.messages import PublicKey, Release, key_id_of
+from tests.roles.cast import ROUNDS, Cast
 
 
 def vectors(cast: Cast, count: int) -> list[np.ndarray]:
@@ -19,7 +19,7 @@ def vectors(cast: Cast, count: int) -> list[np.ndarray]:
 def test_a_release_is_the_exact_sum(cast: Cast) -> None:
     for number, count in ((1, 3), (2, 16)):
         release = cast.keyholder.handle(cast.aggregate(vectors(cast, count), number))
-        message = Release.decode(release, max_parts=1, max_part_bytes=8 * cast.length)
+        message = cast.read(Release, release)
         message.expect(run="run", round=number, sender="keyholder", key_id=cast.key_id, length=cast.length)
         assert (cast.sums(release) == sum(vectors(cast, count))).all()
 
@@ -33,9 +33,9 @@ def test_a_single_update_is_never_released(cast: Cast) -> None:
 def test_sums_of_fewer_than_min_clients_are_not_released(cast: Cast, min_clients: int) -> None:
     few = Cast(cast.scheme, min_clients)
     for count in range(1, min_clients):
-        with pytest.raises(ReleaseRefused, match=f"round 1: the sum holds {count} updates"):
-            few.keyholder.handle(few.aggregate(vectors(few, count)))
-    assert few.keyholder.handle(few.aggregate(vectors(few, min_clients)))
+        with pytest.raises(ReleaseRefused, match=f"round {count}: the sum holds {count} updates"):
+            few.keyholder.handle(few.aggregate(vectors(few, count), count))
+    assert few.keyholder.handle(few.aggregate(vectors(few, min_clients), min_clients))
 
 
 def test_the_count_is_read_from_inside_the_sum(cast: Cast) -> None:
@@ -51,43 +51,53 @@ def test_sums_of_more_than_max_clients_are_not_released(cast: Cast) -> None:
     small[totals.width(8) :] = 1
     with pytest.raises(ReleaseRefused, match="holds 17 updates"):
         cast.keyholder.handle(cast.aggregate([small] * 17))
-    assert cast.keyholder.handle(cast.aggregate([small] * 16))
+    assert cast.keyholder.handle(cast.aggregate([small] * 16, 2))
 
 
-def test_a_round_is_released_once(cast: Cast) -> None:
+def test_a_round_is_decrypted_once(cast: Cast) -> None:
     cast.keyholder.handle(cast.aggregate(vectors(cast, 3), 4))
     for count in (3, 4):  # the same sum, and one that would give the fourth update away
-        with pytest.raises(ReleaseRefused, match="round 4 was released before"):
+        with pytest.raises(ReleaseRefused, match="round 4 was decrypted before"):
             cast.keyholder.handle(cast.aggregate(vectors(cast, count), 4))
     assert cast.keyholder.handle(cast.aggregate(vectors(cast, 3), 5))
 
 
-def beyond(cast: Cast) -> list[np.ndarray]:
-    """Three updates, one of which holds a value just outside the grid."""
+@pytest.mark.parametrize("number", [0, 1, 3, 4, ROUNDS + 1, 2**63])
+def test_only_a_later_round_of_the_run_is_decrypted(cast: Cast, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    cast.keyholder.handle(cast.aggregate(vectors(cast, 3), 4))
+    monkeypatch.setattr(cast.keyholder, "_decryptor", None)  # not even looked at
+    with pytest.raises(ReleaseRefused, match=f"round {number} was decrypted before, or is none of this run's {ROUNDS}"):
+        cast.keyholder.handle(cast.aggregate(vectors(cast, 3), number))
+
+
+def beyond(cast: Cast, by: int = 1) -> list[np.ndarray]:
+    """Three updates, their last coordinate as low as it may be, and one that adds to it and counts itself as none."""
     most = vectors(cast, 3)
     for vector in most:
         vector[-1] = -127
-    most[0][-1] = -128
-    return most
+    none = np.zeros_like(most[0])
+    none[-1] = -by
+    return [*most, none]
 
 
 def test_a_coordinate_that_so_few_updates_cannot_make_is_not_released(cast: Cast) -> None:
     with pytest.raises(ReleaseRefused, match="larger than 3 updates can make it"):
         cast.keyholder.handle(cast.aggregate(beyond(cast)))
-    at_the_limit = beyond(cast)
-    at_the_limit[0][-1] = -127
-    assert cast.sums(cast.keyholder.handle(cast.aggregate(at_the_limit)))[-1] == -3 * 127
+    assert cast.sums(cast.keyholder.handle(cast.aggregate(beyond(cast, 0), 2)))[-1] == -3 * 127
 
 
-def test_a_refused_release_does_not_use_up_the_round(cast: Cast) -> None:
-    for bad in (vectors(cast, 1), vectors(cast, 2), beyond(cast)):
-        with pytest.raises(ReleaseRefused):
-            cast.keyholder.handle(cast.aggregate(bad))
-    assert (cast.sums(cast.keyholder.handle(cast.aggregate(vectors(cast, 3)))) == sum(vectors(cast, 3))).all()
+def test_a_refused_sum_uses_its_round_up(cast: Cast) -> None:
+    """Whoever may try again with other ciphertexts learns from each refusal."""
+    for number, bad in enumerate((vectors(cast, 1), vectors(cast, 2), beyond(cast)), 1):
+        with pytest.raises(ReleaseRefused, match=f"round {number}: "):
+            cast.keyholder.handle(cast.aggregate(bad, number))
+        with pytest.raises(ReleaseRefused, match="was decrypted before"):
+            cast.keyholder.handle(cast.aggregate(vectors(cast, 3), number))
+    assert (cast.sums(cast.keyholder.handle(cast.aggregate(vectors(cast, 3), 4))) == sum(vectors(cast, 3))).all()
 
 
 def test_a_sum_under_another_key_is_refused(encrypted_cast: Cast) -> None:
-    cast, other = encrypted_cast, Cast(encrypted_cast.scheme)
+    cast, other = encrypted_cast, Cast(encrypted_cast.scheme, parties=encrypted_cast.parties)
     data = other.aggregate(vectors(cast, 3))
     with pytest.raises(MessageRefused, match="key_id"):
         cast.keyholder.handle(data)
@@ -115,13 +125,14 @@ def test_what_is_no_aggregate_is_refused(cast: Cast) -> None:
 
 
 def test_ciphertexts_that_are_none_are_refused(encrypted_cast: Cast) -> None:
-    for payload in ((), (b"",), (b"garbage", b"garbage"), (b"garbage",)):
-        with pytest.raises(ReleaseRefused, match="round 1: "):
-            encrypted_cast.keyholder.handle(encrypted_cast.aggregate(vectors(encrypted_cast, 3), payload=payload))
+    cast = encrypted_cast
+    for number, payload in enumerate(((), (b"",), (b"garbage", b"garbage"), (b"garbage",)), 1):
+        with pytest.raises(ReleaseRefused, match=f"round {number}: "):
+            cast.keyholder.handle(cast.aggregate(vectors(cast, 3), number, payload=payload))
 
 
 def test_the_public_key_message_names_its_key(cast: Cast) -> None:
-    key = PublicKey.read(cast.keyholder.public_key(), run="run", fingerprint=cast.scheme.fingerprint)
+    key = PublicKey.read(cast.keyholder.public_key(), cast.parties["client-0"], fingerprint=cast.scheme.fingerprint)
     assert key_id_of(key) == cast.key_id
 
 

@@ -8,19 +8,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cast import NAMES, Cast
 
 from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.errors import MessageRefused, RoundFailed
+from hyperlock.identity import KEYHOLDER, SERVER, enrol
 from hyperlock.messages import Aggregate, PublicKey, Release, Train, Update, key_id_of
 from hyperlock.roles.server import Server
 from hyperlock.timing import Timings
+from tests.roles.cast import NAMES, Cast
 
 COHORT = NAMES[:4]
 
 # By name: an update of client-3 with this wrong about it, and what the reason must say.
 Wrong = Callable[[Cast, np.ndarray], bytes]
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    """With one bit the other way round."""
+    altered = bytearray(data)
+    altered[place] ^= 1
+    return bytes(altered)
+
+
 REFUSED: dict[str, tuple[Wrong, str]] = {
     "another run": (lambda c, v: c.update("client-3", v, run="other"), "run 'other' instead of 'run'"),
     "the round before": (lambda c, v: c.update("client-3", v, 6), "round 6 instead of 7"),
@@ -29,23 +39,29 @@ REFUSED: dict[str, tuple[Wrong, str]] = {
     "another scheme": (lambda c, v: c.update("client-3", v, 7, fingerprint="other"), "fingerprint 'other' instead"),
     "another length": (lambda c, v: c.update("client-3", v, 7, length=v.size - 1), "length"),
     "outside the cohort": (lambda c, v: c.update("client-5", v, 7), "'client-5' is not in this round's cohort"),
-    "no client at all": (lambda c, v: c.update("server", v, 7), "'server' is not in this round's cohort"),
+    "no client at all": (lambda c, v: c.update(SERVER, v, 7), "'server' is not in this round's cohort"),
     "no ciphertexts": (lambda c, v: c.update("client-3", v, 7, payload=()), "0 ciphertexts instead of"),
     "too many ciphertexts": (
-        lambda c, v: replace(m := c.message("client-3", v, 7), payload=m.payload * 2).encode(),
+        lambda c, v: c.sign(replace(m := c.message("client-3", v, 7), payload=m.parts * 2)),
         "",
     ),
     "a ciphertext too large": (
-        lambda c, v: replace(
-            m := c.message("client-3", v, 7), payload=(bytes(c.scheme.max_chunk_bytes + 1), *m.payload[1:])
-        ).encode(),
+        lambda c, v: c.sign(
+            replace(m := c.message("client-3", v, 7), payload=(bytes(c.scheme.max_chunk_bytes + 1), *m.parts[1:]))
+        ),
         "",
     ),
     "another kind": (lambda c, v: c.aggregate([v], 7), "kind 'aggregate' instead of 'update'"),
     "garbage": (lambda c, v: b"garbage", "not a message"),
     "nothing": (lambda c, v: b"", "not a message"),
     "a truncation": (lambda c, v: c.update("client-3", v, 7)[:-1], "not a message"),
-    "an altered byte": (lambda c, v: c.update("client-3", v, 7)[:-1] + b"\x07", "altered on the way"),
+    "an altered byte": (lambda c, v: flipped(c.update("client-3", v, 7), 5000), "altered on the way"),
+    "an altered header": (lambda c, v: flipped(c.update("client-3", v, 7), -90), "signature is not that of 'client-3'"),
+    "another's signature": (lambda c, v: c.sign(c.message("client-3", v, 7), "client-2"), "not that of 'client-3'"),
+    "a sender not enrolled": (
+        lambda c, v: c.sign(replace(c.message("client-3", v, 7), sender="client-9"), "client-3"),
+        "sender 'client-9' is not enrolled",
+    ),
     "far too many bytes": (lambda c, v: bytes(10**7), "bytes where at most"),
 }
 
@@ -73,10 +89,10 @@ def test_a_wrong_update_is_counted_and_the_sum_is_that_of_the_others(cast: Cast,
 
 def test_every_ciphertext_counts_toward_the_number_due(encrypted_cast: Cast) -> None:
     message = encrypted_cast.message("client-0", encrypted_cast.vector())
-    due = len(message.payload)
+    due = len(message.parts)
     assert due > 1
     encrypted_cast.server.open(1, COHORT)
-    reason = encrypted_cast.server.receive(replace(message, payload=message.payload[:-1]).encode())
+    reason = encrypted_cast.server.receive(encrypted_cast.sign(replace(message, payload=message.parts[:-1])))
     assert f"{due - 1} ciphertexts instead of {due}" in reason
     assert encrypted_cast.server.refused == 1
 
@@ -99,8 +115,8 @@ def test_bytes_that_are_no_ciphertext_are_refused_whole(encrypted_cast: Cast) ->
     cast.server.open(1, COHORT)
     good = cast.message("client-3", cast.vector(9))
     for i, sender in enumerate(COHORT[:3]):
-        for bad in (b"garbage", b"", good.payload[-1][:-1]):
-            assert cast.server.receive(replace(good, payload=(*good.payload[:-1], bad)).encode())
+        for bad in (b"garbage", b"", good.parts[-1][:-1]):
+            assert cast.server.receive(cast.sign(replace(good, payload=(*good.parts[:-1], bad))))
         assert cast.server.receive(cast.update(sender, vectors[i])) is None
     assert cast.server.refused == 9
     assert (cast.sums(cast.keyholder.handle(cast.server.close())) == sum(vectors)).all()
@@ -181,20 +197,20 @@ def test_an_update_while_no_round_is_open_is_an_error(cast: Cast) -> None:
 
 
 def test_a_round_opens_with_the_model_and_the_ranges(cast: Cast) -> None:
-    message = Train.decode(cast.server.open(5, COHORT), max_parts=2, max_part_bytes=10**6)
+    message = cast.read(Train, cast.server.open(5, COHORT), "client-0")
     message.expect(run="run", round=5, sender="server", key_id=cast.key_id, fingerprint=cast.scheme.fingerprint)
-    assert (np.frombuffer(message.payload[0], "<f4") == cast.keeper.model.weights).all()
-    assert (np.frombuffer(message.payload[1], "<f4") == [0.5, 0.5]).all()
+    assert (np.frombuffer(message.parts[0], "<f4") == cast.keeper.model.weights).all()
+    assert (np.frombuffer(message.parts[1], "<f4") == [0.5, 0.5]).all()
 
 
 def test_a_round_closes_with_the_sum(cast: Cast) -> None:
     cast.server.open(5, COHORT)
     for sender in COHORT[:3]:
         cast.server.receive(cast.update(sender, cast.vector(), 5))
-    message = Aggregate.decode(cast.server.close(), max_parts=9, max_part_bytes=10**6)
+    message = cast.read(Aggregate, cast.server.close(), KEYHOLDER)
     message.expect(run="run", round=5, sender="server", key_id=cast.key_id, fingerprint=cast.scheme.fingerprint)
     message.expect(length=cast.length)
-    assert len(message.payload) == cast.scheme.chunks(cast.length)
+    assert len(message.parts) == cast.scheme.chunks(cast.length)
 
 
 def released(cast: Cast, number: int = 1) -> bytes:
@@ -219,9 +235,9 @@ def test_a_release_steps_the_model_by_the_weighted_mean(cast: Cast) -> None:
     "change", [{"run": "other"}, {"round": 2}, {"round": 0}, {"length": 5}, {"payload": ()}], ids=str
 )
 def test_a_wrong_release_leaves_the_model_as_it_was(cast: Cast, change: dict) -> None:
-    message = Release.decode(released(cast), max_parts=1, max_part_bytes=10**6)
+    message = cast.read(Release, released(cast))
     before = cast.keeper.model
-    for data in (replace(message, **change).encode(), b"", message.encode()[:-1]):
+    for data in (cast.sign(replace(message, **change)), b"", cast.sign(message)[:-1]):
         with pytest.raises(MessageRefused):
             cast.server.step(data)
     assert cast.keeper.model is before and cast.keeper.round == 0
@@ -237,9 +253,8 @@ def test_a_release_is_taken_once(cast: Cast) -> None:
 
 
 def test_a_server_without_the_model_sends_none_and_takes_no_release(cast: Cast) -> None:
-    server = Server("run", cast.scheme, cast.length, 3, cast.timings, keeper=None)
-    server.install_key(cast.keyholder.public_key())
-    assert Train.decode(server.open(1, COHORT), max_parts=0, max_part_bytes=0).payload == ()
+    server = cast.another_server(keeper=None)
+    assert cast.read(Train, server.open(1, COHORT), "client-0").parts == ()
     with pytest.raises(MessageRefused, match="the clients hold the model"):
         server.step(released(cast))
 
@@ -247,7 +262,9 @@ def test_a_server_without_the_model_sends_none_and_takes_no_release(cast: Cast) 
 def test_a_key_of_another_run_or_scheme_is_refused(cast: Cast) -> None:
     data = cast.keyholder.public_key()
     with pytest.raises(MessageRefused, match="run"):
-        Server("other", cast.scheme, cast.length, 3, cast.timings, None).install_key(data)
+        Server(replace(cast.parties[SERVER], run="other"), cast.scheme, cast.length, 3, cast.timings, None).install_key(
+            data
+        )
     with pytest.raises(MessageRefused):
         cast.server.install_key(data[:-1])
 
@@ -262,20 +279,23 @@ def test_memory_does_not_grow_with_the_cohort() -> None:
     """Updates are folded as they arrive: thirty of them cost no more than three."""
     scheme = Bfv(bfv_parameters("auto", "auto", "auto", 8, 64, 128))
     length, key = 600_000, scheme.generate_keys().public
-    server = Server("run", scheme, length, 2, Timings(), keeper=None)
+    names = [f"client-{i}" for i in range(33)]
+    parties = enrol("run", [SERVER, KEYHOLDER, *names])
+    server = Server(parties[SERVER], scheme, length, 2, Timings(), keeper=None)
     key_id, fingerprint = key_id_of(key), scheme.fingerprint
-    server.install_key(PublicKey("run", 0, "keyholder", key_id, fingerprint, 0, (key,)).encode())
-    server.open(1, [f"client-{i}" for i in range(33)])
-    chunks = scheme.encryptor(key).encrypt(np.ones(length, np.int64))
+    public_key = PublicKey("run", 0, KEYHOLDER, key_id, fingerprint, 0, (key,))
+    server.install_key(public_key.encode(parties[KEYHOLDER]))
+    server.open(1, names)
+    chunks = tuple(scheme.encryptor(key).encrypt(np.ones(length, np.int8)))
 
-    def receive(i: int) -> None:
-        update = Update("run", 1, f"client-{i}", key_id, fingerprint, length, chunks)
-        assert server.receive(update.encode()) is None
+    def receive(name: str) -> None:
+        update = Update("run", 1, name, key_id, fingerprint, length, chunks)
+        assert server.receive(update.encode(parties[name])) is None
 
-    for i in range(3):
-        receive(i)
+    for name in names[:3]:
+        receive(name)
     before = resident_kilobytes()
-    for i in range(3, 33):
-        receive(i)
+    for name in names[3:]:
+        receive(name)
     one_update = sum(map(len, chunks)) / 1024
     assert resident_kilobytes() - before < 3 * one_update

@@ -1,0 +1,59 @@
+"""Who wrote a message: Ed25519 signatures (RFC 8032) against enrolled public keys.
+
+Each party of a run holds its own signing key and the public keys of all others. Signing keys have nothing to do with
+the encryption's keys: they prove who speaks, and open no ciphertext.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from hyperlock.errors import MessageRefused
+
+SERVER, KEYHOLDER = "server", "keyholder"
+SIGNATURE_BYTES = 64
+_DOMAIN = b"hyperlock message\0"  # so that no signature made for another purpose is one of a message
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One party of one run.
+
+    Attributes:
+        run: the run's id.
+        name: the party's name in it.
+        enrolled: raw Ed25519 public keys (32 bytes) of all parties by name; who is not in it has no say.
+    """
+
+    run: str
+    name: str
+    enrolled: Mapping[str, bytes] = field(repr=False)
+    _key: Ed25519PrivateKey = field(repr=False)
+
+    def sign(self, data: bytes) -> bytes:
+        """A signature of 64 bytes."""
+        return self._key.sign(_DOMAIN + data)
+
+    def verify(self, sender: str, signature: bytes, data: bytes) -> None:
+        """Refuse `data` unless `sender` is enrolled and signed it.
+
+        Raises:
+            MessageRefused: unknown sender, or not its signature.
+        """
+        if sender not in self.enrolled:
+            raise MessageRefused(f"sender {sender!r:.80} is not enrolled")
+        try:
+            Ed25519PublicKey.from_public_bytes(self.enrolled[sender]).verify(signature, _DOMAIN + data)
+        except InvalidSignature:
+            raise MessageRefused(f"the signature is not that of {sender!r:.80}") from None
+
+
+def enrol(run: str, names: Iterable[str]) -> dict[str, Identity]:
+    """New signing keys for all parties of a run that lives in one process; each knows all public keys."""
+    keys = {name: Ed25519PrivateKey.generate() for name in names}
+    public = {name: key.public_key().public_bytes_raw() for name, key in keys.items()}
+    return {name: Identity(run, name, public, key) for name, key in keys.items()}

@@ -1,0 +1,131 @@
+"""What CKKS and BFV share: a refused vector leaves no trace in a sum, and narrow integers never wrap."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hyperlock.encryption import seeded
+from hyperlock.encryption.bfv import Bfv
+from hyperlock.encryption.bfv_parameters import bfv_parameters
+from hyperlock.encryption.ciphertexts import CiphertextSum, PackedDecryptor, PackedScheme
+from hyperlock.encryption.ckks import Ckks
+from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.grid import integer_type, largest_value
+from hyperlock.encryption.scheme import CiphertextRefused, KeyPair
+
+SCHEMES: list[PackedScheme] = [
+    Ckks(ckks_parameters(2048, "auto", "auto", 8, 16, 128)),
+    Bfv(bfv_parameters(2048, [34, 20], "auto", 8, 16, 128)),
+]
+
+
+def vector(length: int, seed: int) -> NDArray[np.int8]:
+    return np.random.default_rng(seed).integers(-127, 127, length, np.int8, endpoint=True)
+
+
+@pytest.fixture(params=SCHEMES, ids=lambda scheme: scheme.name)
+def scheme(request: pytest.FixtureRequest) -> PackedScheme:
+    return request.param
+
+
+@pytest.fixture
+def keys(scheme: PackedScheme) -> KeyPair:
+    return scheme.generate_keys()
+
+
+def sums(scheme: PackedScheme, keys: KeyPair, length: int) -> Iterator[CiphertextSum]:
+    """Sums that hold the same three vectors, one of them seeded: same bytes."""
+    encryptor = scheme.encryptor(keys.public)
+    symmetric = scheme.symmetric_encryptor(keys.secret) if seeded.available else encryptor
+    given = [tuple(each.encrypt(vector(length, i))) for i, each in enumerate((encryptor, symmetric, encryptor))]
+    while True:
+        made = scheme.accumulator(keys.public, length)
+        for chunks in given:
+            made.add(chunks)
+        yield made
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_the_bytes_of_a_sum_are_as_before_wherever_a_vector_breaks_off(
+    scheme: PackedScheme, keys: KeyPair, place: int
+) -> None:
+    length = 3 * scheme.parameters.slots * scheme.parameters.packing.fields + 10
+    assert scheme.chunks(length) == 4
+    summed, untouched = (made for made, _ in zip(sums(scheme, keys, length), range(2), strict=False))
+    good = list(scheme.encryptor(keys.public).encrypt(vector(length, 9)))
+    for bad in (b"garbage", good[place][:-1], good[place - 1] if place in (0, 3) else b""):
+        with pytest.raises(CiphertextRefused):
+            summed.add([*good[:place], bad, *good[place + 1 :]])
+    assert list(summed.total()) == list(untouched.total())
+
+
+def test_no_more_than_one_ciphertext_of_a_vector_is_parsed_at_a_time(
+    scheme: PackedScheme, keys: KeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length = 3 * scheme.parameters.slots * scheme.parameters.packing.fields
+    (summed,) = (made for made, _ in zip(sums(scheme, keys, length), range(1), strict=False))
+    load, parsed = type(scheme).load, []
+
+    def watched(*arguments: Any) -> Any:
+        assert not any(earlier() for earlier in parsed)
+        vector = load(*arguments)
+        parsed.append(weakref.ref(vector))
+        return vector
+
+    monkeypatch.setattr(type(scheme), "load", watched)
+    summed.add(tuple(scheme.encryptor(keys.public).encrypt(vector(length, 9))))
+    assert len(parsed) == 3
+
+
+# Narrow integers
+
+
+CHOICES = [(bits, clients) for bits in (4, 5, 8, 9, 12, 16, 20, 24) for clients in (1, 2, 16, 17, 128, 1000)]
+
+
+def opened(choice: tuple[int, int]) -> tuple[PackedDecryptor, int]:
+    """A decryptor that is handed slots in the clear, and the largest sum of its scheme."""
+    value_bits, clients = choice
+    made = Ckks(ckks_parameters(32768, "auto", "auto", value_bits, clients, 128))
+
+    class Open(Ckks):
+        def load(self, context: Any, chunk: Any, size: int) -> Any:
+            return np.frombuffer(chunk, np.int64)
+
+    return PackedDecryptor(Open(made.parameters), None, lambda slots: slots), clients * largest_value(value_bits)
+
+
+@given(choice=st.sampled_from(CHOICES), data=st.data())
+def test_sums_come_out_exactly_or_not_at_all(choice: tuple[int, int], data: st.DataObject) -> None:
+    """In the narrowest type that holds the largest sum; whatever a field can hold beyond it is refused, not wrapped."""
+    decryptor, top = opened(choice)
+    packing = decryptor._scheme.parameters.packing
+    most = 2 ** (packing.field_bits - 1) - 1
+    edge = st.sampled_from([top, -top, top + 1, -top - 1, most, -most, 128, -129, 32768, -32769, 2**31, -(2**31) - 1])
+    fields = st.one_of(st.integers(-top, top), edge.filter(lambda value: abs(value) <= most))
+    values = np.array(data.draw(st.lists(fields, min_size=1, max_size=30)))
+    packed = packing.pack(values, 0, packing.slots(values.size))
+    if np.abs(values).max() <= top:
+        sums = decryptor.decrypt([packed.tobytes()], values.size)
+        assert sums.dtype == integer_type(top) and (sums == values).all()
+    else:
+        with pytest.raises(CiphertextRefused, match="out of range"):
+            decryptor.decrypt([packed.tobytes()], values.size)
+
+
+@pytest.mark.parametrize(("clients", "size"), [(1, 1), (2, 2), (16, 2), (258, 2), (259, 4)])
+def test_sums_of_all_clients_take_the_narrowest_type(clients: int, size: int) -> None:
+    decryptor, top = opened((8, clients))
+    packing = decryptor._scheme.parameters.packing
+    for sign in (-1, 1):
+        values = np.full(9, sign * top)
+        sums = decryptor.decrypt([packing.pack(values, 0, packing.slots(9)).tobytes()], 9)
+        assert sums.dtype == f"<i{size}" and (sums == values).all()
