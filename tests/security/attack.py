@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ring import Integers, Ring, bit_reversed, centred, integers, inverses, slot_places
+
+from tests.security.ring import Integers, Ring, bit_reversed, centred, integers, inverses, slot_places
 
 Chunk = bytes | memoryview
 

@@ -1,4 +1,4 @@
-"""The figures of docs/key-recovery.md: `PYTHONPATH=.:tests/roles python tests/security/figures.py` prints them."""
+"""The figures of docs/key-recovery.md: `python -m tests.security.figures` prints them."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def _row(scheme: str, p: CkksParameters | BfvParameters) -> list[str]:
 
 def seconds(n: int, chain: list[int]) -> list[float]:
     """CPU seconds of the attack on the demo's round, from ciphertexts and floats to the key; roots are kept."""
-    from attack import recover_ckks, secret_key
-    from rounds import DEMO_SCALE, demo
+    from tests.security.attack import recover_ckks, secret_key
+    from tests.security.rounds import DEMO_SCALE, demo
 
     shown = demo(n, chain, clients=8)
     key, taken = secret_key(shown.owner), []

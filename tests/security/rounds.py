@@ -8,14 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from attack import Chunk, Opened
-from cast import Cast
 
 from hyperlock.encryption import totals
 from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from tests.roles.cast import Cast
+from tests.security.attack import Chunk, Opened
 
 DEMO_SCALE = 2.0**40
 

@@ -7,10 +7,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import figures
 import numpy as np
 import pytest
-from attack import (
+
+from hyperlock.encryption.noise import coefficient_bits
+from tests.security import figures
+from tests.security.attack import (
     Opened,
     as_ternary,
     batch_encode,
@@ -25,10 +27,8 @@ from attack import (
     recover_from_phase,
     secret_key,
 )
-from ring import centred
-from rounds import DEMO_SCALE, Round, demo, play
-
-from hyperlock.encryption.noise import coefficient_bits
+from tests.security.ring import centred
+from tests.security.rounds import DEMO_SCALE, Round, demo, play
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = pytest.mark.slow
