@@ -14,6 +14,7 @@ from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.grid import largest_value
 from tests.roles.cast import Cast
 from tests.security.attack import Chunk, Opened
 
@@ -135,7 +136,10 @@ class Round:
 
 @lru_cache
 def play(scheme: str, n: int | str, value_bits: int, max_clients: int, clients: int = 3) -> Round:
-    """A round with automatic parameters whose vectors fill two ciphertexts."""
+    """A round with automatic parameters whose vectors fill two ciphertexts.
+
+    Updates are as small against the grid's range as in training, where the range is four times the largest mean.
+    """
     if scheme == "ckks":
         inner: Any = Ckks(ckks_parameters(int(n), "auto", "auto", value_bits, max_clients, 128))
     else:
@@ -143,7 +147,11 @@ def play(scheme: str, n: int | str, value_bits: int, max_clients: int, clients: 
     p, watched = inner.parameters, Watched(inner)
     length = 2 * p.slots * p.packing.fields
     cast = Cast(watched, sizes=(length - totals.width(value_bits),))
-    vectors = [cast.vector(seed) for seed in range(clients)]
+    vectors = []
+    for seed in range(clients):
+        update = np.random.default_rng(seed).normal(0, largest_value(value_bits) / 16, sum(cast.sizes))
+        vectors.append(cast.vector(seed))
+        vectors[-1][totals.width(value_bits) :] = np.rint(update)
     released = cast.sums(cast.keyholder.handle(cast.aggregate(vectors)))
     return Round(
         inner, cast.public, watched.secrets[0], vectors, watched.updates, watched.sums[0], released.astype(np.int64)
