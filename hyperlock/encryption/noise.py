@@ -1,7 +1,7 @@
 """The noise in a sum of ciphertexts, and how surely it stays as small as decryption needs it.
 
 Where it comes from. SEAL's public-key encryption (`Encryptor::encrypt_zero_internal` and `encrypt_zero_asymmetric`,
-SEAL 4.1) encrypts zero modulo q * P, with P the special prime, divides by P, and rounds. With r0, r1 the rounding
+SEAL 4) encrypts zero modulo q * P, with P the special prime, divides by P, and rounds. With r0, r1 the rounding
 errors of the two polynomials, and v = e * u + e0 + e1 * s the noise before,
 
     c0 + c1 * s = message + r0 + r1 * s + v / P        modulo q and X^N + 1.
