@@ -57,6 +57,7 @@ class Bfv(PackedScheme):
             "fields_per_slot": p.packing.fields,
             "field_bits": p.packing.field_bits,
             "security_bits": p.security,
+            "exact_to_bits": round(p.exact_to_bits, 1),
             "fingerprint": self.fingerprint,
         }
 

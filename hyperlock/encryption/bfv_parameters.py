@@ -3,16 +3,21 @@
 The plaintext modulus t is the smallest prime of at least `fields * field_bits` bits that is 1 modulo 2N, so that each
 of the N slots holds `fields` signed integers of `field_bits` bits, wide enough for the sum of `max_clients` values.
 
-Margin. A fresh public-key ciphertext carries the same rounding noise as in CKKS (see `ckks_parameters.py`), but it is
-read in the coefficients, not through a transform: one is a sum of about 2N/3 independent terms, close to Gaussian,
-with sigma = sqrt((1 + 2N/3) / 12) (15.1 at N=4096). A sum of K ciphertexts has sigma * sqrt(K); scaling a message by
-q/t rounds by at most 1/2 a ciphertext, and each wrap around t adds less than one more, 2K in all. Decryption is exact
-while the noise stays below q / (2t). Since P(|Z| > 9.5) < 2^-64 for a Gaussian, the rule is
+Margin. Decryption reads the coefficients of round(t / q * c(s)), and what distorts them there is the noise of
+`noise.py` itself, not a transform of it. In the sum of K ciphertexts it is a sum of K polynomials r1 * s; beside it,
+each ciphertext adds less than 2: 1/2 for r0, 1/2 for rounding q/t times the message, and v/P < 1. (A sum that wraps
+around t adds nothing, for SEAL rounds q/t * m itself, not q/t.) Decryption is exact while all of it stays below
+q / (2t). The rule is
 
-    q / (4t) >= 9.5 * sigma * sqrt(K) + 2 K
+    q / (4t) >= B + 2K,    with B so large that no coefficient exceeds it but with a probability of 2^-64,
 
-with q the product of the data primes. The spare factor of two keeps one bit of noise budget, so that the key holder
-can refuse a sum whose budget is used up without ever refusing an honest one.
+q being the product of the data primes as SEAL chooses them. One wrong coefficient changes every slot: the probability
+is that of a whole ciphertext of N coefficients, so that it holds for each of its coordinates. B is 10.35 standard
+deviations of sqrt(K N / 18) at N=4096, 10.53 at N=32768 (`noise.coefficient_bits`).
+
+The spare factor of two keeps one bit of noise budget: a sum whose noise exceeds q / (4t) may have none left and is then
+refused. A wrong value is not released unless noise leaps over the refused band, from q / (4t) to 3q / (4t) if q is just
+below a power of two (the band ends at q / (2t) at the least): `undetected_bits`, beyond 256 for every automatic choice.
 """
 
 from __future__ import annotations
@@ -21,20 +26,24 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+from hyperlock.encryption.noise import coefficient_bits, least_allowed
 from hyperlock.encryption.packing import Packing
 from hyperlock.encryption.parameters import (
+    EXACT_BITS,
     MAX_PRIME_BITS,
     MIN_PRIME_BITS,
     POLY_MODULI,
     SECURITY_LIMITS,
     check_security,
+    data_modulus_bits,
+    inexact,
+    is_prime,
     read_chain,
     read_integer,
 )
 from hyperlock.errors import ConfigError
 
 MAX_PLAIN_BITS = 59  # SEAL takes plaintext moduli of up to 60 bits, and t has one bit more than the fields
-_TAIL = 9.5
 _SPECIAL_BITS = 30  # as long as nothing is key-switched, any prime far above the noise does
 
 
@@ -66,6 +75,26 @@ class BfvParameters:
     def slots(self) -> int:
         """Slots of one ciphertext."""
         return self.poly_modulus
+
+    @property
+    def exact_to_bits(self) -> float:
+        """-log2 of the probability that a coordinate of an honest sum is refused or not exact; at least 64."""
+        return exact_bits(self.poly_modulus, self.max_clients, self._budget)
+
+    @property
+    def undetected_bits(self) -> float:
+        """-log2 of the probability that a coordinate of an honest sum is released and wrong."""
+        short = math.ceil(self._modulus_bits) - self._modulus_bits  # SEAL counts the budget from 2^ceil(log2 q)
+        return exact_bits(self.poly_modulus, self.max_clients, (4 - 2**short) * self._budget)
+
+    @property
+    def _modulus_bits(self) -> float:
+        return data_modulus_bits(self.poly_modulus, self.coeff_mod_bits)
+
+    @property
+    def _budget(self) -> float:
+        """q / (4t)."""
+        return 2 ** (self._modulus_bits - 2) / self.plain_modulus
 
 
 def bfv_parameters(
@@ -117,16 +146,21 @@ def bfv_parameters(
     return BfvParameters(ring, chain, plain, Packing(count, field_bits), value_bits, max_clients, level, margin)
 
 
+@lru_cache
 def needed_margin(poly_modulus: int, max_clients: int) -> float:
     """The right-hand side of the rule, in log2."""
-    sigma = math.sqrt((1 + 2 * poly_modulus / 3) / 12)
-    return math.log2(_TAIL * sigma * math.sqrt(max_clients) + 2 * max_clients)
+    return math.log2(least_allowed(lambda budget: exact_bits(poly_modulus, max_clients, budget), EXACT_BITS))
+
+
+def exact_bits(poly_modulus: int, clients: int, budget: float) -> float:
+    """-log2 of the probability that all noise of a ciphertext, sum of `clients`, does not stay within `budget`."""
+    return coefficient_bits(poly_modulus, clients, budget - 2 * clients)
 
 
 def margin_bits(poly_modulus: int, chain: tuple[int, ...], plain_bits: int, max_clients: int) -> float:
     """log2 of q / (4t), less what the rule needs, for fields of `plain_bits` bits together."""
     plain = math.log2(plain_modulus(poly_modulus, plain_bits))
-    return sum(chain[:-1]) - 2 - plain - needed_margin(poly_modulus, max_clients)
+    return data_modulus_bits(poly_modulus, chain) - 2 - plain - needed_margin(poly_modulus, max_clients)
 
 
 def wire_bytes(chain: tuple[int, ...]) -> float:
@@ -144,27 +178,14 @@ def plain_modulus(poly_modulus: int, plain_bits: int) -> int:
     return candidate
 
 
-def is_prime(number: int) -> bool:
-    """Miller-Rabin with the first twelve primes as bases: exact below 2^64 (Sorenson and Webster 2015)."""
-    bases = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
-    if number < 2 or any(number % base == 0 for base in bases):
-        return number in bases
-    odd, twos = number - 1, 0
-    while odd % 2 == 0:
-        odd, twos = odd // 2, twos + 1
-    return all(
-        (x := pow(base, odd, number)) in (1, number - 1)
-        or any(pow(x, 2**i, number) == number - 1 for i in range(1, twos))
-        for base in bases
-    )
-
-
 def _auto_chain(ring: int, plain_bits: int, max_clients: int, security: int) -> tuple[int, ...] | None:
     """The shortest chain of equal data primes that holds the margin, or None if security has no room for it."""
     plain = math.log2(plain_modulus(ring, plain_bits))
     data_bits = math.ceil(plain + 2 + needed_margin(ring, max_clients) + 1e-6)
     count = -(-data_bits // MAX_PRIME_BITS)
     size = max(-(-data_bits // count), MIN_PRIME_BITS)
+    if margin_bits(ring, (size,) * count + (_SPECIAL_BITS,), plain_bits, max_clients) < 0:
+        size += 1  # so short that SEAL's primes lie well below 2^size
     special = min(_SPECIAL_BITS, SECURITY_LIMITS[security][ring] - count * size)
     return (size,) * count + (special,) if special >= MIN_PRIME_BITS else None
 
@@ -187,11 +208,13 @@ def _refusal(
     if candidates:
         ring, count, chain = candidates[-1]
         lacking = -margin_bits(ring, chain, count * field_bits, max_clients)
-        return ConfigError(
+        needed = needed_margin(ring, max_clients)
+        return inexact(
+            exact_bits(ring, max_clients, 2 ** (needed - lacking)),
             "encryption.coeff_mod_bits",
             chain,
             f"the noise of {max_clients} ciphertexts would reach the message: at poly_modulus={ring} the margin "
-            f"q/(4t) is {lacking:.1f} bits short of 2^{needed_margin(ring, max_clients):.1f}",
+            f"q/(4t) is {lacking:.1f} bits short of 2^{needed:.1f}",
             allowed=f"data primes of at least {sum(chain[:-1]) + math.ceil(lacking)} bits together",
             hint="encryption.coeff_mod_bits=auto",
         )

@@ -1,21 +1,18 @@
 """Choosing CKKS parameters whose sums are exact.
 
-The server adds K fresh public-key ciphertexts, each holding integers at scale D.
-SEAL encrypts one prime higher and divides that prime away, which leaves the rounding error r0 + r1 * s, with
-r0, r1 uniform in [-1/2, 1/2] and s the ternary secret; everything before it is smaller by the special prime.
-A coefficient's variance is (1 + 2N/3) / 12; a slot is a sum of N coefficients times roots of unity, so the
-real part that is read has
+The server adds K fresh public-key ciphertexts, each holding integers at scale D. A slot's noise has the standard
+deviation
 
-    sigma_slot = sqrt(N / 2 * (1 + 2N/3) / 12)             (683 at N=4096; 1,365 at N=8192; measured within 2%)
+    sigma_slot = sqrt(N / 2 * (1 + 2N/3) / 12) * sqrt(K)   (K=1: 683 at N=4096; 1,365 at N=8192; measured within 2%)
 
-At a slot the noise is r1's transform times s's transform. Both are near complex Gaussian, and the real part
-of such a product follows a Laplace distribution, not a Gaussian: with b the residue allowed,
+over D, and the exponential tail that `noise.slot_bits` bounds. A sum is rounded to integers, and refused when a slot
+lies further than 1/4 from one. Of this quarter, 3/16 are for the noise: D must be so large that a slot exceeds them
+with a probability of at most 2^-64, so that an honest coordinate is neither wrong nor refused but once in 2^64. The
+other 1/16 covers double-precision rounding in the transforms, which grows with the size of the packed integers and not
+with the noise (0.003 seen, at the largest sums that `max_sum_bits` allows).
 
-    P(|noise| > b) = exp(-sqrt(2) * b * D / (sigma_slot * sqrt(K)))
-
-which is at most 2^-64 for b * D >= 31.4 * sigma_slot * sqrt(K). A release is refused when a residue exceeds
-1/4; the scale is chosen so that noise stays below 3/16 at that probability, and the other 1/16 covers
-double-precision rounding in the transforms, which grows with the size of the packed integers.
+A wrong integer is not released unless noise leaps over the refused band, from 1/4 to 3/4 of the grid's step: it would
+have to reach 11/16, where the same bound gives `undetected_bits`, beyond 240 for every choice.
 """
 
 from __future__ import annotations
@@ -23,12 +20,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hyperlock.encryption.noise import least_allowed, slot_bits
 from hyperlock.encryption.packing import Packing
 from hyperlock.encryption.parameters import (
+    EXACT_BITS,
     MAX_PRIME_BITS,
     MIN_PRIME_BITS,
     SECURITY_LIMITS,
     check_security,
+    data_modulus_bits,
+    inexact,
     read_chain,
     read_integer,
 )
@@ -36,7 +37,6 @@ from hyperlock.errors import ConfigError
 
 RESIDUE_LIMIT = 1 / 4
 _NOISE_SHARE, _ROUNDING_SHARE = 3 / 16, 1 / 16
-_LAPLACE_TAIL = 64 * math.log(2) / math.sqrt(2)  # standard deviations that noise exceeds once in 2^64
 _AUTO_SCALE_CEILING = 40  # more buys nothing, and SEAL encodes past 64 bits more slowly
 
 
@@ -72,6 +72,17 @@ class CkksParameters:
         """Bits of the primes that a ciphertext carries."""
         return sum(self.coeff_mod_bits[:-1])
 
+    @property
+    def exact_to_bits(self) -> float:
+        """-log2 of the probability that a coordinate of an honest sum is refused or not exact; at least 64."""
+        return slot_bits(self.poly_modulus, self.max_clients, _NOISE_SHARE * 2.0**self.scale_bits)
+
+    @property
+    def undetected_bits(self) -> float:
+        """-log2 of the probability that a coordinate of an honest sum is released and wrong."""
+        leap = 1 - RESIDUE_LIMIT - _ROUNDING_SHARE
+        return slot_bits(self.poly_modulus, self.max_clients, leap * 2.0**self.scale_bits)
+
 
 def ckks_parameters(
     poly_modulus: int,
@@ -96,8 +107,9 @@ def ckks_parameters(
     level = check_security(poly_modulus, chain, security)
 
     field_bits = value_bits + math.ceil(math.log2(max_clients))
-    # One bit is left free, so that sum * scale stays away from the modulus' ends with all its noise.
-    capacity = sum(chain[:-1]) - 1
+    # One bit is left free, so that sum * scale stays away from the modulus' ends with all its noise; the tenth is what
+    # primes just below a power of two lack.
+    capacity = math.floor(data_modulus_bits(poly_modulus, chain) + 0.1) - 1
     smallest = min_scale_bits(poly_modulus, max_clients)
     exact_fields = max_sum_bits(poly_modulus) // field_bits
     if exact_fields < 1:
@@ -123,20 +135,17 @@ def ckks_parameters(
         scale = min(capacity - fields * field_bits, _AUTO_SCALE_CEILING)
     else:
         scale = read_integer("encryption.scale_bits", scale_bits)
-        if not smallest <= scale <= largest:
+        advice = {"allowed": f"{smallest} to {largest}", "hint": "encryption.scale_bits=auto"}
+        if scale > largest:
             problem = (
-                f"too small for the grid: the noise of a sum of {max_clients} ciphertexts would reach it"
-                if scale < smallest
-                else f"too large for the grid: {field_bits} bits of sum times the scale overflow the "
+                f"too large for the grid: {field_bits} bits of sum times the scale overflow the "
                 f"{capacity + 1} bits of the data primes"
             )
-            raise ConfigError(
-                "encryption.scale_bits",
-                scale,
-                problem,
-                allowed=f"{smallest} to {largest}",
-                hint="encryption.scale_bits=auto",
-            )
+            raise ConfigError("encryption.scale_bits", scale, problem, **advice)
+        if scale < smallest:
+            bits = slot_bits(poly_modulus, max_clients, _NOISE_SHARE * 2.0**scale)
+            problem = f"too small for the grid: the noise of a sum of {max_clients} ciphertexts would reach it"
+            raise inexact(bits, "encryption.scale_bits", scale, problem, **advice)
         fields = min((capacity - scale) // field_bits, exact_fields)
     return CkksParameters(poly_modulus, chain, scale, Packing(fields, field_bits), value_bits, max_clients, level)
 
@@ -148,7 +157,8 @@ def ckks_noise(poly_modulus: int, clients: int) -> float:
 
 def min_scale_bits(poly_modulus: int, max_clients: int) -> int:
     """The smallest log2 scale at which a slot's noise stays below 3/16 but once in 2^64."""
-    return math.ceil(math.log2(_LAPLACE_TAIL * ckks_noise(poly_modulus, max_clients) / _NOISE_SHARE))
+    allowed = least_allowed(lambda noise: slot_bits(poly_modulus, max_clients, noise), EXACT_BITS)
+    return math.ceil(math.log2(allowed / _NOISE_SHARE))
 
 
 def max_sum_bits(poly_modulus: int) -> int:

@@ -1,11 +1,18 @@
-"""What encryption parameters have in common: the security table, and reading them.
+"""What encryption parameters have in common: the security table, exactness, SEAL's primes, and reading them.
 
 Security: the largest coefficient modulus (all primes, the special one included) for a ring of N coefficients
 with a uniform ternary secret, classical attacks: Albrecht et al., "Homomorphic Encryption Standard", 2018,
 table 1, as in SEAL's `hestdparms.h`.
+
+Exactness: a coordinate of an honest sum is released, and released exactly, but for a probability of at most
+2^-EXACT_BITS. `noise.py` derives it; `ckks_parameters.py` and `bfv_parameters.py` say how much noise each scheme bears.
 """
 
 from __future__ import annotations
+
+import math
+from collections import Counter
+from functools import lru_cache
 
 from hyperlock.errors import ConfigError, show
 
@@ -15,6 +22,7 @@ SECURITY_LIMITS: dict[int, dict[int, int]] = {
     256: {1024: 14, 2048: 29, 4096: 58, 8192: 118, 16384: 237, 32768: 476},
 }
 POLY_MODULI = (2048, 4096, 8192, 16384, 32768)  # at 1024, two primes cannot hold a value with its noise
+EXACT_BITS = 64
 MIN_PRIME_BITS, MAX_PRIME_BITS = 20, 60  # SEAL's largest, and the smallest that exists for every N above
 
 
@@ -53,6 +61,53 @@ def check_security(poly_modulus: int, coeff_mod_bits: tuple[int, ...], security:
             hint=hint,
         )
     return max(level for level, limits in SECURITY_LIMITS.items() if total <= limits[poly_modulus])
+
+
+def inexact(bits: float, setting: str, value: object, problem: str, *, allowed: str, hint: str) -> ConfigError:
+    """The refusal of a choice that is exact to fewer than EXACT_BITS bits, naming how many."""
+    figure = f"a coordinate would be exact to {bits:.1f} bits, {EXACT_BITS} are needed"
+    return ConfigError(setting, value, f"{problem}; {figure}", allowed=allowed, hint=hint)
+
+
+def data_modulus_bits(poly_modulus: int, coeff_mod_bits: tuple[int, ...]) -> float:
+    """log2 of q, the product of the data primes, as SEAL will choose them.
+
+    `CoeffModulus::Create` takes, of each size, the largest primes that are 1 modulo 2N, the smaller ones first. Among
+    short primes these lie far apart: nine of ten of 21 bits at N=8192 come to 183.1 bits, not 189.
+    """
+    sizes = Counter(coeff_mod_bits)
+    primes = {bits: list(_largest_primes(poly_modulus, bits, count)) for bits, count in sizes.items()}
+    chosen = [primes[bits].pop() for bits in coeff_mod_bits]
+    return sum(map(math.log2, chosen[:-1]))
+
+
+@lru_cache
+def _largest_primes(poly_modulus: int, bits: int, count: int) -> tuple[int, ...]:
+    """The `count` largest primes of so many bits that are 1 modulo 2N; SEAL refuses chains that would need more."""
+    step = 2 * poly_modulus
+    candidates = range((2**bits - 1) // step * step + 1, 2 ** (bits - 1), -step)
+    found: list[int] = []
+    for candidate in candidates:
+        if len(found) == count:
+            break
+        if is_prime(candidate):
+            found.append(candidate)
+    return (*found, *[2 ** (bits - 1)] * (count - len(found)))
+
+
+def is_prime(number: int) -> bool:
+    """Miller-Rabin with the first twelve primes as bases: exact below 2^64 (Sorenson and Webster 2015)."""
+    bases = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
+    if number < 2 or any(number % base == 0 for base in bases):
+        return number in bases
+    odd, twos = number - 1, 0
+    while odd % 2 == 0:
+        odd, twos = odd // 2, twos + 1
+    return all(
+        (x := pow(base, odd, number)) in (1, number - 1)
+        or any(pow(x, 2**i, number) == number - 1 for i in range(1, twos))
+        for base in bases
+    )
 
 
 def read_chain(value: object) -> tuple[int, ...]:
