@@ -20,6 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hyperlock.config import Config, construct, flatten, parse
 from hyperlock.data.datasets import Dataset
+from hyperlock.encryption.noise import run_bits
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import HyperLockError, RoundFailed
 from hyperlock.progress import progress
@@ -203,7 +204,12 @@ def _record(
     from hyperlock import plots
 
     tracker.document("config.yaml", OmegaConf.to_yaml(_public(composed), resolve=True))
-    tracker.document("public_parameters.json", scheme.describe())
+    public = scheme.describe()
+    if "exact_to_bits" in public:
+        public["run_exact_to_bits"] = round(
+            run_bits(float(str(public["exact_to_bits"])), report.parameters, len(report.accuracies)), 1
+        )
+    tracker.document("public_parameters.json", public)
     tracker.figure("accuracy", plots.accuracy_figure(report.accuracies, f"{report.name}: test accuracy"))
     stages = report.stage_seconds()
     tracker.figure("time_by_stage", plots.stages_figure(stages, f"{report.name}: where the time goes"))

@@ -117,10 +117,6 @@ class Cast:
         message = Aggregate("run", round_number, SERVER, self.key_id, fingerprint, self.length, total)
         return self.sign(replace(message, **changes), SERVER)  # type: ignore[arg-type]
 
-    def read_update(self, data: bytes) -> Update:
-        """An Update as the server decodes it."""
-        return self.read(Update, data)  # type: ignore[return-value]
-
     def read(self, kind: type[Message], data: bytes, reader: str = SERVER) -> Message:
         """A message as a party of the run decodes it."""
         return kind.decode(data, self.parties[reader], max_parts=9, max_part_bytes=10**6)
