@@ -15,107 +15,17 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hyperlock.errors import ConfigError, show
-
-
-@dataclass
-class MnistDataset:
-    """dataset=mnist."""
-
-    _target_: str = "hyperlock.data.datasets.mnist"
-    path: str = MISSING
-    train_samples: int | None = None
-    test_samples: int | None = None
-
-
-@dataclass
-class DigitsDataset:
-    """dataset=digits."""
-
-    _target_: str = "hyperlock.data.datasets.digits"
-    test_fraction: float = 0.2
-    seed: int = MISSING
-    train_samples: int | None = None
-    test_samples: int | None = None
-
-
-@dataclass
-class NpzDataset:
-    """dataset=npz."""
-
-    _target_: str = "hyperlock.data.datasets.npz"
-    path: str = MISSING
-    test_fraction: float = 0.2
-    seed: int = MISSING
-    train_samples: int | None = None
-    test_samples: int | None = None
-
-
-@dataclass
-class IidSplit:
-    """split=iid."""
-
-    _target_: str = "hyperlock.data.split.iid"
-
-
-@dataclass
-class DirichletSplit:
-    """split=dirichlet."""
-
-    _target_: str = "hyperlock.data.split.dirichlet"
-    alpha: float = 0.5
-
-
-@dataclass
-class MlpModel:
-    """model=mlp."""
-
-    _target_: str = "hyperlock.learning.models.mlp"
-    units: int = 128
-    layers: int = 1
-
-
-@dataclass
-class LogisticModel:
-    """model=logistic."""
-
-    _target_: str = "hyperlock.learning.models.logistic"
-
-
-@dataclass
-class Federation:
-    """What all algorithms share."""
-
-    algorithm: str = MISSING
-    rounds: int = 10
-    clients: int = 10
-    cohort: int | None = None
-    fraction: float | None = None
-    learning_rate: float = MISSING
-    round_attempts: int = 1
-
-    @property
-    def cohort_size(self) -> int:
-        """Clients that take part in a round."""
-        if self.cohort is not None:
-            return self.cohort
-        return self.clients if self.fraction is None else max(1, round(self.fraction * self.clients))
-
-
-@dataclass
-class FedAvg(Federation):
-    """federation=fedavg."""
-
-    algorithm: str = "fedavg"
-    local_epochs: int = 1
-    batch_size: int = 16
-    server_learning_rate: float = 1.0
-
-
-@dataclass
-class FedSgd(Federation):
-    """federation=fedsgd."""
-
-    algorithm: str = "fedsgd"
+from hyperlock.learning_config import (
+    DigitsDataset,
+    DirichletSplit,
+    FedAvg,
+    FedSgd,
+    IidSplit,
+    LogisticModel,
+    MlpModel,
+    MnistDataset,
+    NpzDataset,
+)
 
 
 @dataclass
