@@ -25,6 +25,8 @@ from hyperlock.learning_config import (
     MlpModel,
     MnistDataset,
     NpzDataset,
+    QuantitySplit,
+    ShardsSplit,
 )
 
 
@@ -139,7 +141,7 @@ class Config:
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "dataset": {"mnist": MnistDataset, "digits": DigitsDataset, "npz": NpzDataset},
-    "split": {"iid": IidSplit, "dirichlet": DirichletSplit},
+    "split": {"iid": IidSplit, "dirichlet": DirichletSplit, "shards": ShardsSplit, "quantity": QuantitySplit},
     "model": {"mlp": MlpModel, "logistic": LogisticModel},
     "federation": {"fedavg": FedAvg, "fedsgd": FedSgd},
     "encryption": {"ckks": CkksEncryption, "bfv": BfvEncryption, "none": NoEncryption},

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hyperlock.config import Config, construct, flatten, parse
 from hyperlock.data.datasets import Dataset
+from hyperlock.data.split import Parts, label_counts
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import HyperLockError, RoundFailed
 from hyperlock.report import Report, check_objectives, objective_names, progress
@@ -76,7 +77,7 @@ def run(composed: DictConfig) -> Report:
                 _round(number, config, federation, dataset, timings, tracker, report)
                 advance(report.accuracies[-1])
         with timings.measure("track"):
-            _record(composed, scheme, federation, dataset, tracker, report)
+            _record(composed, scheme, federation, dataset, split, tracker, report)
         report.add_seconds(timings.drain())
         report.wall = time.perf_counter() - start
         tracker.log(report.totals(), config.federation.rounds)
@@ -194,7 +195,13 @@ def _attempt(number: int, cohort: list[str], federation: Parties, attempts: int)
 
 
 def _record(
-    composed: DictConfig, scheme: Scheme, federation: Parties, dataset: Dataset, tracker: Tracker, report: Report
+    composed: DictConfig,
+    scheme: Scheme,
+    federation: Parties,
+    dataset: Dataset,
+    split: Parts,
+    tracker: Tracker,
+    report: Report,
 ) -> None:
     """What a person reviews: the settings, the public parameters, the figures, the model."""
     if isinstance(tracker, NoTracker):
@@ -208,6 +215,8 @@ def _record(
     tracker.figure("time_by_stage", plots.stages_figure(stages, f"{report.name}: where the time goes"))
     uplink = report.metrics["bytes/uplink_per_client"]
     tracker.figure("bytes", plots.bytes_figure(uplink, report.parameters, report.scheme, f"{report.name}: bytes"))
+    counts = label_counts(dataset.y_train, split, dataset.classes)
+    tracker.figure("split", plots.split_figure(counts, f"{report.name}: training samples by client and class"))
     if composed.tracking.log_model:
         example = dataset.x_test[:2].astype(np.float32) / (255 if dataset.x_test.dtype == np.uint8 else 1)
         tracker.model(federation.network.load(report.weights), example)

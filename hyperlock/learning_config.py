@@ -56,6 +56,22 @@ class DirichletSplit:
 
 
 @dataclass
+class ShardsSplit:
+    """split=shards."""
+
+    _target_: str = "hyperlock.data.split.shards"
+    shards_per_client: int = 2
+
+
+@dataclass
+class QuantitySplit:
+    """split=quantity."""
+
+    _target_: str = "hyperlock.data.split.quantity"
+    alpha: float = 0.5
+
+
+@dataclass
 class MlpModel:
     """model=mlp."""
 

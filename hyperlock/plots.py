@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 _COLOURS = {
     "train": "#4c72b0",
     "quantise": "#8c8c8c",
@@ -64,6 +67,41 @@ def bytes_figure(uplink: float, parameters: int, scheme: str, title: str) -> Any
     axes.margins(x=0.15)
     axes.set(xlabel="kB uploaded by a client in a round")
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def split_figure(counts: NDArray[np.int64], title: str) -> Any:
+    """Who has what: each client's samples of each class, and above them its size.
+
+    Args:
+        counts: int64[clients, classes].
+        title: above all.
+    """
+    from matplotlib.figure import Figure
+
+    clients, classes = counts.shape
+    height = min(max(1.2 + 0.28 * classes, 2.6), 7.0)
+    figure = Figure(figsize=(8.5, 1.4 + height), dpi=120, layout="constrained")
+    sizes, cells = figure.subplots(2, 1, sharex=True, height_ratios=[1, height])
+    sizes.set_title(title, fontsize=11)
+    sizes.bar(range(clients), counts.sum(axis=1), width=0.8 if clients <= 50 else 1.0, color=_COLOURS["train"])
+    sizes.set(ylabel="samples")
+    sizes.yaxis.get_major_locator().set_params(nbins=2, integer=True)
+    sizes.spines[["top", "right"]].set_visible(False)
+    image = cells.imshow(counts.T, aspect="auto", cmap="Blues", vmin=0, interpolation="nearest")
+    figure.colorbar(image, ax=cells, label="samples of the class", fraction=0.04, pad=0.01)
+    cells.set(xlabel="client", ylabel="class")
+    for axis in (cells.xaxis, cells.yaxis):
+        axis.get_major_locator().set_params(integer=True)
+    if clients <= 20:
+        cells.set_xticks(range(clients))
+    if classes <= 20:
+        cells.set_yticks(range(classes))
+    if clients * classes <= 200 and clients <= 20:
+        for client, row in enumerate(counts):
+            for label, count in enumerate(row):
+                dark = count > counts.max() / 2
+                cells.text(client, label, count, ha="center", va="center", fontsize=7, color="w" if dark else "k")
     return figure
 
 

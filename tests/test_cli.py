@@ -83,7 +83,7 @@ def test_a_run_is_recorded_whole_and_the_summary_says_what_matters(home):
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"config.yaml", "public_parameters.json", "plots"} <= artifacts
     plots = {item.path: item.file_size for item in client.list_artifacts(run.info.run_id, "plots")}
-    assert plots.keys() == {"plots/accuracy.png", "plots/time_by_stage.png", "plots/bytes.png"}
+    assert plots.keys() == {f"plots/{name}.png" for name in ("accuracy", "time_by_stage", "bytes", "split")}
     assert min(plots.values()) > 5000
     assert not (home / "mlruns").exists()
 
