@@ -16,6 +16,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hyperlock.errors import ConfigError, show
 from hyperlock.learning_config import (
+    CnnModel,
     DigitsDataset,
     DirichletSplit,
     FedAvg,
@@ -27,6 +28,7 @@ from hyperlock.learning_config import (
     NpzDataset,
     QuantitySplit,
     ShardsSplit,
+    TwoNnModel,
 )
 
 
@@ -142,7 +144,7 @@ class Config:
 SCHEMAS: dict[str, dict[str, Any]] = {
     "dataset": {"mnist": MnistDataset, "digits": DigitsDataset, "npz": NpzDataset},
     "split": {"iid": IidSplit, "dirichlet": DirichletSplit, "shards": ShardsSplit, "quantity": QuantitySplit},
-    "model": {"mlp": MlpModel, "logistic": LogisticModel},
+    "model": {"mlp": MlpModel, "logistic": LogisticModel, "2nn": TwoNnModel, "cnn": CnnModel},
     "federation": {"fedavg": FedAvg, "fedsgd": FedSgd},
     "encryption": {"ckks": CkksEncryption, "bfv": BfvEncryption, "none": NoEncryption},
     "keys": {"authority": Keys, "clients": ClientKeys, "server": Keys},
@@ -200,21 +202,33 @@ def _refuse_unknown_keys(node: Any, path: str = "") -> None:
             _refuse_unknown_keys(node._get_node(key), f"{name}.")
 
 
-def construct(node: Any, skip: tuple[str, ...] = (), **given: Any) -> Any:
+def target(node: Any) -> str:
+    """What `_target_` of a group names, be it one of the schemas or a user's own keys."""
+    return str(_keys(node)["_target_"])
+
+
+def construct(group: str, node: Any, skip: tuple[str, ...] = (), **given: Any) -> Any:
     """Call what `_target_` of a group names, with the group's other keys but those in `skip`, and what is given.
 
     Like `hydra.utils.instantiate`, but an error of ours comes out as it is instead of wrapped.
     """
-    options = {key: value for key, value in (node if isinstance(node, dict) else vars(node)).items() if key not in skip}
-    target = options.pop("_target_")
-    module, _, name = target.rpartition(".")
+    options = {key: value for key, value in _keys(node).items() if key not in skip and key != "_target_"}
+    module, _, name = target(node).rpartition(".")
     try:
         function = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever importing a user's module raises
         raise ConfigError(
-            "_target_", target, f"cannot be imported ({error})", allowed="package.module.function"
+            f"{group}._target_",
+            target(node),
+            f"cannot be imported ({type(error).__name__}: {error})",
+            allowed="package.module.function",
+            hint="PYTHONPATH=/folder/of/the/package python run.py ..." if isinstance(error, ImportError) else "",
         ) from None
     return function(**options, **given)
+
+
+def _keys(node: Any) -> dict[str, Any]:
+    return node if isinstance(node, dict) else vars(node)
 
 
 def max_clients(config: Config) -> int:

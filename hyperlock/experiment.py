@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from hyperlock.config import Config, construct, flatten, parse
+from hyperlock.config import Config, construct, flatten, parse, target
 from hyperlock.data.datasets import Dataset
 from hyperlock.data.split import Parts, label_counts
 from hyperlock.encryption.scheme import Scheme
@@ -56,7 +56,9 @@ def run(composed: DictConfig) -> Report:
     _warn(config, scheme)
     with timings.measure("data"):
         dataset = load_dataset(config)
-        split = construct(config.split, labels=dataset.y_train, clients=config.federation.clients, seed=config.seed)
+        split = construct(
+            "split", config.split, labels=dataset.y_train, clients=config.federation.clients, seed=config.seed
+        )
     with timings.measure("import"):
         import hyperlock.learning.tensorflow  # noqa: F401  (here, so that its seconds are not taken for another stage's)
 
@@ -121,7 +123,7 @@ def load_dataset(config: Config) -> Dataset:
     path = Path(getattr(config.dataset, "path", ""))
     key = f"{config.dataset} {config.seed} {path.stat().st_mtime_ns if path.is_file() else ''}"
     if key not in _loaded:
-        dataset: Dataset = construct(config.dataset, skip=("train_samples", "test_samples"))
+        dataset: Dataset = construct("dataset", config.dataset, skip=("train_samples", "test_samples"))
         _loaded.clear()
         _loaded[key] = dataset.take(config.dataset.train_samples, config.dataset.test_samples, config.seed)
     return _loaded[key]
@@ -129,7 +131,7 @@ def load_dataset(config: Config) -> Dataset:
 
 def run_name(config: Config) -> str:
     """A name that tells runs apart in a list, such as `mlp-ckks-10c`."""
-    model = config.model._target_.rpartition(".")[2]
+    model = target(config.model).rpartition(".")[2]
     return f"{model}-{config.encryption.scheme}-{config.federation.clients}c"
 
 

@@ -88,6 +88,20 @@ class LogisticModel:
 
 
 @dataclass
+class TwoNnModel:
+    """model=2nn."""
+
+    _target_: str = "hyperlock.learning.models.two_nn"
+
+
+@dataclass
+class CnnModel:
+    """model=cnn."""
+
+    _target_: str = "hyperlock.learning.models.cnn"
+
+
+@dataclass
 class Federation:
     """What all algorithms share."""
 

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.config import BfvEncryption, CkksEncryption, Config, FedAvg, FedSgd, NoEncryption, construct, max_clients
+from hyperlock.config import (
+    BfvEncryption,
+    CkksEncryption,
+    Config,
+    FedAvg,
+    FedSgd,
+    NoEncryption,
+    construct,
+    max_clients,
+    target,
+)
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption import totals
 from hyperlock.encryption.bfv import Bfv
@@ -83,6 +94,26 @@ def build_scheme(config: Config) -> Scheme:
     raise ConfigError("encryption.scheme", config.encryption.scheme, "there is no such scheme")
 
 
+def build_network(config: Config, dataset: Dataset) -> Network:
+    """The configured model with its initial weights; ConfigError if it cannot be trained, evaluated or kept."""
+    from hyperlock.learning import own_model
+    from hyperlock.learning.network import Network
+    from hyperlock.learning.tensorflow import tf
+
+    tf.keras.utils.set_random_seed(integer_seed(config.seed, "weights"))
+    name, shape, classes = target(config.model), dataset.shape, dataset.classes
+    model = own_model.build(
+        partial(construct, "model", config.model, shape=shape, classes=classes), name, shape, classes
+    )
+    batch = getattr(config.federation, "batch_size", _GRADIENT_BATCH)
+    network = Network(model, shape, dataset.x_train.dtype, batch)
+    if not name.startswith("hyperlock."):
+        own_model.try_training(network, name, shape, dataset.x_train.dtype)
+        if getattr(config.tracking, "log_model", False):
+            own_model.refuse_unsaved(model, name)
+    return network
+
+
 def build_algorithm(config: Config, network: Network) -> tuple[Trainer, ServerOptimizer]:
     """What clients do, and what is done with their mean update."""
     match config.federation:
@@ -101,13 +132,7 @@ def assemble(
     The key holder makes the keys. Under keys=authority it is a party of its own, reached by bytes alone; under
     keys=clients the clients share it, with the model; under keys=server the server has it.
     """
-    from hyperlock.learning.network import Network
-    from hyperlock.learning.tensorflow import tf
-
-    tf.keras.utils.set_random_seed(integer_seed(config.seed, "weights"))
-    model = construct(config.model, shape=dataset.shape, classes=dataset.classes)
-    batch = getattr(config.federation, "batch_size", _GRADIENT_BATCH)
-    network = Network(model, dataset.shape, dataset.x_train.dtype, batch)
+    network = build_network(config, dataset)
     trainer, optimizer = build_algorithm(config, network)
 
     encryption, custody = config.encryption, config.keys.custody

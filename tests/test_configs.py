@@ -24,7 +24,7 @@ def hydra(monkeypatch):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_composes_parses_and_gives_a_scheme(group, option):
-    extra = ["dataset.path=/tmp/some.npz"] if option == "npz" else []
+    extra = {"npz": ["dataset.path=/tmp/some.npz"], "own": ["model._target_=some.model"]}.get(option, [])
     sign = "+" if group in ("experiment", "debug") else ""
     config = parse(compose("config", overrides=[f"{sign}{group}={option}".lstrip("+"), *extra]))
     scheme = build_scheme(config)

@@ -9,20 +9,22 @@ their size. The functions hold no state: several threads may run them at once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.errors import ConfigError
 from hyperlock.learning.local import Vector
 from hyperlock.learning.tensorflow import tf
 
 _BLOCK_SAMPLES = 1024  # samples in one call of the traced function
 _EVALUATION_BATCH = 2000
 _KEPT_TRACES = 8
+_COMPILED = {"Sequential", "Functional", "InputLayer", "Flatten", "Dense"}
 
 # The functions depend on the architecture alone, so that another run of it in this process need not trace and
 # compile them again.
@@ -41,23 +43,16 @@ class Network:
     """Traced functions of one architecture.
 
     Args:
-        model: a Keras model mapping [batch, *shape] to logits, without non-trainable state.
+        model: a Keras model mapping [batch, *shape] to logits, as `own_model.build` lets through.
         shape: shape of one sample.
         dtype: of the samples: uint8, scaled to [0, 1] in the graph, or float32.
         batch_size: samples a batch.
     """
 
     def __init__(self, model: Any, shape: tuple[int, ...], dtype: np.dtype, batch_size: int) -> None:
-        if model.non_trainable_variables:
-            names = ", ".join(variable.path for variable in model.non_trainable_variables[:3])
-            raise ConfigError(
-                "model",
-                model.name,
-                f"it has state that is not trained ({names}), which cannot be averaged as an update",
-                allowed="layers without batch statistics or dropout seeds",
-                hint="group or layer normalisation",
-            )
         self.model = model
+        self._has_modes = "training" in signature(model.call).parameters  # a subclass may do without
+        self._unused = [tf.constant(variable.numpy()) for variable in model.non_trainable_variables]
         self.shapes = [tuple(variable.shape) for variable in model.trainable_variables]
         self.sizes = tuple(int(np.prod(shape)) for shape in self.shapes)
         self.parameters = sum(self.sizes)
@@ -70,8 +65,9 @@ class Network:
         ]
         flat, scalar = tf.TensorSpec([self.parameters], tf.float32), tf.TensorSpec([], tf.float32)
         # XLA compiles small dense loops well and convolutions badly (ten times slower than plain TensorFlow).
-        jit = not any("conv" in type(layer).__name__.lower() for layer in model._flatten_layers())
-        key = (_architecture(model), shape, np.dtype(dtype).str, batch_size)
+        architecture = _architecture(model)
+        jit = architecture is not None and all(type(layer).__name__ in _COMPILED for layer in model._flatten_layers())
+        key = (architecture or object(), shape, np.dtype(dtype).str, batch_size)
         if key not in _traced:
             while len(_traced) >= _KEPT_TRACES:
                 del _traced[next(iter(_traced))]
@@ -139,7 +135,8 @@ class Network:
 
     def _forward(self, tensors: Any, x: Any, training: bool) -> Any:
         x = tf.cast(x, tf.float32) / 255.0 if x.dtype == tf.uint8 else x
-        return self.model.stateless_call(tensors, [], x, training=training)[0]
+        mode = {"training": training} if self._has_modes else {}
+        return self.model.stateless_call(tensors, self._unused, x, **mode)[0]
 
     def _logits(self, flat: Any, x: Any) -> Any:
         return self._forward(self._tensors(flat), x, training=False)
@@ -172,9 +169,30 @@ class Network:
         return self._flat(sums), loss
 
 
-def _architecture(model: Any) -> str:
-    """What decides a model's functions: all but its layers' names, which Keras counts on from model to model."""
-    text = model.to_json()
+def _architecture(model: Any) -> str | None:
+    """What decides a model's functions: all but its layers' names, which Keras counts on from model to model.
+
+    None if Keras' own layers and functions are not all: of others the text has only the names.
+    """
+    try:
+        text = model.to_json()
+    except Exception:  # a subclass without get_config
+        return None
+    if not _is_keras(json.loads(text)):
+        return None
     for i, layer in enumerate(model._flatten_layers()):
         text = text.replace(f'"{layer.name}"', f'"#{i}"')
     return text
+
+
+def _is_keras(node: Any) -> bool:
+    """Whether a model's JSON names nothing but what Keras itself defines."""
+    if isinstance(node, list):
+        return all(map(_is_keras, node))
+    if not isinstance(node, dict):
+        return True
+    known = "class_name" not in node or (
+        str(node.get("module", "")).split(".")[0] == "keras" and node["class_name"] != "Lambda"
+    )
+    plain_values = not isinstance(node.get("activation"), dict)
+    return known and plain_values and all(map(_is_keras, node.values()))
