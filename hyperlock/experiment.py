@@ -24,7 +24,7 @@ from hyperlock.data.split import Parts, label_counts
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import HyperLockError, RoundFailed
 from hyperlock.report import Report, check_objectives, objective_names, progress
-from hyperlock.rounds import RoundReport, distribute_key, run_round, sample_cohort
+from hyperlock.rounds import RoundReport, distribute_key, drop_out, run_round, sample_cohort
 from hyperlock.timing import Timings
 from hyperlock.tracking import MlflowTracker, NoTracker, Tracker, trial
 
@@ -170,9 +170,7 @@ def _round(
 ) -> None:
     """Run one round, evaluate the model, and record both."""
     start = time.perf_counter()
-    size = config.federation.cohort_size
-    cohort = sample_cohort(federation.clients, size, config.seed, number)
-    moved = _attempt(number, cohort, federation, config.federation.round_attempts)
+    moved = _attempt(number, config, federation)
     model, totals = federation.keeper.model, federation.keeper.totals
     assert totals is not None
     with timings.measure("evaluate"):
@@ -185,14 +183,19 @@ def _round(
         tracker.log(metrics, number)
 
 
-def _attempt(number: int, cohort: list[str], federation: Parties, attempts: int) -> RoundReport:
-    for attempt in range(1, attempts + 1):
+def _attempt(number: int, config: Config, federation: Parties) -> RoundReport:
+    """A round, tried again with another cohort, and other clients lost, as often as the settings say."""
+    settings, clients = config.federation, federation.clients
+    for attempt in range(1, settings.round_attempts + 1):
+        cohort = sample_cohort(clients, settings.cohort_size, config.seed, number, attempt)
+        absent = drop_out(cohort, clients, settings.dropout, config.seed, number, attempt)
         try:
-            return run_round(number, cohort, federation.clients, federation.server, federation.runtime)
+            return run_round(number, cohort, clients, federation.server, federation.runtime, absent)
         except RoundFailed as error:
-            if attempt == attempts:
-                raise
-            log.warning("%s; trying again (%d of federation.round_attempts=%d)", error, attempt + 1, attempts)
+            if attempt == settings.round_attempts:
+                hint = f"federation.round_attempts={attempt + 4}, each of which draws its cohort anew"
+                raise RoundFailed(f"{error}\n  try: {hint}") from None
+            log.warning("%s; trying again (%d of %d attempts)", error, attempt + 1, settings.round_attempts)
     raise AssertionError("at least one attempt is made")
 
 

@@ -110,25 +110,17 @@ class Federation:
     clients: int = 10
     cohort: int | None = None
     fraction: float | None = None
+    dropout: float = 0.0
     learning_rate: float = MISSING
+    learning_rate_decay: float = 1.0
     round_attempts: int = 1
 
     @property
     def cohort_size(self) -> int:
-        """Clients that take part in a round."""
+        """Clients that are asked in a round."""
         if self.cohort is not None:
             return self.cohort
         return self.clients if self.fraction is None else max(1, round(self.fraction * self.clients))
-
-
-@dataclass
-class FedAvg(Federation):
-    """federation=fedavg."""
-
-    algorithm: str = "fedavg"
-    local_epochs: int = 1
-    batch_size: int = 16
-    server_learning_rate: float = 1.0
 
 
 @dataclass
@@ -136,3 +128,69 @@ class FedSgd(Federation):
     """federation=fedsgd."""
 
     algorithm: str = "fedsgd"
+
+
+@dataclass
+class LocalTraining(Federation):
+    """What algorithms share whose clients train for themselves."""
+
+    local_epochs: int | None = 1
+    local_steps: int | None = None
+    batch_size: int = 16
+    server_learning_rate: float = 1.0
+
+
+@dataclass
+class FedAvg(LocalTraining):
+    """federation=fedavg."""
+
+    algorithm: str = "fedavg"
+
+
+@dataclass
+class FedProx(LocalTraining):
+    """federation=fedprox."""
+
+    algorithm: str = "fedprox"
+    mu: float = 0.01
+
+
+@dataclass
+class FedAvgM(LocalTraining):
+    """federation=fedavgm."""
+
+    algorithm: str = "fedavgm"
+    server_momentum: float = 0.9
+
+
+@dataclass
+class AdaptiveTraining(LocalTraining):
+    """What FedAdagrad, FedAdam and FedYogi share."""
+
+    server_learning_rate: float = 0.03
+    beta1: float = 0.9
+    tau: float = 0.001
+
+
+@dataclass
+class FedAdagrad(AdaptiveTraining):
+    """federation=fedadagrad."""
+
+    algorithm: str = "fedadagrad"
+    beta1: float = 0.0
+
+
+@dataclass
+class FedAdam(AdaptiveTraining):
+    """federation=fedadam."""
+
+    algorithm: str = "fedadam"
+    beta2: float = 0.99
+
+
+@dataclass
+class FedYogi(AdaptiveTraining):
+    """federation=fedyogi."""
+
+    algorithm: str = "fedyogi"
+    beta2: float = 0.99

@@ -17,8 +17,6 @@ from hyperlock.config import (
     BfvEncryption,
     CkksEncryption,
     Config,
-    FedAvg,
-    FedSgd,
     NoEncryption,
     construct,
     max_clients,
@@ -34,8 +32,9 @@ from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ConfigError
-from hyperlock.learning.local import LocalData, Trainer, full_gradient, sgd_epochs
-from hyperlock.learning.optimizers import ServerOptimizer, Sgd
+from hyperlock.learning.local import LearningRate, LocalData, Trainer, full_gradient, sgd_epochs, sgd_steps
+from hyperlock.learning.optimizers import Adaptive, Momentum, ServerOptimizer, Sgd, adagrad, adam, yogi
+from hyperlock.learning_config import FedAdagrad, FedAdam, FedAvgM, FedProx, FedSgd, FedYogi, LocalTraining
 from hyperlock.randomness import integer_seed
 from hyperlock.roles.client import Client, Replica
 from hyperlock.roles.decrypting_server import DecryptingServer
@@ -117,11 +116,30 @@ def build_network(config: Config, dataset: Dataset) -> Network:
 def build_algorithm(config: Config, network: Network) -> tuple[Trainer, ServerOptimizer]:
     """What clients do, and what is done with their mean update."""
     match config.federation:
-        case FedAvg() as f:
-            return sgd_epochs(network, f.local_epochs, f.learning_rate), Sgd(f.server_learning_rate)
         case FedSgd() as f:
-            return full_gradient(network), Sgd(f.learning_rate)
+            return full_gradient(network), Sgd(f.learning_rate, f.learning_rate_decay)
+        case LocalTraining() as f:
+            rate, mu = LearningRate(f.learning_rate, f.learning_rate_decay), f.mu if isinstance(f, FedProx) else 0.0
+            if f.local_steps is not None:
+                return sgd_steps(network, f.local_steps, f.batch_size, rate, mu), build_optimizer(f)
+            assert f.local_epochs is not None
+            return sgd_epochs(network, f.local_epochs, rate, mu), build_optimizer(f)
     raise ConfigError("federation.algorithm", config.federation.algorithm, "there is no such algorithm")
+
+
+def build_optimizer(federation: LocalTraining) -> ServerOptimizer:
+    """What is done with the mean of the clients' weight differences."""
+    rate = federation.server_learning_rate
+    match federation:
+        case FedAvgM() as f:
+            return Momentum(rate, f.server_momentum)
+        case FedAdagrad() as f:
+            return Adaptive(adagrad, rate, f.beta1, 0.0, f.tau)
+        case FedAdam() as f:
+            return Adaptive(adam, rate, f.beta1, f.beta2, f.tau)
+        case FedYogi() as f:
+            return Adaptive(yogi, rate, f.beta1, f.beta2, f.tau)
+    return Sgd(rate)
 
 
 def assemble(

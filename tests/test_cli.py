@@ -206,3 +206,11 @@ def test_help_lists_every_group_and_option():
             line = re.search(rf"^ +{folder.name} +(.*?)  ", output, re.MULTILINE)
             assert line, f"{folder.name} is not in --help"
             assert ", ".join(sorted(line.group(1).split(", "))) == options
+
+
+def test_a_run_whose_clients_do_not_answer_says_so(home):
+    lossy = ["federation.clients=6", "federation.dropout=0.9", "federation.rounds=3", "encryption=none"]
+    code, output = command(home, "dataset=digits", "tracking=none", *lossy)
+    assert code == 1 and "Traceback" not in output
+    assert "keys.min_clients=3" in output and "of 6 clients did not answer" in output
+    assert "try: federation.round_attempts=5" in output

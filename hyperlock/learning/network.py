@@ -28,7 +28,7 @@ _COMPILED = {"Sequential", "Functional", "InputLayer", "Flatten", "Dense"}
 
 # The functions depend on the architecture alone, so that another run of it in this process need not trace and
 # compile them again.
-_traced: dict[tuple[Hashable, ...], tuple[Any, Any, Any]] = {}
+_traced: dict[tuple[Hashable, ...], tuple[Any, Any, Any, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -73,20 +73,35 @@ class Network:
                 del _traced[next(iter(_traced))]
             _traced[key] = (
                 tf.function(self._train, jit_compile=jit, input_signature=[flat, *block, scalar]),
+                tf.function(self._proximal, jit_compile=jit, input_signature=[flat, *block, scalar, flat, scalar]),
                 tf.function(self._gradient, jit_compile=jit, input_signature=[flat, flat, *block]),
                 tf.function(self._logits, reduce_retracing=True),
             )
-        self._train_block, self._gradient_block, self._predict = _traced[key]
+        self._train_block, self._proximal_block, self._gradient_block, self._predict = _traced[key]
 
     def initial_weights(self) -> Vector:
         """float32[parameters]: what the model's initialisers drew."""
         return np.concatenate([np.ravel(v.numpy()) for v in self.model.trainable_variables]).astype(np.float32)
 
-    def train(self, weights: Vector, x: NDArray, y: NDArray, order: NDArray, rate: float) -> tuple[Vector, float]:
-        """One epoch of SGD over the samples in `order`; new weights, and the loss summed over the samples."""
+    def train(
+        self,
+        weights: Vector,
+        x: NDArray,
+        y: NDArray,
+        order: NDArray,
+        rate: float,
+        mu: float = 0.0,
+        centre: Vector | None = None,
+    ) -> tuple[Vector, float]:
+        """SGD over the samples in `order`, in batches; new weights, and the loss summed over the samples.
+
+        With `mu`, the objective has mu / 2 * |w - centre|² added to it; the loss is returned without it.
+        """
         current, loss = tf.constant(weights), 0.0
+        pull = () if mu == 0 else (tf.constant(weights if centre is None else centre), mu)
+        step = self._train_block if mu == 0 else self._proximal_block
         for block in self._blocks(x, y, order):
-            current, block_loss = self._train_block(current, *block, rate)
+            current, block_loss = step(current, *block, rate, *pull)
             loss += float(block_loss)
         return current.numpy(), loss
 
@@ -155,8 +170,20 @@ class Network:
             scale = rate / tf.reduce_sum(counts[i])
             return i + 1, loss + batch_loss, *[w - scale * g for w, g in zip(tensors, gradients, strict=True)]
 
-        _, loss, *tensors = tf.while_loop(lambda i, *_: i < batches, step, (0, 0.0, *self._tensors(flat)))
-        return self._flat(tensors), loss
+        return self._loop(step, flat, batches)
+
+    def _proximal(
+        self, flat: Any, x: Any, y: Any, counts: Any, batches: Any, rate: Any, centre: Any, mu: Any
+    ) -> tuple[Any, Any]:
+        centres = self._tensors(centre)
+
+        def step(i: Any, loss: Any, *tensors: Any) -> tuple[Any, ...]:
+            gradients, batch_loss = self._batch_gradient(tensors, x[i], y[i], counts[i])
+            share = 1 / tf.reduce_sum(counts[i])
+            moved = [w - rate * (share * g + mu * (w - c)) for w, g, c in zip(tensors, gradients, centres, strict=True)]
+            return i + 1, loss + batch_loss, *moved
+
+        return self._loop(step, flat, batches)
 
     def _gradient(self, flat: Any, total: Any, x: Any, y: Any, counts: Any, batches: Any) -> tuple[Any, Any]:
         tensors = self._tensors(flat)
@@ -165,8 +192,12 @@ class Network:
             gradients, batch_loss = self._batch_gradient(tensors, x[i], y[i], counts[i])
             return i + 1, loss + batch_loss, *[s + g for s, g in zip(sums, gradients, strict=True)]
 
-        _, loss, *sums = tf.while_loop(lambda i, *_: i < batches, step, (0, 0.0, *self._tensors(total)))
-        return self._flat(sums), loss
+        return self._loop(step, total, batches)
+
+    def _loop(self, step: Any, flat: Any, batches: Any) -> tuple[Any, Any]:
+        """What `batches` steps make of a flat vector's tensors, flat again, and of the loss."""
+        _, loss, *tensors = tf.while_loop(lambda i, *_: i < batches, step, (0, 0.0, *self._tensors(flat)))
+        return self._flat(tensors), loss
 
 
 def _architecture(model: Any) -> str | None:

@@ -141,7 +141,7 @@ class Client:
     def _update(self, round_number: int, weights: np.ndarray, grid: Grid) -> tuple[np.ndarray, totals.Totals]:
         with self._timings.measure("train"):
             batches = generator(self._seed, "batches", round_number, self._index)
-            update = self._trainer(weights, self._data, batches)
+            update = self._trainer(weights, self._data, round_number, batches)
         with self._timings.measure("quantise"):
             rounding = generator(self._seed, "rounding", round_number, self._index)
             try:
