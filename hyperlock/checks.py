@@ -59,6 +59,8 @@ def _check_federation(config: Config) -> None:
     decay = federation.learning_rate_decay
     allowed = "above 0, at most 1; 1 for none"
     _check(0 < decay <= 1, "federation.learning_rate_decay", decay, "is no decay", allowed=allowed)
+    _at_least(1, "federation.evaluate_every", federation.evaluate_every, "federation.evaluate_every=1")
+    _check_target(config)
     if isinstance(federation, LocalTraining):
         _check_local_training(federation)
     if federation.cohort is not None and federation.fraction is not None:
@@ -86,6 +88,17 @@ def _check_federation(config: Config) -> None:
             allowed=f"1 to {federation.clients}",
             hint=f"federation.clients={federation.cohort}",
         )
+
+
+def _check_target(config: Config) -> None:
+    target = config.federation.target_accuracy
+    named = config.objective if isinstance(config.objective, list) else [config.objective]
+    if target is not None:
+        allowed = "above 0, at most 1; null for none"
+        _check(0 < target <= 1, "federation.target_accuracy", target, "is no accuracy", allowed=allowed)
+    elif "rounds_to_target" in named:
+        problem = "objective=rounds_to_target counts the rounds to it"
+        raise ConfigError("federation.target_accuracy", None, problem, hint="federation.target_accuracy=0.97")
 
 
 def _check_local_training(federation: LocalTraining) -> None:

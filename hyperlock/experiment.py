@@ -23,7 +23,7 @@ from hyperlock.data.datasets import Dataset
 from hyperlock.data.split import Parts, label_counts
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import HyperLockError, RoundFailed
-from hyperlock.report import Report, check_objectives, objective_names, progress
+from hyperlock.report import Report, check_objectives, class_accuracies, objective_names, progress
 from hyperlock.rounds import RoundReport, distribute_key, drop_out, run_round, sample_cohort
 from hyperlock.timing import Timings
 from hyperlock.tracking import MlflowTracker, NoTracker, Tracker, trial
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _loaded: dict[str, Dataset] = {}
+_CLASSES_SHOWN = 100  # beyond, neither metrics nor a picture of each class help
 KEY_CUSTODY = {
     "authority": "a key holder apart from the server",
     "clients": "the clients, who share it",
@@ -64,7 +65,8 @@ def run(composed: DictConfig) -> Report:
 
         if config.tracking.sink == "mlflow":
             import mlflow  # noqa: F401
-    report = Report(run_name(config), scheme.name, scheme.security, KEY_CUSTODY[config.keys.custody])
+    custody, aim = KEY_CUSTODY[config.keys.custody], config.federation.target_accuracy
+    report = Report(run_name(config), scheme.name, scheme.security, custody, aim)
     with timings.measure("track"):
         tracker = open_tracker(config, composed, scheme)
     status = "FAILED"
@@ -77,20 +79,22 @@ def run(composed: DictConfig) -> Report:
         with progress(config.federation.rounds) as advance:
             for number in range(1, config.federation.rounds + 1):
                 _round(number, config, federation, dataset, timings, tracker, report)
-                advance(report.accuracies[-1])
+                advance(report.accuracy)
+                if report.rounds_to_target is not None:
+                    break
         with timings.measure("track"):
             _record(composed, scheme, federation, dataset, split, tracker, report)
         report.add_seconds(timings.drain())
         report.wall = time.perf_counter() - start
-        tracker.log(report.totals(), config.federation.rounds)
+        tracker.log(report.totals(), report.rounds)
         tracker.note(report.markdown())
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
-        log.warning("interrupted after %d of %d rounds", len(report.accuracies), config.federation.rounds)
+        log.warning("interrupted after %d of %d rounds", report.rounds, config.federation.rounds)
         raise
     except Exception as error:
-        tracker.note(f"Failed after {len(report.accuracies)} of {config.federation.rounds} rounds: {error}")
+        tracker.note(f"Failed after {report.rounds} of {config.federation.rounds} rounds: {error}")
         raise
     finally:
         tracker.finish(status)
@@ -107,6 +111,9 @@ def objective(composed: DictConfig, report: Report) -> float | tuple[float, ...]
     """
     metrics = report.final()
     names = objective_names(composed)
+    if "rounds_to_target" in names and report.rounds_to_target is None:
+        target = composed.federation.target_accuracy
+        raise HyperLockError(f"objective rounds_to_target: {target} was not reached in {report.rounds} rounds")
     check_objectives(names, metrics)
     for name in names:
         if not math.isfinite(metrics[name]):
@@ -168,17 +175,18 @@ def _round(
     tracker: Tracker,
     report: Report,
 ) -> None:
-    """Run one round, evaluate the model, and record both."""
+    """Run one round, evaluate the model if it is time to, and record both."""
     start = time.perf_counter()
     moved = _attempt(number, config, federation)
     model, totals = federation.keeper.model, federation.keeper.totals
     assert totals is not None
-    with timings.measure("evaluate"):
-        result = federation.network.evaluate(model.weights, dataset.x_test, dataset.y_test)
+    accuracy = loss = None
+    if number % config.federation.evaluate_every == 0 or number == config.federation.rounds:
+        with timings.measure("evaluate"):
+            result = federation.network.evaluate(model.weights, dataset.x_test, dataset.y_test)
+            accuracy, loss = result.accuracy, result.loss
     report.weights = model.weights
-    metrics = report.add_round(
-        moved, totals, result.accuracy, result.loss, timings.drain(), time.perf_counter() - start
-    )
+    metrics = report.add_round(moved, totals, accuracy, loss, timings.drain(), time.perf_counter() - start)
     with timings.measure("track"):
         tracker.log(metrics, number)
 
@@ -215,13 +223,18 @@ def _record(
 
     tracker.document("config.yaml", OmegaConf.to_yaml(_public(composed), resolve=True))
     tracker.document("public_parameters.json", scheme.describe())
-    tracker.figure("accuracy", plots.accuracy_figure(report.accuracies, f"{report.name}: test accuracy"))
+    title = f"{report.name}: test accuracy"
+    tracker.figure("accuracy", plots.accuracy_figure(report.accuracies, title, report.target))
     stages = report.stage_seconds()
     tracker.figure("time_by_stage", plots.stages_figure(stages, f"{report.name}: where the time goes"))
     uplink = report.metrics["bytes/uplink_per_client"]
     tracker.figure("bytes", plots.bytes_figure(uplink, report.parameters, report.scheme, f"{report.name}: bytes"))
     counts = label_counts(dataset.y_train, split, dataset.classes)
     tracker.figure("split", plots.split_figure(counts, f"{report.name}: training samples by client and class"))
+    if dataset.classes <= _CLASSES_SHOWN:
+        confusion = federation.network.confusion(report.weights, dataset.x_test, dataset.y_test, dataset.classes)
+        tracker.figure("confusion", plots.confusion_figure(confusion, f"{report.name}: answers on the test set"))
+        tracker.log(class_accuracies(confusion), report.rounds)
     if composed.tracking.log_model:
         example = dataset.x_test[:2].astype(np.float32) / (255 if dataset.x_test.dtype == np.uint8 else 1)
         tracker.model(federation.network.load(report.weights), example)

@@ -114,6 +114,8 @@ class Federation:
     learning_rate: float = MISSING
     learning_rate_decay: float = 1.0
     round_attempts: int = 1
+    evaluate_every: int = 1
+    target_accuracy: float | None = None
 
     @property
     def cohort_size(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,18 +21,22 @@ _COLOURS = {
 }
 
 
-def accuracy_figure(accuracies: Sequence[float], title: str) -> Any:
-    """Test accuracy after each round."""
+def accuracy_figure(accuracies: Mapping[int, float], title: str, target: float | None = None) -> Any:
+    """Test accuracy by round, of those that were evaluated, and the target if there is one."""
     figure, axes = _figure(title)
-    rounds = range(1, len(accuracies) + 1)
-    axes.plot(rounds, accuracies, marker="o", color=_COLOURS["train"])
-    axes.annotate(
-        f"{accuracies[-1]:.4f}",
-        (len(accuracies), accuracies[-1]),
-        textcoords="offset points",
-        xytext=(0, 8),
-        ha="right",
+    axes.plot(
+        list(accuracies),
+        list(accuracies.values()),
+        marker="o" if len(accuracies) <= 50 else "",
+        color=_COLOURS["train"],
     )
+    last = max(accuracies)
+    axes.annotate(
+        f"{accuracies[last]:.4f}", (last, accuracies[last]), textcoords="offset points", xytext=(0, 8), ha="right"
+    )
+    if target is not None:
+        axes.axhline(target, linestyle="--", color=_COLOURS["quantise"])
+        axes.annotate(f"target {target:g}", (min(accuracies), target), textcoords="offset points", xytext=(0, 4))
     axes.set(xlabel="round", ylabel="test accuracy")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.margins(y=0.15)
@@ -102,6 +106,37 @@ def split_figure(counts: NDArray[np.int64], title: str) -> Any:
             for label, count in enumerate(row):
                 dark = count > counts.max() / 2
                 cells.text(client, label, count, ha="center", va="center", fontsize=7, color="w" if dark else "k")
+    return figure
+
+
+def confusion_figure(counts: NDArray[np.int64], title: str) -> Any:
+    """What was taken for what: of each class (row), the share of its samples that was given each answer (column).
+
+    Args:
+        counts: int64[classes, classes].
+        title: above all.
+    """
+    from matplotlib.figure import Figure
+
+    classes = len(counts)
+    side = min(max(2.5 + 0.45 * classes, 4.0), 9.0)
+    figure = Figure(figsize=(side + 1, side), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=11)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # A square root shows the few mistakes beside the many right answers.
+    image = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes, label="share of the class", fraction=0.045, pad=0.02)
+    ticks = [0, 0.01, 0.1, 0.25, 0.5, 1]
+    bar.set_ticks([tick**0.5 for tick in ticks], labels=[f"{tick:g}" for tick in ticks])
+    axes.set(xlabel="answer", ylabel="class")
+    if classes <= 20:
+        axes.set_xticks(range(classes))
+        axes.set_yticks(range(classes))
+        for row in range(classes):
+            for column in range(classes):
+                colour = "w" if shares[row, column] > 0.25 else "k"
+                axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=7, color=colour)
     return figure
 
 

@@ -115,13 +115,18 @@ class Network:
 
     def evaluate(self, weights: Vector, x: NDArray, y: NDArray) -> Evaluation:
         """Accuracy and mean loss over a labelled set."""
-        flat, right, loss = tf.constant(weights), 0, 0.0
-        for start in range(0, len(y), _EVALUATION_BATCH):
-            labels = y[start : start + _EVALUATION_BATCH].astype(np.int32)
-            logits = self._predict(flat, x[start : start + _EVALUATION_BATCH])
+        right, loss = 0, 0.0
+        for labels, logits in self._answers(weights, x, y):
             right += int(np.count_nonzero(np.argmax(logits.numpy(), axis=1) == labels))
             loss += float(tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)))
         return Evaluation(right / len(y), loss / len(y))
+
+    def confusion(self, weights: Vector, x: NDArray, y: NDArray, classes: int) -> NDArray[np.int64]:
+        """int64[classes, classes]: how many samples of a class (row) were taken for which (column)."""
+        counts = np.zeros((classes, classes), np.int64)
+        for labels, logits in self._answers(weights, x, y):
+            np.add.at(counts, (labels, np.argmax(logits.numpy(), axis=1)), 1)
+        return counts
 
     def load(self, weights: Vector) -> Any:
         """The Keras model, holding these weights."""
@@ -129,6 +134,13 @@ class Network:
         for variable, part, shape in zip(self.model.trainable_variables, parts, self.shapes, strict=True):
             variable.assign(part.reshape(shape))
         return self.model
+
+    def _answers(self, weights: Vector, x: NDArray, y: NDArray) -> Iterator[tuple[NDArray[np.int32], Any]]:
+        """Labels and logits, some samples at a time."""
+        flat = tf.constant(weights)
+        for start in range(0, len(y), _EVALUATION_BATCH):
+            batch = slice(start, start + _EVALUATION_BATCH)
+            yield y[batch].astype(np.int32), self._predict(flat, x[batch])
 
     def _blocks(self, x: NDArray, y: NDArray, order: NDArray) -> Iterator[tuple[Any, ...]]:
         size = self._steps * self._batch
