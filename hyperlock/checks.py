@@ -7,6 +7,7 @@ from pathlib import Path
 from hyperlock.config import Config
 from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS
 from hyperlock.errors import ConfigError
+from hyperlock.learning_config import LocalTraining
 
 
 def check(config: Config) -> None:
@@ -38,6 +39,10 @@ def _positive(setting: str, value: float) -> None:
     _check(0 < value < float("inf"), setting, value, "must be a positive number", allowed="above 0, finite")
 
 
+def _share(setting: str, value: float, hint: str) -> None:
+    _check(0 <= value < 1, setting, value, "is out of range", allowed="0 or more, below 1", hint=hint)
+
+
 def _check_learning(config: Config) -> None:
     _check(0 <= config.seed < 2**32, "seed", config.seed, "is out of range", allowed="0 to 4294967295")
     for setting in ("units", "layers"):
@@ -51,10 +56,15 @@ def _check_federation(config: Config) -> None:
     _at_least(1, "federation.rounds", federation.rounds, "federation.rounds=10")
     _at_least(1, "federation.clients", federation.clients, "federation.clients=10")
     _at_least(1, "federation.round_attempts", federation.round_attempts)
-    for name in ("local_epochs", "batch_size"):
-        _at_least(1, f"federation.{name}", getattr(federation, name, None))
     _positive("federation.learning_rate", federation.learning_rate)
-    _positive("federation.server_learning_rate", getattr(federation, "server_learning_rate", 1.0))
+    _share("federation.dropout", federation.dropout, "federation.dropout=0.1")
+    decay = federation.learning_rate_decay
+    allowed = "above 0, at most 1; 1 for none"
+    _check(0 < decay <= 1, "federation.learning_rate_decay", decay, "is no decay", allowed=allowed)
+    _at_least(1, "federation.evaluate_every", federation.evaluate_every, "federation.evaluate_every=1")
+    _check_target(config)
+    if isinstance(federation, LocalTraining):
+        _check_local_training(federation)
     if federation.cohort is not None and federation.fraction is not None:
         raise ConfigError(
             "federation.fraction",
@@ -80,6 +90,36 @@ def _check_federation(config: Config) -> None:
             allowed=f"1 to {federation.clients}",
             hint=f"federation.clients={federation.cohort}",
         )
+
+
+def _check_target(config: Config) -> None:
+    target = config.federation.target_accuracy
+    named = config.objective if isinstance(config.objective, list) else [config.objective]
+    if target is not None:
+        allowed = "above 0, at most 1; null for none"
+        _check(0 < target <= 1, "federation.target_accuracy", target, "is no accuracy", allowed=allowed)
+    elif "rounds_to_target" in named:
+        problem = "objective=rounds_to_target counts the rounds to it"
+        raise ConfigError("federation.target_accuracy", None, problem, hint="federation.target_accuracy=0.97")
+
+
+def _check_local_training(federation: LocalTraining) -> None:
+    epochs, steps = federation.local_epochs, federation.local_steps
+    if steps is not None and epochs is not None:
+        problem = f"federation.local_epochs={epochs} is set too"
+        hint = f"federation.local_epochs=null federation.local_steps={steps}"
+        raise ConfigError("federation.local_steps", steps, problem, allowed="one of the two", hint=hint)
+    if steps is None and epochs is None:
+        problem = "federation.local_steps=null too, so that nobody would train"
+        raise ConfigError("federation.local_epochs", None, problem, hint="federation.local_epochs=1")
+    _at_least(1, "federation.local_epochs", epochs)
+    _at_least(1, "federation.local_steps", steps)
+    _at_least(1, "federation.batch_size", federation.batch_size)
+    _positive("federation.server_learning_rate", federation.server_learning_rate)
+    _at_least(0, "federation.mu", getattr(federation, "mu", None), "federation.mu=0.01")
+    for name in ("server_momentum", "beta1", "beta2"):
+        _share(f"federation.{name}", getattr(federation, name, 0.0), f"federation.{name}=0.9")
+    _positive("federation.tau", getattr(federation, "tau", 1.0))
 
 
 def _check_keys(config: Config) -> None:

@@ -15,107 +15,26 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hyperlock.errors import ConfigError, show
-
-
-@dataclass
-class MnistDataset:
-    """dataset=mnist."""
-
-    _target_: str = "hyperlock.data.datasets.mnist"
-    path: str = MISSING
-    train_samples: int | None = None
-    test_samples: int | None = None
-
-
-@dataclass
-class DigitsDataset:
-    """dataset=digits."""
-
-    _target_: str = "hyperlock.data.datasets.digits"
-    test_fraction: float = 0.2
-    seed: int = MISSING
-    train_samples: int | None = None
-    test_samples: int | None = None
-
-
-@dataclass
-class NpzDataset:
-    """dataset=npz."""
-
-    _target_: str = "hyperlock.data.datasets.npz"
-    path: str = MISSING
-    test_fraction: float = 0.2
-    seed: int = MISSING
-    train_samples: int | None = None
-    test_samples: int | None = None
-
-
-@dataclass
-class IidSplit:
-    """split=iid."""
-
-    _target_: str = "hyperlock.data.split.iid"
-
-
-@dataclass
-class DirichletSplit:
-    """split=dirichlet."""
-
-    _target_: str = "hyperlock.data.split.dirichlet"
-    alpha: float = 0.5
-
-
-@dataclass
-class MlpModel:
-    """model=mlp."""
-
-    _target_: str = "hyperlock.learning.models.mlp"
-    units: int = 128
-    layers: int = 1
-
-
-@dataclass
-class LogisticModel:
-    """model=logistic."""
-
-    _target_: str = "hyperlock.learning.models.logistic"
-
-
-@dataclass
-class Federation:
-    """What all algorithms share."""
-
-    algorithm: str = MISSING
-    rounds: int = 10
-    clients: int = 10
-    cohort: int | None = None
-    fraction: float | None = None
-    learning_rate: float = MISSING
-    round_attempts: int = 1
-
-    @property
-    def cohort_size(self) -> int:
-        """Clients that take part in a round."""
-        if self.cohort is not None:
-            return self.cohort
-        return self.clients if self.fraction is None else max(1, round(self.fraction * self.clients))
-
-
-@dataclass
-class FedAvg(Federation):
-    """federation=fedavg."""
-
-    algorithm: str = "fedavg"
-    local_epochs: int = 1
-    batch_size: int = 16
-    server_learning_rate: float = 1.0
-
-
-@dataclass
-class FedSgd(Federation):
-    """federation=fedsgd."""
-
-    algorithm: str = "fedsgd"
+from hyperlock.learning_config import (
+    CnnModel,
+    DigitsDataset,
+    DirichletSplit,
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedProx,
+    FedSgd,
+    FedYogi,
+    IidSplit,
+    LogisticModel,
+    MlpModel,
+    MnistDataset,
+    NpzDataset,
+    QuantitySplit,
+    ShardsSplit,
+    TwoNnModel,
+)
 
 
 @dataclass
@@ -230,9 +149,17 @@ class Config:
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "dataset": {"mnist": MnistDataset, "digits": DigitsDataset, "npz": NpzDataset},
-    "split": {"iid": IidSplit, "dirichlet": DirichletSplit},
-    "model": {"mlp": MlpModel, "logistic": LogisticModel},
-    "federation": {"fedavg": FedAvg, "fedsgd": FedSgd},
+    "split": {"iid": IidSplit, "dirichlet": DirichletSplit, "shards": ShardsSplit, "quantity": QuantitySplit},
+    "model": {"mlp": MlpModel, "logistic": LogisticModel, "2nn": TwoNnModel, "cnn": CnnModel},
+    "federation": {
+        "fedavg": FedAvg,
+        "fedsgd": FedSgd,
+        "fedprox": FedProx,
+        "fedavgm": FedAvgM,
+        "fedadagrad": FedAdagrad,
+        "fedadam": FedAdam,
+        "fedyogi": FedYogi,
+    },
     "encryption": {"ckks": CkksEncryption, "bfv": BfvEncryption, "none": NoEncryption},
     "keys": {"authority": Keys, "clients": ClientKeys, "server": Keys},
     "tracking": {"mlflow": MlflowTracking, "none": NoTracking},
@@ -289,21 +216,33 @@ def _refuse_unknown_keys(node: Any, path: str = "") -> None:
             _refuse_unknown_keys(node._get_node(key), f"{name}.")
 
 
-def construct(node: Any, skip: tuple[str, ...] = (), **given: Any) -> Any:
+def target(node: Any) -> str:
+    """What `_target_` of a group names, be it one of the schemas or a user's own keys."""
+    return str(_keys(node)["_target_"])
+
+
+def construct(group: str, node: Any, skip: tuple[str, ...] = (), **given: Any) -> Any:
     """Call what `_target_` of a group names, with the group's other keys but those in `skip`, and what is given.
 
     Like `hydra.utils.instantiate`, but an error of ours comes out as it is instead of wrapped.
     """
-    options = {key: value for key, value in (node if isinstance(node, dict) else vars(node)).items() if key not in skip}
-    target = options.pop("_target_")
-    module, _, name = target.rpartition(".")
+    options = {key: value for key, value in _keys(node).items() if key not in skip and key != "_target_"}
+    module, _, name = target(node).rpartition(".")
     try:
         function = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever importing a user's module raises
         raise ConfigError(
-            "_target_", target, f"cannot be imported ({error})", allowed="package.module.function"
+            f"{group}._target_",
+            target(node),
+            f"cannot be imported ({type(error).__name__}: {error})",
+            allowed="package.module.function",
+            hint="PYTHONPATH=/folder/of/the/package python run.py ..." if isinstance(error, ImportError) else "",
         ) from None
     return function(**options, **given)
+
+
+def _keys(node: Any) -> dict[str, Any]:
+    return node if isinstance(node, dict) else vars(node)
 
 
 def max_clients(config: Config) -> int:

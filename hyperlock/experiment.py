@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from hyperlock.config import Config, construct, flatten, parse
+from hyperlock.config import Config, construct, flatten, parse, target
 from hyperlock.data.datasets import Dataset
+from hyperlock.data.split import Parts, label_counts
 from hyperlock.encryption.noise import run_bits
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import HyperLockError, RoundFailed
 from hyperlock.progress import progress
-from hyperlock.report import Report, check_objectives, objective_names
-from hyperlock.rounds import RoundReport, distribute_key, run_round, sample_cohort
+from hyperlock.report import Report, check_objectives, class_accuracies, objective_names
+from hyperlock.rounds import RoundReport, distribute_key, drop_out, run_round, sample_cohort
 from hyperlock.timing import Timings
 from hyperlock.tracking import MlflowTracker, NoTracker, Tracker, trial
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _loaded: dict[str, Dataset] = {}
+_CLASSES_SHOWN = 100  # beyond, neither metrics nor a picture of each class help
 KEY_CUSTODY = {
     "authority": "a key holder apart from the server",
     "clients": "the clients, who share it",
@@ -57,13 +59,16 @@ def run(composed: DictConfig) -> Report:
     _warn(config, scheme)
     with timings.measure("data"):
         dataset = load_dataset(config)
-        split = construct(config.split, labels=dataset.y_train, clients=config.federation.clients, seed=config.seed)
+        split = construct(
+            "split", config.split, labels=dataset.y_train, clients=config.federation.clients, seed=config.seed
+        )
     with timings.measure("import"):
         import hyperlock.learning.tensorflow  # noqa: F401  (here, so that its seconds are not taken for another stage's)
 
         if config.tracking.sink == "mlflow":
             import mlflow  # noqa: F401
-    report = Report(run_name(config), scheme.name, scheme.security, KEY_CUSTODY[config.keys.custody])
+    custody, aim = KEY_CUSTODY[config.keys.custody], config.federation.target_accuracy
+    report = Report(run_name(config), scheme.name, scheme.security, custody, aim)
     with timings.measure("track"):
         tracker = open_tracker(config, composed, scheme)
     status = "FAILED"
@@ -76,20 +81,22 @@ def run(composed: DictConfig) -> Report:
         with progress(config.federation.rounds) as advance:
             for number in range(1, config.federation.rounds + 1):
                 _round(number, config, federation, dataset, timings, tracker, report)
-                advance(report.accuracies[-1])
+                advance(report.accuracy)
+                if report.rounds_to_target is not None:
+                    break
         with timings.measure("track"):
-            _record(composed, scheme, federation, dataset, tracker, report)
+            _record(composed, scheme, federation, dataset, split, tracker, report)
         report.add_seconds(timings.drain())
         report.wall = time.perf_counter() - start
-        tracker.log(report.totals(), config.federation.rounds)
+        tracker.log(report.totals(), report.rounds)
         tracker.note(report.markdown())
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
-        log.warning("interrupted after %d of %d rounds", len(report.accuracies), config.federation.rounds)
+        log.warning("interrupted after %d of %d rounds", report.rounds, config.federation.rounds)
         raise
     except Exception as error:
-        tracker.note(f"Failed after {len(report.accuracies)} of {config.federation.rounds} rounds: {error}")
+        tracker.note(f"Failed after {report.rounds} of {config.federation.rounds} rounds: {error}")
         raise
     finally:
         tracker.finish(status)
@@ -106,6 +113,9 @@ def objective(composed: DictConfig, report: Report) -> float | tuple[float, ...]
     """
     metrics = report.final()
     names = objective_names(composed)
+    if "rounds_to_target" in names and report.rounds_to_target is None:
+        target = composed.federation.target_accuracy
+        raise HyperLockError(f"objective rounds_to_target: {target} was not reached in {report.rounds} rounds")
     check_objectives(names, metrics)
     for name in names:
         if not math.isfinite(metrics[name]):
@@ -122,7 +132,7 @@ def load_dataset(config: Config) -> Dataset:
     path = Path(getattr(config.dataset, "path", ""))
     key = f"{config.dataset} {config.seed} {path.stat().st_mtime_ns if path.is_file() else ''}"
     if key not in _loaded:
-        dataset: Dataset = construct(config.dataset, skip=("train_samples", "test_samples"))
+        dataset: Dataset = construct("dataset", config.dataset, skip=("train_samples", "test_samples"))
         _loaded.clear()
         _loaded[key] = dataset.take(config.dataset.train_samples, config.dataset.test_samples, config.seed)
     return _loaded[key]
@@ -130,7 +140,7 @@ def load_dataset(config: Config) -> Dataset:
 
 def run_name(config: Config) -> str:
     """A name that tells runs apart in a list, such as `mlp-ckks-10c`."""
-    model = config.model._target_.rpartition(".")[2]
+    model = target(config.model).rpartition(".")[2]
     return f"{model}-{config.encryption.scheme}-{config.federation.clients}c"
 
 
@@ -167,36 +177,46 @@ def _round(
     tracker: Tracker,
     report: Report,
 ) -> None:
-    """Run one round, evaluate the model, and record both."""
+    """Run one round, evaluate the model if it is time to, and record both."""
     start = time.perf_counter()
-    size = config.federation.cohort_size
-    cohort = sample_cohort(federation.clients, size, config.seed, number)
-    moved = _attempt(number, cohort, federation, config.federation.round_attempts)
+    moved = _attempt(number, config, federation)
     model, totals = federation.keeper.model, federation.keeper.totals
     assert totals is not None
-    with timings.measure("evaluate"):
-        result = federation.network.evaluate(model.weights, dataset.x_test, dataset.y_test)
+    accuracy = loss = None
+    if number % config.federation.evaluate_every == 0 or number == config.federation.rounds:
+        with timings.measure("evaluate"):
+            result = federation.network.evaluate(model.weights, dataset.x_test, dataset.y_test)
+            accuracy, loss = result.accuracy, result.loss
     report.weights = model.weights
-    metrics = report.add_round(
-        moved, totals, result.accuracy, result.loss, timings.drain(), time.perf_counter() - start
-    )
+    metrics = report.add_round(moved, totals, accuracy, loss, timings.drain(), time.perf_counter() - start)
     with timings.measure("track"):
         tracker.log(metrics, number)
 
 
-def _attempt(number: int, cohort: list[str], federation: Parties, attempts: int) -> RoundReport:
-    for attempt in range(1, attempts + 1):
+def _attempt(number: int, config: Config, federation: Parties) -> RoundReport:
+    """A round, tried again with another cohort, and other clients lost, as often as the settings say."""
+    settings, clients = config.federation, federation.clients
+    for attempt in range(1, settings.round_attempts + 1):
+        cohort = sample_cohort(clients, settings.cohort_size, config.seed, number, attempt)
+        absent = drop_out(cohort, clients, settings.dropout, config.seed, number, attempt)
         try:
-            return run_round(number, cohort, federation.clients, federation.server, federation.runtime)
+            return run_round(number, cohort, clients, federation.server, federation.runtime, absent)
         except RoundFailed as error:
-            if attempt == attempts:
-                raise
-            log.warning("%s; trying again (%d of federation.round_attempts=%d)", error, attempt + 1, attempts)
+            if attempt == settings.round_attempts:
+                hint = f"federation.round_attempts={attempt + 4}, each of which draws its cohort anew"
+                raise RoundFailed(f"{error}\n  try: {hint}") from None
+            log.warning("%s; trying again (%d of %d attempts)", error, attempt + 1, settings.round_attempts)
     raise AssertionError("at least one attempt is made")
 
 
 def _record(
-    composed: DictConfig, scheme: Scheme, federation: Parties, dataset: Dataset, tracker: Tracker, report: Report
+    composed: DictConfig,
+    scheme: Scheme,
+    federation: Parties,
+    dataset: Dataset,
+    split: Parts,
+    tracker: Tracker,
+    report: Report,
 ) -> None:
     """What a person reviews: the settings, the public parameters, the figures, the model."""
     if isinstance(tracker, NoTracker):
@@ -207,14 +227,21 @@ def _record(
     public = scheme.describe()
     if "exact_to_bits" in public:
         public["run_exact_to_bits"] = round(
-            run_bits(float(str(public["exact_to_bits"])), report.parameters, len(report.accuracies)), 1
+            run_bits(float(str(public["exact_to_bits"])), report.parameters, report.rounds), 1
         )
     tracker.document("public_parameters.json", public)
-    tracker.figure("accuracy", plots.accuracy_figure(report.accuracies, f"{report.name}: test accuracy"))
+    title = f"{report.name}: test accuracy"
+    tracker.figure("accuracy", plots.accuracy_figure(report.accuracies, title, report.target))
     stages = report.stage_seconds()
     tracker.figure("time_by_stage", plots.stages_figure(stages, f"{report.name}: where the time goes"))
     uplink = report.metrics["bytes/uplink_per_client"]
     tracker.figure("bytes", plots.bytes_figure(uplink, report.parameters, report.scheme, f"{report.name}: bytes"))
+    counts = label_counts(dataset.y_train, split, dataset.classes)
+    tracker.figure("split", plots.split_figure(counts, f"{report.name}: training samples by client and class"))
+    if dataset.classes <= _CLASSES_SHOWN:
+        confusion = federation.network.confusion(report.weights, dataset.x_test, dataset.y_test, dataset.classes)
+        tracker.figure("confusion", plots.confusion_figure(confusion, f"{report.name}: answers on the test set"))
+        tracker.log(class_accuracies(confusion), report.rounds)
     if composed.tracking.log_model:
         example = dataset.x_test[:2].astype(np.float32) / (255 if dataset.x_test.dtype == np.uint8 else 1)
         tracker.model(federation.network.load(report.weights), example)

@@ -169,7 +169,7 @@ class PublicKey(Message):
     def read(cls, data: bytes, identity: Identity, *, fingerprint: str) -> bytes:
         """The serialised key out of this run's message, or MessageRefused."""
         message = cls.decode(data, identity, max_parts=1, max_part_bytes=_MAX_PUBLIC_KEY)
-        message.expect(round=0, fingerprint=fingerprint)
+        message.expect(round=0, fingerprint=fingerprint, length=0)
         key = b"".join(message.parts)
         if key_id_of(key) != message.key_id:
             raise MessageRefused("the public key is not the one that its key id names")
@@ -203,10 +203,16 @@ class Release(Message):
 def kind_of(data: bytes) -> str:
     """The kind that a message claims to be, before anything else is believed of it; "" if it claims none."""
     try:
-        kind = _header(_envelope(data, _MAX_HEADER)[0])["kind"]
-    except (MessageRefused, KeyError, TypeError):
+        header, _, _ = _envelope(data, _MAX_HEADER)
+        unpacker = msgpack.Unpacker(
+            max_buffer_size=2 * _MAX_TEXT, max_str_len=_MAX_TEXT, max_array_len=0, max_map_len=0
+        )
+        unpacker.feed(header[: 2 * _MAX_TEXT])
+        unpacker.read_map_header()
+        name, kind = unpacker.unpack(), unpacker.unpack()  # `encode` writes it first; nothing else is read
+    except Exception:  # msgpack raises many kinds for malformed input
         return ""
-    return kind if isinstance(kind, str) else ""
+    return kind if name == "kind" and isinstance(kind, str) else ""
 
 
 def key_id_of(public_key: bytes) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlock import keyfile
-from hyperlock.config import BfvEncryption, CkksEncryption, Config, FedAvg, FedSgd, NoEncryption, construct, max_clients
+from hyperlock.config import (
+    BfvEncryption,
+    CkksEncryption,
+    Config,
+    NoEncryption,
+    construct,
+    max_clients,
+    target,
+)
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption import totals
 from hyperlock.encryption.bfv import Bfv
@@ -26,8 +35,9 @@ from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ConfigError
 from hyperlock.identity import KEYHOLDER, SERVER, enrol
-from hyperlock.learning.local import LocalData, Trainer, full_gradient, sgd_epochs
-from hyperlock.learning.optimizers import ServerOptimizer, Sgd
+from hyperlock.learning.local import LearningRate, LocalData, Trainer, full_gradient, sgd_epochs, sgd_steps
+from hyperlock.learning.optimizers import Adaptive, Momentum, ServerOptimizer, Sgd, adagrad, adam, yogi
+from hyperlock.learning_config import FedAdagrad, FedAdam, FedAvgM, FedProx, FedSgd, FedYogi, LocalTraining
 from hyperlock.randomness import integer_seed
 from hyperlock.roles.client import Client, Replica
 from hyperlock.roles.decrypting_server import DecryptingServer
@@ -85,14 +95,53 @@ def build_scheme(config: Config) -> Scheme:
     raise ConfigError("encryption.scheme", config.encryption.scheme, "there is no such scheme")
 
 
+def build_network(config: Config, dataset: Dataset) -> Network:
+    """The configured model with its initial weights; ConfigError if it cannot be trained, evaluated or kept."""
+    from hyperlock.learning import own_model
+    from hyperlock.learning.network import Network
+    from hyperlock.learning.tensorflow import tf
+
+    tf.keras.utils.set_random_seed(integer_seed(config.seed, "weights"))
+    name, shape, classes = target(config.model), dataset.shape, dataset.classes
+    model = own_model.build(
+        partial(construct, "model", config.model, shape=shape, classes=classes), name, shape, classes
+    )
+    batch = getattr(config.federation, "batch_size", _GRADIENT_BATCH)
+    network = Network(model, shape, dataset.x_train.dtype, batch)
+    if not name.startswith("hyperlock."):
+        own_model.try_training(network, name, shape, dataset.x_train.dtype)
+        if getattr(config.tracking, "log_model", False):
+            own_model.refuse_unsaved(model, name)
+    return network
+
+
 def build_algorithm(config: Config, network: Network) -> tuple[Trainer, ServerOptimizer]:
     """What clients do, and what is done with their mean update."""
     match config.federation:
-        case FedAvg() as f:
-            return sgd_epochs(network, f.local_epochs, f.learning_rate), Sgd(f.server_learning_rate)
         case FedSgd() as f:
-            return full_gradient(network), Sgd(f.learning_rate)
+            return full_gradient(network), Sgd(f.learning_rate, f.learning_rate_decay)
+        case LocalTraining() as f:
+            rate, mu = LearningRate(f.learning_rate, f.learning_rate_decay), f.mu if isinstance(f, FedProx) else 0.0
+            if f.local_steps is not None:
+                return sgd_steps(network, f.local_steps, f.batch_size, rate, mu), build_optimizer(f)
+            assert f.local_epochs is not None
+            return sgd_epochs(network, f.local_epochs, rate, mu), build_optimizer(f)
     raise ConfigError("federation.algorithm", config.federation.algorithm, "there is no such algorithm")
+
+
+def build_optimizer(federation: LocalTraining) -> ServerOptimizer:
+    """What is done with the mean of the clients' weight differences."""
+    rate = federation.server_learning_rate
+    match federation:
+        case FedAvgM() as f:
+            return Momentum(rate, f.server_momentum)
+        case FedAdagrad() as f:
+            return Adaptive(adagrad, rate, f.beta1, 0.0, f.tau)
+        case FedAdam() as f:
+            return Adaptive(adam, rate, f.beta1, f.beta2, f.tau)
+        case FedYogi() as f:
+            return Adaptive(yogi, rate, f.beta1, f.beta2, f.tau)
+    return Sgd(rate)
 
 
 def assemble(
@@ -103,13 +152,7 @@ def assemble(
     The key holder makes the keys. Under keys=authority it is a party of its own, reached by bytes alone; under
     keys=clients the clients share it, with the model; under keys=server the server has it.
     """
-    from hyperlock.learning.network import Network
-    from hyperlock.learning.tensorflow import tf
-
-    tf.keras.utils.set_random_seed(integer_seed(config.seed, "weights"))
-    model = construct(config.model, shape=dataset.shape, classes=dataset.classes)
-    batch = getattr(config.federation, "batch_size", _GRADIENT_BATCH)
-    network = Network(model, dataset.shape, dataset.x_train.dtype, batch)
+    network = build_network(config, dataset)
     trainer, optimizer = build_algorithm(config, network)
 
     encryption, custody = config.encryption, config.keys.custody

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import isnan
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Advance(Protocol):
     """Moves a progress bar one round on."""
 
     def __call__(self, accuracy: float) -> None:
-        """With the round's accuracy."""
+        """With the last accuracy, NaN before the first."""
         ...
 
 
@@ -43,7 +44,7 @@ def progress(rounds: int) -> Iterator[Advance]:
         task = bar.add_task("rounds", total=rounds, note="")
 
         def advance(accuracy: float) -> None:
-            bar.update(task, advance=1, note=f"accuracy {accuracy:.4f}")
+            bar.update(task, advance=1, note="" if isnan(accuracy) else f"accuracy {accuracy:.4f}")
 
         _shown = bar
         try:

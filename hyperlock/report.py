@@ -30,7 +30,9 @@ class Report:
         security: its bits, 0 if none.
         custody: who holds the secret key, in words.
         parameters: of the model.
-        accuracies: test accuracy after each round.
+        target: the test accuracy that ends the run, or None.
+        rounds: finished ones.
+        accuracies: test accuracy by round, of those that were evaluated.
         metrics: the last round's.
         seconds: by stage, over the whole run so far.
         wall: seconds of the whole run.
@@ -41,13 +43,27 @@ class Report:
     scheme: str
     security: int
     custody: str
+    target: float | None = None
     parameters: int = 0
-    accuracies: list[float] = field(default_factory=list)
+    rounds: int = 0
+    accuracies: dict[int, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     uplink_bytes: float = 0.0
     wall: float = 0.0
     weights: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    @property
+    def accuracy(self) -> float:
+        """The last one."""
+        return next(reversed(self.accuracies.values()), float("nan"))
+
+    @property
+    def rounds_to_target(self) -> int | None:
+        """The first round that was seen to reach the target."""
+        if self.target is None:
+            return None
+        return next((number for number, accuracy in self.accuracies.items() if accuracy >= self.target), None)
 
     def add_seconds(self, seconds: Mapping[str, float]) -> None:
         """Add to the run's seconds by stage."""
@@ -58,18 +74,21 @@ class Report:
         self,
         moved: RoundReport,
         totals: Totals,
-        accuracy: float,
-        loss: float,
+        accuracy: float | None,
+        loss: float | None,
         seconds: Mapping[str, float],
         wall: float,
     ) -> dict[str, float]:
-        """Take in a finished round and return its metrics."""
-        self.accuracies.append(accuracy)
+        """Take in a finished round, evaluated or not, and return its metrics."""
+        self.rounds += 1
+        evaluation: dict[str, float] = {}
+        if accuracy is not None and loss is not None:
+            self.accuracies[self.rounds] = accuracy
+            evaluation = {"accuracy": accuracy, "loss": loss}
         self.uplink_bytes += moved.uplink * moved.replies
         self.add_seconds(seconds)
         self.metrics = {
-            "accuracy": accuracy,
-            "loss": loss,
+            **evaluation,
             "train/loss": totals.loss / totals.samples,
             **{f"time/{stage}_s": seconds.get(stage, 0.0) for stage in ROUND_STAGES},
             "time/round_s": wall,
@@ -88,9 +107,11 @@ class Report:
         return {stage: self.seconds[stage] for stage in ROUND_STAGES}
 
     def totals(self) -> dict[str, float]:
-        """Totals of the run, under `total/`."""
+        """Totals of the run, under `total/`, and `rounds_to_target` if it was reached."""
         encryption = sum(self.seconds[stage] for stage in ("quantise", "encrypt", "aggregate", "decrypt"))
+        reached = self.rounds_to_target
         return {
+            **({} if reached is None else {"rounds_to_target": reached}),
             **{f"total/{stage}_s": self.seconds[stage] for stage in STAGES},
             "total/encrypted_aggregation_s": encryption,
             "total/wall_s": self.wall,
@@ -106,8 +127,10 @@ class Report:
         seconds = "  ".join(f"{stage} {self.seconds[stage]:.2f}" for stage in ROUND_STAGES)
         around = "  ".join(f"{stage} {self.seconds[stage]:.2f}" for stage in ("import", "data", "setup", "track"))
         m = self.metrics
+        aim = "not reached" if self.rounds_to_target is None else f"reached in round {self.rounds_to_target}"
         return [
-            ("test accuracy", f"{self.accuracies[-1]:.4f} after {len(self.accuracies)} rounds"),
+            ("test accuracy", f"{self.accuracy:.4f} after {self.rounds} rounds"),
+            *([] if self.target is None else [("target accuracy", f"{self.target:g} {aim}")]),
             ("seconds, rounds", seconds),
             ("seconds, around", f"{around}  (whole run {self.wall:.2f})"),
             (
@@ -136,11 +159,20 @@ class Report:
             print(f"  {name:<{width}}  {value}")
 
 
+def class_accuracies(confusion: NDArray[np.int64]) -> dict[str, float]:
+    """`class/0`, ...: the share of each class' samples that were answered rightly; none of a class without samples.
+
+    Args:
+        confusion: int64[classes, classes], rows by class, columns by answer.
+    """
+    return {f"class/{i}": row[i] / row.sum() for i, row in enumerate(confusion) if row.sum()}
+
+
 def metric_names() -> list[str]:
-    """Every metric that a run comes to have."""
+    """Every metric that an objective may name; `rounds_to_target` is there if it was reached."""
     blank = Report("", "", 0, "", parameters=1)
     blank.add_round(RoundReport(0.0, 0, 0, 0, 0), _NOTHING, 0.0, 0.0, {}, 0.0)
-    return sorted(blank.final())
+    return sorted([*blank.final(), "rounds_to_target"])
 
 
 def objective_names(composed: DictConfig) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,16 +41,45 @@ def distribute_key(public_key: bytes, server: Server, clients: Sequence[str], ru
         pass
 
 
-def sample_cohort(clients: Sequence[str], size: int, seed: int, round_number: int) -> list[str]:
-    """`size` distinct clients, uniformly, by (seed, round); in the clients' own order."""
-    chosen = generator(seed, "cohort", round_number).choice(len(clients), size, replace=False)
+def sample_cohort(clients: Sequence[str], size: int, seed: int, round_number: int, attempt: int = 1) -> list[str]:
+    """`size` distinct clients, uniformly, by (seed, round) and from the second attempt on by it too; in the clients'
+    own order."""
+    chosen = generator(seed, "cohort", round_number, *_again(attempt)).choice(len(clients), size, replace=False)
     return [clients[i] for i in np.sort(chosen)]
 
 
+def drop_out(
+    cohort: Sequence[str], clients: Sequence[str], probability: float, seed: int, round_number: int, attempt: int = 1
+) -> set[str]:
+    """Who of the cohort will not answer: each client with this probability, by (seed, round, client) and attempt."""
+    if probability == 0:
+        return set()
+    number = {client: i for i, client in enumerate(clients)}
+    draws = {name: generator(seed, "dropout", round_number, number[name], *_again(attempt)).random() for name in cohort}
+    return {name for name, draw in draws.items() if draw < probability}
+
+
+def _again(attempt: int) -> tuple[int, ...]:
+    return () if attempt == 1 else (attempt,)
+
+
 def run_round(
-    number: int, cohort: Sequence[str], clients: Sequence[str], server: Server, runtime: Runtime
+    number: int,
+    cohort: Sequence[str],
+    clients: Sequence[str],
+    server: Server,
+    runtime: Runtime,
+    absent: Collection[str] = (),
 ) -> RoundReport:
     """One round: train, encrypt, add, decrypt, step.
+
+    Args:
+        number: the round, from 1.
+        cohort: who is asked for an update.
+        clients: all of them.
+        server: the server.
+        runtime: reaches the others.
+        absent: who of the cohort is to be lost, to simulate it; these are not asked at all.
 
     Raises:
         RoundFailed: too few updates were accepted.
@@ -58,15 +87,19 @@ def run_round(
     """
     request = server.open(number, cohort)
     uplink: list[int] = []
-    lost = 0
-    replies = runtime.exchange(dict.fromkeys(cohort, request))
-    for _, reply in track(replies, len(cohort), f"round {number}: clients"):
+    asked = [name for name in cohort if name not in absent]
+    lost = len(cohort) - len(asked)
+    replies = runtime.exchange(dict.fromkeys(asked, request))
+    for _, reply in track(replies, len(asked), f"round {number}: clients"):
         if isinstance(reply, Lost):
             lost += 1
             continue
         uplink.append(len(reply))
         server.receive(reply)
-    aggregate = server.close()
+    try:
+        aggregate = server.close()
+    except RoundFailed as error:
+        raise RoundFailed(f"{error}; {lost} of {len(cohort)} clients did not answer") from None
     downlink = len(request)
     if server.keeper is None:
         downlink += len(aggregate)

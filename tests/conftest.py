@@ -27,6 +27,7 @@ from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.scheme import KeyPair, Scheme
+from hyperlock.rounds import RoundReport
 from hyperlock.timing import Timings
 from tests.roles.cast import Cast
 
@@ -122,6 +123,7 @@ class Federation:
     Attributes:
         initial: the weights before the first round.
         grids: on which each round's updates were rounded.
+        moved: each round's report.
         weights, accuracies: after each round.
     """
 
@@ -130,6 +132,7 @@ class Federation:
     parts: list[np.ndarray]
     timings: Timings = field(default_factory=Timings)
     grids: list[Grid] = field(default_factory=list)
+    moved: list[RoundReport] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
 
@@ -143,13 +146,12 @@ class Federation:
 
     def play(self) -> Federation:
         """Run all rounds."""
-        from hyperlock.rounds import run_round, sample_cohort
+        from hyperlock.experiment import _attempt
 
         config, parties = self.config, self.parties
         for number in range(1, config.federation.rounds + 1):
-            cohort = sample_cohort(parties.clients, config.federation.cohort_size, config.seed, number)
             self.grids.append(parties.keeper.model.grid)
-            run_round(number, cohort, parties.clients, parties.server, parties.runtime)
+            self.moved.append(_attempt(number, config, parties))
             weights = parties.keeper.model.weights
             result = parties.network.evaluate(weights, self.dataset.x_test, self.dataset.y_test)
             self.weights.append(weights)

@@ -83,9 +83,12 @@ def test_a_run_is_recorded_whole_and_the_summary_says_what_matters(home):
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"config.yaml", "public_parameters.json", "plots"} <= artifacts
     plots = {item.path: item.file_size for item in client.list_artifacts(run.info.run_id, "plots")}
-    assert plots.keys() == {"plots/accuracy.png", "plots/time_by_stage.png", "plots/bytes.png"}
+    names = ("accuracy", "time_by_stage", "bytes", "split", "confusion")
+    assert plots.keys() == {f"plots/{name}.png" for name in names}
     assert min(plots.values()) > 5000
     assert not (home / "mlruns").exists()
+
+    assert len([key for key in run.data.metrics if key.startswith("class/")]) == 10
 
     metrics = json.loads(next((home / "outputs" / "runs").rglob("metrics.json")).read_text())
     assert metrics["accuracy"] == run.data.metrics["accuracy"]
@@ -206,3 +209,25 @@ def test_help_lists_every_group_and_option():
             line = re.search(rf"^ +{folder.name} +(.*?)  ", output, re.MULTILINE)
             assert line, f"{folder.name} is not in --help"
             assert ", ".join(sorted(line.group(1).split(", "))) == options
+
+
+def test_a_run_whose_clients_do_not_answer_says_so(home):
+    lossy = ["federation.clients=6", "federation.dropout=0.9", "federation.rounds=3", "encryption=none"]
+    code, output = command(home, "dataset=digits", "tracking=none", *lossy)
+    assert code == 1 and "Traceback" not in output
+    assert "keys.min_clients=3" in output and "of 6 clients did not answer" in output
+    assert "try: federation.round_attempts=5" in output
+
+
+def test_a_target_ends_a_run_and_rounds_between_evaluations_have_no_accuracy(home):
+    overrides = ["federation.rounds=50", "federation.target_accuracy=0.85", "federation.evaluate_every=2"]
+    code, output = command(home, *SMALL, *overrides, "encryption=none", "tracking.log_model=false")
+    assert code == 0, output
+    client, [run] = runs(home)
+    steps = [point.step for point in client.get_metric_history(run.info.run_id, "accuracy")]
+    reached = int(run.data.metrics["rounds_to_target"])
+    assert steps == list(range(2, reached + 1, 2)) and reached < 50
+    assert len(client.get_metric_history(run.info.run_id, "train/loss")) == reached
+    assert run.data.metrics["accuracy"] >= 0.85 and f"0.85 reached in round {reached}" in output
+    code, output = command(home, *SMALL, "federation.evaluate_every=5", "encryption=none", "tracking=none")
+    assert code == 0 and "after 2 rounds" in output and "nan" not in output  # the last round always is

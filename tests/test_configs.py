@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from hyperlock.config import SCHEMAS, parse, register
+from hyperlock.config import target as target_of
 from hyperlock.experiment import load_dataset
 from hyperlock.parties import build_scheme
 
@@ -24,7 +25,7 @@ def hydra(monkeypatch):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_composes_parses_and_gives_a_scheme(group, option):
-    extra = ["dataset.path=/tmp/some.npz"] if option == "npz" else []
+    extra = {"npz": ["dataset.path=/tmp/some.npz"], "own": ["model._target_=some.model"]}.get(option, [])
     sign = "+" if group in ("experiment", "debug") else ""
     config = parse(compose("config", overrides=[f"{sign}{group}={option}".lstrip("+"), *extra]))
     scheme = build_scheme(config)
@@ -62,6 +63,17 @@ def test_the_default_job_is_the_one_the_readme_describes():
     assert config.federation.clients == config.federation.rounds == 10
     assert (config.encryption.scheme, config.keys.custody) == ("ckks", "authority")
     assert config.model.units == 128 and config.federation.algorithm == "fedavg"
+
+
+@pytest.mark.parametrize(("model", "epochs", "target"), [("two_nn", 1, 0.97), ("cnn", 5, 0.99)])
+def test_the_papers_experiments_are_the_papers(model, epochs, target):
+    name = f"fedavg_paper_{model.replace('two_', '2')}"
+    config = parse(compose("config", overrides=[f"experiment={name}", "split=shards"]))
+    federation = config.federation
+    assert (federation.clients, federation.cohort_size, federation.batch_size, federation.rounds) == (100, 10, 10, 1000)
+    assert (federation.local_epochs, federation.target_accuracy) == (epochs, target)
+    assert target_of(config.model).endswith(model) and config.encryption.scheme == "bfv"
+    assert config.split.shards_per_client == 2
 
 
 def test_the_dataset_subset_is_taken():

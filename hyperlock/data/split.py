@@ -27,6 +27,69 @@ def dirichlet(labels: NDArray[np.int32], clients: int, seed: int, alpha: float) 
     is given one sample by the client that has most.
     """
     _check_enough(labels, clients)
+    _check_alpha(alpha)
+    rng = generator(seed, "split")
+    parts: list[list[NDArray[np.int64]]] = [[] for _ in range(clients)]
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        for part, block in zip(parts, _divide(members, clients, alpha, rng), strict=True):
+            part.append(block)
+    return _nobody_empty([np.concatenate(part) for part in parts])
+
+
+def shards(labels: NDArray[np.int32], clients: int, seed: int, shards_per_client: int) -> Parts:
+    """Label skew: sort by label, cut into equal shards, deal out `shards_per_client` at random (McMahan et al. 2017,
+    section 3, "pathological non-IID", with 2). Clients have few classes and equal sizes.
+    """
+    _check_enough(labels, clients)
+    if not 1 <= shards_per_client <= len(labels) // clients:
+        raise ConfigError(
+            "split.shards_per_client",
+            shards_per_client,
+            f"{len(labels)} training samples are cut into one shard or more for each of {clients} clients",
+            allowed=f"1 to {len(labels) // clients}",
+            hint="split.shards_per_client=2" if len(labels) >= 2 * clients else "fewer clients",
+        )
+    rng = generator(seed, "split")
+    shuffled = rng.permutation(len(labels))  # so that which samples of a class a shard has is chance
+    pieces = np.array_split(shuffled[np.argsort(labels[shuffled], kind="stable")], clients * shards_per_client)
+    dealt = rng.permutation(len(pieces)).reshape(clients, shards_per_client)
+    return [np.concatenate([pieces[i] for i in hand]) for hand in dealt]
+
+
+def quantity(labels: NDArray[np.int32], clients: int, seed: int, alpha: float) -> Parts:
+    """Quantity skew: labels iid, the clients' sizes in proportions drawn from Dirichlet(alpha).
+
+    As in Li et al. 2022 (arXiv 2102.02079). Small alpha gives very different sizes, large alpha
+    approaches iid. A client left with nothing is given one sample by the client that has most.
+    """
+    _check_enough(labels, clients)
+    _check_alpha(alpha)
+    rng = generator(seed, "split")
+    return _nobody_empty(_divide(rng.permutation(len(labels)), clients, alpha, rng))
+
+
+def label_counts(labels: NDArray[np.int32], parts: Parts, classes: int) -> NDArray[np.int64]:
+    """int64[clients, classes]: how many samples of each class each client has."""
+    return np.array([np.bincount(labels[part], minlength=classes) for part in parts])
+
+
+def _divide(members: NDArray[np.int64], clients: int, alpha: float, rng: np.random.Generator) -> Parts:
+    """Consecutive blocks in proportions drawn from Dirichlet(alpha)."""
+    cuts = np.cumsum(rng.dirichlet(np.full(clients, alpha)))[:-1]
+    return np.split(members, (cuts * len(members)).astype(int))
+
+
+def _nobody_empty(parts: Parts) -> Parts:
+    """Whoever has nothing is given one sample by the client that has most."""
+    for client, part in enumerate(parts):
+        if part.size == 0:
+            largest = max(range(len(parts)), key=lambda i: parts[i].size)
+            parts[client], parts[largest] = parts[largest][:1], parts[largest][1:]
+    return parts
+
+
+def _check_alpha(alpha: float) -> None:
     if not 0 < alpha <= _LARGEST_ALPHA:
         raise ConfigError(
             "split.alpha",
@@ -35,19 +98,6 @@ def dirichlet(labels: NDArray[np.int32], clients: int, seed: int, alpha: float) 
             allowed=f"above 0, at most {_LARGEST_ALPHA:g}",
             hint="split.alpha=0.5",
         )
-    rng = generator(seed, "split")
-    parts: list[list[NDArray[np.int64]]] = [[] for _ in range(clients)]
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        cuts = np.cumsum(rng.dirichlet(np.full(clients, alpha)))[:-1]
-        for part, block in zip(parts, np.split(members, (cuts * len(members)).astype(int)), strict=True):
-            part.append(block)
-    joined = [np.concatenate(part) for part in parts]
-    for client in range(clients):
-        if joined[client].size == 0:
-            largest = max(range(clients), key=lambda i: joined[i].size)
-            joined[client], joined[largest] = joined[largest][:1], joined[largest][1:]
-    return joined
 
 
 def _check_enough(labels: NDArray[np.int32], clients: int) -> None:

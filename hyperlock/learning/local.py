@@ -29,24 +29,53 @@ class LocalData:
 
 @dataclass(frozen=True)
 class LocalUpdate:
-    """float32[parameters], and the training loss summed over the client's samples."""
+    """float32[parameters], and the training loss: its mean over the batches, times the client's samples."""
 
     vector: Vector
     loss: float
 
 
-Trainer = Callable[[Vector, LocalData, np.random.Generator], LocalUpdate]
+# From the global weights, the client's data, the round (from 1) and what draws its batches, to its update.
+Trainer = Callable[[Vector, LocalData, int, np.random.Generator], LocalUpdate]
 
 
-def sgd_epochs(network: Network, epochs: int, learning_rate: float) -> Trainer:
-    """FedAvg's client (McMahan et al. 2017, algorithm 1): epochs of SGD; the update is before minus after."""
+@dataclass(frozen=True)
+class LearningRate:
+    """initial * decay^(round - 1)."""
 
-    def train(weights: Vector, data: LocalData, rng: np.random.Generator) -> LocalUpdate:
+    initial: float
+    decay: float = 1.0
+
+    def __call__(self, round_number: int) -> float:
+        """Of a round, from 1."""
+        return self.initial * self.decay ** (round_number - 1)
+
+
+def sgd_epochs(network: Network, epochs: int, rate: LearningRate, mu: float = 0.0) -> Trainer:
+    """FedAvg's client (McMahan et al. 2017, algorithm 1): epochs of SGD; the update is before minus after.
+
+    With `mu` it is FedProx's (Li et al. 2020, Federated Optimization in Heterogeneous Networks, algorithm 2): the
+    clients' objective has mu / 2 * |w - w_global|² added to it.
+    """
+
+    def train(weights: Vector, data: LocalData, round_number: int, rng: np.random.Generator) -> LocalUpdate:
         trained, loss = weights, 0.0
         for _ in range(epochs):
             order = rng.permutation(len(data.y))
-            trained, loss = network.train(trained, data.x, data.y, order, learning_rate)
+            trained, loss = network.train(trained, data.x, data.y, order, rate(round_number), mu, weights)
         return LocalUpdate(weights - trained, loss)
+
+    return train
+
+
+def sgd_steps(network: Network, steps: int, batch_size: int, rate: LearningRate, mu: float = 0.0) -> Trainer:
+    """As `sgd_epochs`, but so many batches whatever a client has: passes over its shuffled samples, cut at the end."""
+
+    def train(weights: Vector, data: LocalData, round_number: int, rng: np.random.Generator) -> LocalUpdate:
+        samples, drawn = len(data.y), steps * batch_size
+        order = np.concatenate([rng.permutation(samples) for _ in range(-(-drawn // samples))])[:drawn]
+        trained, loss = network.train(weights, data.x, data.y, order, rate(round_number), mu, weights)
+        return LocalUpdate(weights - trained, loss * samples / drawn)
 
     return train
 
@@ -54,7 +83,7 @@ def sgd_epochs(network: Network, epochs: int, learning_rate: float) -> Trainer:
 def full_gradient(network: Network) -> Trainer:
     """FedSGD's client (McMahan et al. 2017, section 2): the gradient over all of its samples."""
 
-    def train(weights: Vector, data: LocalData, rng: np.random.Generator) -> LocalUpdate:
+    def train(weights: Vector, data: LocalData, round_number: int, rng: np.random.Generator) -> LocalUpdate:
         gradient, loss = network.gradient(weights, data.x, data.y)
         return LocalUpdate(gradient, loss)
 

@@ -1,28 +1,109 @@
-"""Server-side optimisers: pure steps from a mean update to new weights."""
+"""Server-side optimisers: pure steps from a mean update to new weights.
+
+The mean update points the opposite way of downhill (`local.py`), so every optimiser subtracts it where its paper
+adds Δ. An optimiser is frozen and a step returns the next one, with its slots: whoever takes the same steps from the
+same sums, as the clients do under keys=clients, holds the same model. Slots are float64[parameters].
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+Weights = NDArray[np.float32]
+Mean = NDArray[np.float64]
+Slot = NDArray[np.float64] | float  # a number stands for a vector of it
+
 
 class ServerOptimizer(Protocol):
     """A frozen optimiser that carries its own slots."""
 
-    def step(self, weights: NDArray[np.float32], mean: NDArray[np.float64]) -> tuple[NDArray[np.float32], Self]:
+    def step(self, weights: Weights, mean: Mean) -> tuple[Weights, Self]:
         """New weights float32[parameters], and the optimiser for the next round."""
         ...
 
 
 @dataclass(frozen=True)
 class Sgd:
-    """weights - learning_rate * mean. With rate 1 and weight differences this is FedAvg's averaging."""
+    """weights - learning_rate * mean. With rate 1 and weight differences this is FedAvg's averaging.
+
+    Attributes:
+        learning_rate: of this step.
+        decay: what the rate is multiplied by after every step.
+    """
 
     learning_rate: float
+    decay: float = 1.0
 
-    def step(self, weights: NDArray[np.float32], mean: NDArray[np.float64]) -> tuple[NDArray[np.float32], Self]:
+    def step(self, weights: Weights, mean: Mean) -> tuple[Weights, Self]:
         """One step."""
-        return (weights - self.learning_rate * mean).astype(np.float32), self
+        after = (weights - self.learning_rate * mean).astype(np.float32)
+        return after, replace(self, learning_rate=self.learning_rate * self.decay)
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """FedAvgM (Hsu et al. 2019, arXiv 1909.06335, section 3): v <- beta v + mean; weights - learning_rate * v."""
+
+    learning_rate: float
+    beta: float
+    velocity: Slot = 0.0
+
+    def step(self, weights: Weights, mean: Mean) -> tuple[Weights, Self]:
+        """One step."""
+        velocity = self.beta * self.velocity + mean
+        return (weights - self.learning_rate * velocity).astype(np.float32), replace(self, velocity=velocity)
+
+
+SecondMoment = Callable[[Slot, Mean, float], Mean]  # from v, the squared mean update and beta2 to the next v
+
+
+def adagrad(second: Slot, squared: Mean, beta2: float) -> Mean:
+    """FedAdagrad: v + Δ²; beta2 plays no part."""
+    return second + squared
+
+
+def adam(second: Slot, squared: Mean, beta2: float) -> Mean:
+    """FedAdam: beta2 v + (1 - beta2) Δ²."""
+    return beta2 * second + (1 - beta2) * squared
+
+
+def yogi(second: Slot, squared: Mean, beta2: float) -> Mean:
+    """FedYogi: v - (1 - beta2) Δ² sign(v - Δ²)."""
+    return second - (1 - beta2) * squared * np.sign(second - squared)
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Algorithm 2 of Reddi et al. 2021 (Adaptive Federated Optimization, arXiv 2003.00295), in its order and signs:
+
+        m <- beta1 m + (1 - beta1) Δ        v <- second_moment(v, Δ²)        x <- x + learning_rate m / (sqrt(v) + tau)
+
+    from m = 0 and v = tau², without bias correction, for the paper has none.
+
+    Attributes:
+        second_moment: `adagrad`, `adam` or `yogi`.
+        learning_rate: the server's, η.
+        beta1, beta2: decay of the moments, in [0, 1).
+        tau: degree of adaptivity; the smaller, the more the steps of all coordinates are alike.
+        first, second: the moments; None before the first step.
+    """
+
+    second_moment: SecondMoment
+    learning_rate: float
+    beta1: float
+    beta2: float
+    tau: float
+    first: Slot = 0.0
+    second: Slot | None = None
+
+    def step(self, weights: Weights, mean: Mean) -> tuple[Weights, Self]:
+        """One step."""
+        first = self.beta1 * self.first + (1 - self.beta1) * mean
+        second = self.second_moment(self.tau**2 if self.second is None else self.second, mean**2, self.beta2)
+        after = (weights - self.learning_rate * first / (np.sqrt(second) + self.tau)).astype(np.float32)
+        return after, replace(self, first=first, second=second)

@@ -42,7 +42,7 @@ class Replica:
         """Decrypt, check and step; the same bytes again change nothing."""
         with self._stepping:
             if aggregate != self._last:
-                self.keeper.step(self._keyholder.handle(aggregate))
+                self.keeper.step(self._keyholder.handle(aggregate), *self._keyholder.key)
                 self._last = aggregate
 
 
@@ -110,7 +110,7 @@ class Client:
             raise MessageRefused(f"{self.name} has no public key yet")
         size = 4 * sum(self._sizes) + 4 * len(self._sizes)
         message = Train.decode(data, self._identity, max_parts=2, max_part_bytes=size)
-        message.expect(fingerprint=self._scheme.fingerprint, key_id=key_id_of(self._public))
+        message.expect(fingerprint=self._scheme.fingerprint, key_id=key_id_of(self._public), length=0)
         if message.round < max(self._round, 1):
             raise MessageRefused(f"round {message.round} after round {self._round}")
         self._round = message.round
@@ -148,7 +148,7 @@ class Client:
     def _update(self, round_number: int, weights: np.ndarray, grid: Grid) -> tuple[np.ndarray, totals.Totals]:
         with self._timings.measure("train"):
             batches = generator(self._seed, "batches", round_number, self._index)
-            update = self._trainer(weights, self._data, batches)
+            update = self._trainer(weights, self._data, round_number, batches)
         with self._timings.measure("quantise"):
             rounding = generator(self._seed, "rounding", round_number, self._index)
             try:

@@ -86,11 +86,11 @@ class ModelKeeper:
         self.totals: totals.Totals | None = None
         self._identity = identity
 
-    def step(self, release: bytes) -> None:
-        """Take a Release and step the model, or raise MessageRefused."""
+    def step(self, release: bytes, key_id: str, fingerprint: str) -> None:
+        """Take a Release under this key and scheme and step the model, or raise MessageRefused."""
         length = self.model.length
         message = Release.decode(release, self._identity, max_parts=1, max_part_bytes=8 * length)
-        message.expect(round=self.round + 1, length=length)
+        message.expect(round=self.round + 1, length=length, key_id=key_id, fingerprint=fingerprint)
         width = sum(map(len, message.parts)) / length  # bytes a sum: as many as the scheme's largest sum takes
         if len(message.parts) != 1 or width not in (1, 2, 4, 8):
             raise MessageRefused("the release has another length than the model")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hyperlock.encryption import totals
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.scheme import CiphertextRefused, Encryptor, KeyPair, Scheme
-from hyperlock.errors import ReleaseRefused
+from hyperlock.errors import MessageRefused, ReleaseRefused
 from hyperlock.identity import Identity
 from hyperlock.messages import Aggregate, Message, PublicKey, Release, key_id_of
 from hyperlock.progress import track
@@ -50,6 +50,11 @@ class KeyHolder:
         self._decryptor = scheme.decryptor(keys.secret)
         self._decrypted = 0  # the last round whose sum was looked at
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The public key's id and the scheme's fingerprint, which every message under it names."""
+        return key_id_of(self._public), self._scheme.fingerprint
+
     def public_key(self) -> bytes:
         """The PublicKey message for everyone."""
         return self._send(PublicKey, 0, 0, self._public)
@@ -72,12 +77,15 @@ class KeyHolder:
             max_parts=self._scheme.chunks(self._length),
             max_part_bytes=self._scheme.max_chunk_bytes,
         )
-        message.expect(key_id=key_id_of(self._public), fingerprint=self._scheme.fingerprint, length=self._length)
+        key_id, fingerprint = self.key
+        message.expect(key_id=key_id, fingerprint=fingerprint, length=self._length)
+        if len(message.parts) != self._scheme.chunks(self._length):
+            raise MessageRefused(f"{len(message.parts)} ciphertexts instead of {self._scheme.chunks(self._length)}")
         return self._send(Release, message.round, self._length, self._sums(message).tobytes())
 
     def _send(self, kind: type[Message], round_number: int, length: int, payload: bytes) -> bytes:
-        identity, key_id = self._identity, key_id_of(self._public)
-        message = kind(identity.run, round_number, identity.name, key_id, self._scheme.fingerprint, length, (payload,))
+        identity = self._identity
+        message = kind(identity.run, round_number, identity.name, *self.key, length, (payload,))
         return message.encode(identity)
 
     def _sums(self, message: Aggregate) -> NDArray[np.integer]:

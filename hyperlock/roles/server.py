@@ -105,7 +105,7 @@ class Server:
         if self.keeper is None:
             raise MessageRefused("the clients hold the model; the server takes no release")
         with self._timings.measure("step"):
-            self.keeper.step(release)
+            self.keeper.step(release, *self._key())
 
     def _send(self, kind: type[Message], length: int, payload: Iterable[bytes]) -> bytes:
         identity = self._identity

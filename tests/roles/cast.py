@@ -34,7 +34,9 @@ class Trainer:
     seen: list[np.ndarray] = field(default_factory=list)
     drawn: list[float] = field(default_factory=list)
 
-    def __call__(self, weights: np.ndarray, data: LocalData, rng: np.random.Generator) -> LocalUpdate:
+    def __call__(
+        self, weights: np.ndarray, data: LocalData, round_number: int, rng: np.random.Generator
+    ) -> LocalUpdate:
         """The update that was given."""
         self.seen.append(weights)
         self.drawn.append(rng.random())
