@@ -1,10 +1,10 @@
 """What a serialised ciphertext looks like, checked byte for byte before SEAL sees it.
 
-SEAL's deserialiser was not written for hostile input: it inflates whatever zstd or zlib stream it is handed, nested
-ones too, before it looks at what it got, so that kilobytes can become gigabytes. Here a ciphertext is taken apart
-first. Everything but its coefficients is known beforehand, so it is compared; the stream is inflated under a bound; and
-SEAL receives an uncompressed ciphertext of exactly the right size. What remains for SEAL is to check that the
-parameters' id is known and the coefficients are below their primes.
+SEAL's deserialiser was not written for hostile input: it takes zstd and zlib, nested ones too, older versions inflated
+all of a stream before they looked at what they got, and bytes behind an object are ignored. Here a ciphertext is taken
+apart first. Everything but its coefficients is known beforehand, so it is compared; the stream is inflated under a
+bound; and SEAL receives an uncompressed ciphertext of exactly the right size. What remains for SEAL is to check that
+the parameters' id is known and the coefficients are below their primes.
 
 TenSEAL 0.3.16 to 0.3.18 frame a vector as protobuf (field 1 its size, field 2 one SEAL object, for CKKS field 3 the
 scale); SEAL 4 writes a header of 16 bytes, the ciphertext's fields, and its coefficients, or half of them and the seed
