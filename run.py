@@ -41,9 +41,16 @@ def main(config: DictConfig) -> float | tuple[float, ...]:
     """Run the composed experiment and return its objective."""
     from hyperlock.experiment import objective, run
 
+    directory, start = Path(HydraConfig.get().runtime.output_dir), None
+    overrides = list(HydraConfig.get().overrides.task)
     try:
-        report = run(config)
-        Path(HydraConfig.get().runtime.output_dir, "metrics.json").write_text(json.dumps(report.final(), indent=2))
+        if config.resume is not None:
+            from hyperlock.resume import resumed
+
+            config, directory, start = resumed(config, overrides)
+            overrides = start.overrides
+        report = run(config, directory, overrides, start)
+        Path(directory, "metrics.json").write_text(json.dumps(report.final(), indent=2))
         return objective(config, report)
     except HyperLockError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):

@@ -48,6 +48,7 @@ def _check_learning(config: Config) -> None:
     for setting in ("units", "layers"):
         if hasattr(config.model, setting):
             _at_least(1, f"model.{setting}", getattr(config.model, setting), f"model.{setting}=128")
+    _at_least(0, "checkpoint_every", config.checkpoint_every, "checkpoint_every=1")
     _at_least(1, "runtime.workers", config.runtime.workers, "runtime.workers=1")
 
 

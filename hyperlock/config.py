@@ -136,6 +136,8 @@ class Config:
     tags: list[str] = field(default_factory=list)
     seed: int = 0
     objective: Any = "accuracy"
+    checkpoint_every: int = 1
+    resume: str | None = None
     dataset: Any = MISSING
     split: Any = MISSING
     model: Any = MISSING

@@ -11,6 +11,7 @@ import math
 import subprocess
 import time
 import uuid
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from hyperlock import checkpoint
+from hyperlock.checkpoint import Checkpoint
 from hyperlock.config import Config, construct, flatten, parse, target
 from hyperlock.data.datasets import Dataset
 from hyperlock.data.split import Parts, label_counts
@@ -26,9 +29,10 @@ from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import HyperLockError, RoundFailed
 from hyperlock.progress import progress
 from hyperlock.report import Report, check_objectives, class_accuracies, objective_names
+from hyperlock.roles.global_model import GlobalModel
 from hyperlock.rounds import RoundReport, distribute_key, drop_out, run_round, sample_cohort
 from hyperlock.timing import Timings
-from hyperlock.tracking import MlflowTracker, NoTracker, Tracker, trial
+from hyperlock.tracking import DIRECTORY, MlflowTracker, NoTracker, Tracker, trial
 
 if TYPE_CHECKING:
     from hyperlock.parties import Parties
@@ -44,13 +48,24 @@ KEY_CUSTODY = {
 }
 
 
-def run(composed: DictConfig) -> Report:
+def run(
+    composed: DictConfig,
+    directory: Path | None = None,
+    overrides: Sequence[str] = (),
+    start: Checkpoint | None = None,
+) -> Report:
     """Run one experiment, from what Hydra composed to the printed summary.
+
+    Args:
+        composed: the settings.
+        directory: where checkpoints go; None for no checkpoints.
+        overrides: what the settings were composed with, for whoever resumes the run.
+        start: where it stopped, if it is resumed.
 
     Raises:
         HyperLockError: a setting, the data, a client or a round failed; the text says which and what to try.
     """
-    start, timings = time.perf_counter(), Timings()
+    began, timings = time.perf_counter(), Timings()
     config = parse(composed)
     check_objectives(objective_names(composed))
     from hyperlock import parties
@@ -70,24 +85,35 @@ def run(composed: DictConfig) -> Report:
     custody, aim = KEY_CUSTODY[config.keys.custody], config.federation.target_accuracy
     report = Report(run_name(config), scheme.name, scheme.security, custody, aim)
     with timings.measure("track"):
-        tracker = open_tracker(config, composed, scheme)
+        tracker = open_tracker(config, composed, scheme, directory, start.run_id if start else "")
+    if start is not None:
+        report.restore(start.report)
+        began -= report.wall
+        _say_resumed(start, config, scheme)
     status = "FAILED"
     try:
         with timings.measure("setup"):
-            federation = parties.assemble(config, uuid.uuid4().hex, dataset, split, scheme, timings)
+            federation = parties.assemble(config, uuid.uuid4().hex, dataset, split, scheme, timings, start)
             distribute_key(federation.public_key, federation.server, federation.clients, federation.runtime)
         report.parameters = federation.network.parameters
         report.add_seconds(timings.drain())
-        with progress(config.federation.rounds) as advance:
-            for number in range(1, config.federation.rounds + 1):
-                _round(number, config, federation, dataset, timings, tracker, report)
+        if start is not None and tracker.last_step("time/round_s") < start.round:  # killed between the two
+            tracker.log(report.metrics, start.round)
+        with progress(config.federation.rounds, report.rounds) as advance:
+            for number in range(report.rounds + 1, config.federation.rounds + 1):
+                metrics = _round(number, config, federation, dataset, timings, report)
+                with timings.measure("track"):
+                    report.wall = time.perf_counter() - began
+                    if directory is not None and config.checkpoint_every and number % config.checkpoint_every == 0:
+                        _keep(directory, composed, overrides, federation.keeper.model, tracker, report)
+                    tracker.log(metrics, number)
                 advance(report.accuracy)
                 if report.rounds_to_target is not None:
                     break
         with timings.measure("track"):
             _record(composed, scheme, federation, dataset, split, tracker, report)
         report.add_seconds(timings.drain())
-        report.wall = time.perf_counter() - start
+        report.wall = time.perf_counter() - began
         tracker.log(report.totals(), report.rounds)
         tracker.note(report.markdown())
         status = "FINISHED"
@@ -144,8 +170,10 @@ def run_name(config: Config) -> str:
     return f"{model}-{config.encryption.scheme}-{config.federation.clients}c"
 
 
-def open_tracker(config: Config, composed: DictConfig, scheme: Scheme) -> Tracker:
-    """Begin the run's record, with its settings and tags."""
+def open_tracker(
+    config: Config, composed: DictConfig, scheme: Scheme, directory: Path | None = None, reopen: str = ""
+) -> Tracker:
+    """Begin the run's record, with its settings and tags, or go on with that of the run `reopen`."""
     if config.tracking.sink == "none":
         return NoTracker()
     root, outputs = config.paths.root, config.paths.outputs
@@ -160,12 +188,14 @@ def open_tracker(config: Config, composed: DictConfig, scheme: Scheme) -> Tracke
         "mlflow.source.git.commit": _git_commit(root),
         **{f"version.{name}": version(name) for name in ("hyperlock", "tensorflow", "tenseal", "numpy", "mlflow")},
         **{f"tag.{tag}": "true" for tag in config.tags},
+        **({} if directory is None else {DIRECTORY: str(directory.resolve())}),
     }
     trial_name, trial_tags = trial()
     name = config.tracking.run_name or trial_name or run_name(config)
     tags |= trial_tags
     tracking = config.tracking
-    return MlflowTracker(root, outputs, tracking.uri, tracking.experiment, name, flatten(_public(composed)), tags)
+    params, again = flatten(_public(composed)), f"attributes.run_id = '{reopen}'" if reopen else None
+    return MlflowTracker(root, outputs, tracking.uri, tracking.experiment, name, params, tags, again)
 
 
 def _round(
@@ -174,10 +204,9 @@ def _round(
     federation: Parties,
     dataset: Dataset,
     timings: Timings,
-    tracker: Tracker,
     report: Report,
-) -> None:
-    """Run one round, evaluate the model if it is time to, and record both."""
+) -> dict[str, float]:
+    """Run one round, evaluate the model if it is time to, and return the metrics of both."""
     start = time.perf_counter()
     moved = _attempt(number, config, federation)
     model, totals = federation.keeper.model, federation.keeper.totals
@@ -188,9 +217,37 @@ def _round(
             result = federation.network.evaluate(model.weights, dataset.x_test, dataset.y_test)
             accuracy, loss = result.accuracy, result.loss
     report.weights = model.weights
-    metrics = report.add_round(moved, totals, accuracy, loss, timings.drain(), time.perf_counter() - start)
-    with timings.measure("track"):
-        tracker.log(metrics, number)
+    return report.add_round(moved, totals, accuracy, loss, timings.drain(), time.perf_counter() - start)
+
+
+def _keep(
+    directory: Path,
+    composed: DictConfig,
+    overrides: Sequence[str],
+    model: GlobalModel,
+    tracker: Tracker,
+    report: Report,
+) -> None:
+    """Write what the next round needs."""
+    checkpoint.save(
+        directory,
+        Checkpoint(
+            round=report.rounds,
+            weights=model.weights,
+            ranges=model.grid.ranges,
+            slots=checkpoint.slots_of(model.optimizer),
+            overrides=[text for text in overrides if not text.startswith("tracking.uri=")],  # it may hold a password
+            settings=flatten(_public(composed)),
+            run_id=tracker.run_id,
+            report=report.state(),
+        ),
+    )
+
+
+def _say_resumed(start: Checkpoint, config: Config, scheme: Scheme) -> None:
+    log.info("going on after round %d", start.round)
+    if scheme.security and config.keys.path is None:
+        log.info("the keys of the rounds before were kept nowhere (keys.path=null): this run makes new ones")
 
 
 def _attempt(number: int, config: Config, federation: Parties) -> RoundReport:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlock import keyfile
+from hyperlock.checkpoint import Checkpoint
 from hyperlock.config import (
     BfvEncryption,
     CkksEncryption,
@@ -145,9 +146,15 @@ def build_optimizer(federation: LocalTraining) -> ServerOptimizer:
 
 
 def assemble(
-    config: Config, run: str, dataset: Dataset, parts: list[NDArray[np.int64]], scheme: Scheme, timings: Timings
+    config: Config,
+    run: str,
+    dataset: Dataset,
+    parts: list[NDArray[np.int64]],
+    scheme: Scheme,
+    timings: Timings,
+    start: Checkpoint | None = None,
 ) -> Parties:
-    """Build all parties of a simulation.
+    """Build all parties of a simulation, as they were after the last round of `start`.
 
     The key holder makes the keys. Under keys=authority it is a party of its own, reached by bytes alone; under
     keys=clients the clients share it, with the model; under keys=server the server has it.
@@ -160,13 +167,15 @@ def assemble(
     first_range = float(np.float32(encryption.initial_range))  # as it travels
     grid = Grid(network.sizes, (first_range,) * len(network.sizes), encryption.value_bits)
     state = GlobalModel(network.initial_weights(), grid, optimizer, unit, encryption.range_factor)
+    done = 0 if start is None else start.round
+    state = state if start is None else start.restore(state)
     names = [f"client-{i}" for i in range(len(parts))]
     identities = enrol(run, [SERVER, KEYHOLDER, *names])
-    keeper = ModelKeeper(identities[names[0] if custody == "clients" else SERVER], state)
+    keeper = ModelKeeper(identities[names[0] if custody == "clients" else SERVER], state, done)
     length = totals.width(encryption.value_bits) + network.parameters
     policy = (config.keys.min_clients, config.federation.rounds)
     kept = keyfile.keep(Path(config.keys.path), scheme) if config.keys.path else None
-    keyholder = KeyHolder(identities[KEYHOLDER], scheme, length, *policy, timings, kept)
+    keyholder = KeyHolder(identities[KEYHOLDER], scheme, length, *policy, timings, kept, done)
 
     server_side = (identities[SERVER], scheme, length, config.keys.min_clients, timings)
     replica: Replica | None = None

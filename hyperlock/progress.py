@@ -26,7 +26,7 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(rounds: int) -> Iterator[Advance]:
+def progress(rounds: int, done: int = 0) -> Iterator[Advance]:
     """A bar over the rounds; under it, as long as they last, the bars of `track`."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -41,7 +41,7 @@ def progress(rounds: int) -> Iterator[Advance]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("rounds", total=rounds, note="")
+        task = bar.add_task("rounds", total=rounds, completed=done, note="")
 
         def advance(accuracy: float) -> None:
             bar.update(task, advance=1, note="" if isnan(accuracy) else f"accuracy {accuracy:.4f}")

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,19 @@ class Report:
             "grid/saturated": totals.saturated / (totals.contributors * self.parameters),
         }
         return self.metrics
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run must know of the rounds before, as JSON takes it."""
+        kept = ("rounds", "metrics", "uplink_bytes", "wall")
+        accuracies = {str(number): accuracy for number, accuracy in self.accuracies.items()}
+        return {**{name: getattr(self, name) for name in kept}, "accuracies": accuracies, "seconds": dict(self.seconds)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take in what `state` gave."""
+        for name, value in state.items():
+            setattr(self, name, value)
+        self.accuracies = {int(number): accuracy for number, accuracy in self.accuracies.items()}
+        self.seconds = defaultdict(float, self.seconds)
 
     def stage_seconds(self) -> dict[str, float]:
         """Seconds of each stage of the rounds, over the run."""

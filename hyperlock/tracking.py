@@ -11,14 +11,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 Metrics = Mapping[str, float]
+DIRECTORY = "directory"  # tag: where a run writes what it can be resumed from
 TRIAL = "HYPERLOCK_TRIAL"  # what a sweep tells its trials' processes, as JSON: parent, number, overrides
 
 
 class Tracker(Protocol):
-    """A run's record, open until `finish`."""
+    """A run's record, open until `finish`; `run_id` names it, "" where nothing is recorded."""
+
+    run_id: str
 
     def log(self, metrics: Metrics, step: int) -> None:
         """Record the metrics of one round, durably before it returns."""
+        ...
+
+    def last_step(self, metric: str) -> int:
+        """The last round that a metric was recorded for; 0 if there is none."""
         ...
 
     def figure(self, name: str, figure: Any) -> None:
@@ -49,8 +56,14 @@ class Tracker(Protocol):
 class NoTracker:
     """Records nothing."""
 
+    run_id = ""
+
     def log(self, metrics: Metrics, step: int) -> None:
         """Nothing."""
+
+    def last_step(self, metric: str) -> int:
+        """None."""
+        return 0
 
     def figure(self, name: str, figure: Any) -> None:
         """Nothing."""
@@ -103,9 +116,8 @@ class MlflowTracker:
         # Creating the store prints every migration, and each run's end a link into the server's default page.
         for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.models.model", "mlflow.tracking.fluent"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        default = f"sqlite:///{Path(root) / 'mlflow.db'}"
-        self._uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default
-        self._is_default = self._uri == default
+        self._uri = store_uri(root, uri)
+        self._is_default = self._uri == f"sqlite:///{Path(root) / 'mlflow.db'}"
         mlflow.set_tracking_uri(self._uri)
         self._client = mlflow.MlflowClient(self._uri)
         self._is_server = self._uri.startswith("http")  # a server decides itself where artifacts go
@@ -150,6 +162,10 @@ class MlflowTracker:
         self._client.log_batch(
             self.run_id, metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()]
         )
+
+    def last_step(self, metric: str) -> int:
+        """The last round whose metrics are in the store; 0 if none is."""
+        return max((entry.step for entry in self._client.get_metric_history(self.run_id, metric)), default=0)
 
     def figure(self, name: str, figure: Any) -> None:
         """`plots/name.png`."""
@@ -198,6 +214,22 @@ class MlflowTracker:
         if experiment is not None:
             return experiment.experiment_id
         return self._client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None)
+
+
+def directory_of(run_id: str, root: str, uri: str | None) -> str | None:
+    """The directory that a run wrote to, as its record has it; None if there is no such run."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return mlflow.MlflowClient(store_uri(root, uri)).get_run(run_id).data.tags.get(DIRECTORY)
+    except MlflowException:
+        return None
+
+
+def store_uri(root: str, uri: str | None) -> str:
+    """The store: as set, or the environment's, or the database in the project's root."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(root) / 'mlflow.db'}"
 
 
 def trial() -> tuple[str | None, dict[str, str]]:

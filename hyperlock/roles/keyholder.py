@@ -31,6 +31,7 @@ class KeyHolder:
         rounds: of the run; nothing is decrypted for a later one.
         timings: where the seconds of decryption go.
         keys: made before; new ones if there are none.
+        decrypted: the last round whose sum was looked at.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class KeyHolder:
         rounds: int,
         timings: Timings,
         keys: KeyPair | None = None,
+        decrypted: int = 0,
     ) -> None:
         self._identity, self._scheme, self._length = identity, scheme, length
         self._min_clients, self._rounds, self._timings = min_clients, rounds, timings
         keys = keys or scheme.generate_keys()
         self._public, self._secret = keys.public, keys.secret
         self._decryptor = scheme.decryptor(keys.secret)
-        self._decrypted = 0  # the last round whose sum was looked at
+        self._decrypted = decrypted
 
     @property
     def key(self) -> tuple[str, str]:

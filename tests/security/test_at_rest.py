@@ -118,7 +118,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
         with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
             composed = compose("config", overrides=[*small, "model=mlp", "model.units=16"])
         OmegaConf.resolve(composed)
-        experiment.run(composed)
+        directory = root / "outputs" / "runs" / "it"
+        directory.mkdir(parents=True)
+        experiment.run(composed, directory)
     return root, seen
 
 
