@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import ConfigError
 from hyperlock.rounds import RoundReport
+from hyperlock.timing import resident_mb
 
 ROUND_STAGES = ("train", "quantise", "encrypt", "aggregate", "decrypt", "step", "evaluate")
 _NOTHING = Totals(contributors=1, samples=1, loss=0.0, saturated=0)
@@ -99,6 +100,7 @@ class Report:
             "updates/accepted": totals.contributors,
             "updates/refused": moved.refused,
             "updates/lost": moved.lost,
+            "memory/resident_mb": resident_mb(),
             "grid/saturated": totals.saturated / (totals.contributors * self.parameters),
         }
         return self.metrics
