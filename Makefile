@@ -1,4 +1,5 @@
-# make run: the main job.  make test: the tests.  make bench: the cost of encryption against other ways to do it.
+# make run: the main job.  make test: the tests.  make bench: the cost of encryption and of simulation against
+# other ways to do it, about 40 minutes.
 # All of them install what they need into .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,6 +18,8 @@ check: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks aggregation $(ARGS)
+	$(BIN)/python -m benchmarks simulation
+	$(BIN)/python -m benchmarks simulation --model cnn --clients 20 --repeats 2
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -26,7 +26,8 @@ from benchmarks.models import tensor_sizes
 from hyperlock.encryption.ciphertexts import tenseal_version
 
 OUT = Path(__file__).resolve().parents[1] / "outputs" / "benchmarks"
-SIZES, LARGE = (101_770, 199_210, 1_663_370), 11_000_000
+SIZES = (101_770, 199_210, 1_663_370)
+LARGE = 11_000_000  # takes a quarter of an hour, and is measured once
 REFERENCE = "nvflare"
 COLUMNS = {  # figure: heading
     "up": "bytes up",
@@ -54,8 +55,7 @@ Samples = dict[str, dict[str, list[float]]]  # way, figure, repeats
 def add_command(commands: Any) -> None:
     """Add `aggregation` to the command line."""
     parser = commands.add_parser("aggregation", help="bytes, time and memory of every way to add encrypted updates")
-    parser.add_argument("--sizes", type=_integers, default=SIZES, help="parameter counts, separated by commas")
-    parser.add_argument("--large", action="store_true", help=f"also {LARGE:,} parameters")
+    parser.add_argument("--sizes", type=_integers, default=(*SIZES, LARGE), help="parameters, separated by commas")
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--value-bits", type=_integers, default=(8, 16))
@@ -70,18 +70,18 @@ def measure(arguments: argparse.Namespace) -> None:
     names = arguments.methods or list(ways)
     if unknown := set(names) - set(ways):
         raise SystemExit(f"unknown methods {', '.join(sorted(unknown))}; there are {', '.join(ways)}")
-    sizes = [*arguments.sizes, LARGE] if arguments.large and LARGE not in arguments.sizes else arguments.sizes
     OUT.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"machine": machine(), "clients": arguments.clients, "repeats": arguments.repeats}
     results = report["sizes"] = {}
     with stdout_kept() as stdout:
-        for size in sizes:
+        for size in arguments.sizes:
             parameters = sum(tensor_sizes(size))
-            samples = measure_size({n: ways[n] for n in names}, size, arguments.clients, arguments.repeats)
+            repeats = 1 if size == LARGE else arguments.repeats
+            samples = measure_size({n: ways[n] for n in names}, size, arguments.clients, repeats)
             memory = {} if arguments.no_memory else {n: peak_memory(n, size, 2) for n in names}
             shares = encrypt_shares(8, 16, min(parameters, SIZES[-1]), max(arguments.repeats, 3))
             results[parameters] = {"samples": samples, "memory": memory, "encrypt_seconds": shares}
-            print(f"## {parameters:,} parameters, {arguments.clients} clients\n", file=stdout)
+            print(f"## {parameters:,} parameters, {arguments.clients} clients, repeats: {repeats}\n", file=stdout)
             tables = [table(samples, memory), goals(samples), shares_table(shares, min(parameters, SIZES[-1]))]
             if REFERENCE in samples:
                 tables.insert(1, ratios_table(samples))
