@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hyperlock.encryption import ckks_parameters as parameters
+from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks_parameters import RESIDUE_LIMIT, CkksParameters, ckks_noise, ckks_parameters
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.parameters import MAX_PRIME_BITS, POLY_MODULI, SECURITY_LIMITS, check_security
@@ -209,3 +210,15 @@ def test_the_smallest_scale_is_no_larger_than_it_must_be() -> None:
             scale = parameters.min_scale_bits(n, clients)
             tail = math.exp(-math.sqrt(2) * 3 / 16 * 2.0 ** (scale - 1) / ckks_noise(n, clients))
             assert tail > 2.0**-64
+
+
+def test_automatic_chains_stay_under_the_newer_guidance_too() -> None:
+    """Bossuat et al., eprint 2024/463, 128 bits, ternary secret; docs/security.md says so for N of 4096 and above."""
+    newer = {4096: 106, 8192: 214, 16384: 430, 32768: 868}
+    for n, bits, clients in product(newer, range(4, 25, 4), MAX_CLIENTS):
+        for choose in (ckks_parameters, bfv_parameters):
+            try:
+                chain = choose(n, "auto", "auto", bits, clients, 128).coeff_mod_bits
+            except ConfigError:
+                continue
+            assert sum(chain) <= newer[n], (choose.__name__, n, bits, clients)
