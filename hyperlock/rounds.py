@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyperlock.errors import RoundFailed
+from hyperlock.errors import ReleaseRefused
 from hyperlock.identity import KEYHOLDER
 from hyperlock.progress import track
 from hyperlock.randomness import generator
@@ -108,6 +108,7 @@ def run_round(
     else:
         [(_, release)] = runtime.exchange({KEYHOLDER: aggregate})
         if isinstance(release, Lost):
-            raise RoundFailed(f"round {number}: the key holder did not answer: {release.reason}")
+            # Not RoundFailed: another try would be refused, should it have decrypted; it does so once a round.
+            raise ReleaseRefused(f"round {number}: the key holder did not answer: {release.reason}")
         server.step(release)
     return RoundReport(float(np.mean(uplink)), downlink, len(uplink), server.refused, lost)

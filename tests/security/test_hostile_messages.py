@@ -1,0 +1,260 @@
+"""Every kind of message, altered in every way: refused with a reason, before SEAL sees a byte, and nothing is used up.
+
+Alterations that need no signature are the network's; the others are signed anew, as an enrolled party that turned
+hostile would sign them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hyperlock.encryption.scheme import KeyPair, Scheme
+from hyperlock.errors import HyperLockError
+from hyperlock.identity import KEYHOLDER, SERVER
+from hyperlock.messages import Release, Update
+from hyperlock.roles.client import Replica
+from tests.roles.cast import Cast, Trainer
+from tests.security.forge import closed, enclosed, opened, resealed
+
+COHORT = [f"client-{i}" for i in range(4)]
+
+
+@dataclass
+class Stage:
+    """A round in the middle of which a message is due.
+
+    Attributes:
+        cast: the parties.
+        kind: of the message.
+        sender: who is to send it.
+        good: the message.
+        offer: hands bytes to the role that takes them; the reason if it refused, None if it did not.
+    """
+
+    cast: Cast
+    kind: str
+    sender: str
+    good: bytes
+    offer: Callable[[bytes], str | None]
+
+    def signed(self, **changes: object) -> bytes:
+        """The message with other header fields, signed by its own sender."""
+        return resealed(self.good, self.cast.parties[self.sender], **changes)
+
+    def with_parts(self, *parts: bytes) -> bytes:
+        """The message with another payload."""
+        payload, sizes = b"".join(parts), [len(part) for part in parts]
+        _, header, _ = opened(self.good)
+        digest = hashlib.sha256(payload).digest()
+        return closed(payload, {**header, "sizes": sizes, "digest": digest}, self.cast.parties[self.sender])
+
+
+def reason_of(handle: Callable[[bytes], object]) -> Callable[[bytes], str | None]:
+    def offer(data: bytes) -> str | None:
+        try:
+            handle(data)
+        except HyperLockError as error:
+            return str(error)
+        return None
+
+    return offer
+
+
+KINDS = ["public_key", "train", "update", "aggregate", "release", "aggregate to clients"]
+
+
+@pytest.fixture(scope="module", params=["ckks", "bfv"])
+def known(request: pytest.FixtureRequest, schemes: dict[str, Scheme]) -> tuple[Cast, KeyPair, dict[str, bytes]]:
+    """Parties, and what honest ones say in round 1; made once."""
+    cast = Cast(schemes[request.param])
+    keys = KeyPair(cast.keyholder._public, cast.keyholder._secret)
+    aggregate = cast.aggregate([cast.vector(seed) for seed in range(3)])
+    good = {
+        "public_key": cast.keyholder.public_key(),
+        "train": cast.server.open(1, COHORT),
+        "update": cast.update("client-3", cast.vector(9)),
+        "aggregate": aggregate,
+        "release": cast.keyholder.handle(aggregate),
+        "aggregate to clients": aggregate,
+    }
+    return cast, keys, good
+
+
+@pytest.fixture(params=KINDS)
+def stage(request: pytest.FixtureRequest, known: tuple[Cast, KeyPair, dict[str, bytes]]) -> Stage:
+    (cast, keys, good), kind = known, request.param
+    fresh = Cast(cast.scheme, parties=cast.parties)
+    keyholder, client = fresh.another_keyholder(keys), fresh.client(Trainer(np.zeros(sum(fresh.sizes), np.float32)))
+    client.handle(good["public_key"])
+    fresh.server.install_key(good["public_key"])
+    fresh.server.open(1, COHORT)
+    if kind == "aggregate to clients":
+        client = fresh.client(Trainer(np.zeros(0)), replica=Replica(keyholder, fresh.keeper))
+    offers: dict[str, Callable[[bytes], str | None]] = {
+        "public_key": reason_of(client.handle),
+        "train": reason_of(client.handle),
+        "update": fresh.server.receive,
+        "aggregate": reason_of(keyholder.handle),
+        "release": reason_of(fresh.server.step),
+        "aggregate to clients": reason_of(client.handle),
+    }
+    senders = {"public_key": KEYHOLDER, "release": KEYHOLDER, "update": "client-3"}
+    return Stage(fresh, kind, senders.get(kind, SERVER), good[kind], offers[kind])
+
+
+@pytest.fixture
+def handed_to_seal(known: tuple[Cast, KeyPair, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What SEAL's reader was called with."""
+    seen: list[bytes] = []
+    scheme = type(known[0].scheme)
+    read = scheme.read
+    monkeypatch.setattr(
+        scheme, "read", lambda self, context, framed: [seen.append(framed), read(self, context, framed)][1]
+    )
+    return seen
+
+
+def flipped(data: bytes, place: int, bit: int = 1) -> bytes:
+    altered = bytearray(data)
+    altered[place] ^= bit
+    return bytes(altered)
+
+
+def in_header(data: bytes) -> bytes:
+    """With one letter of the key's id altered in the header, and no new signature."""
+    key_id = str(opened(data)[1]["key_id"]).encode()
+    return data.replace(key_id, key_id[:-1] + (b"0" if key_id[-1:] != b"0" else b"1"))
+
+
+def other_sizes(stage: Stage) -> list[int]:
+    sizes: Any = opened(stage.good)[1]["sizes"]
+    return [sizes[0] + 1, *sizes[1:]]
+
+
+GARBAGE = np.random.default_rng(0).bytes(2000)
+HUGE_LIST = b"\xdd\xff\xff\xff\xff"
+NO_MESSAGE = r"not a message|does not take messages of kind ''"  # a client asks for the kind first
+TOO_LARGE = r"bytes where at most|payload part"
+
+# By name: what is done to the message, and what the reason must say.
+ALTERED: dict[str, tuple[Callable[[Stage], bytes], str]] = {
+    "nothing": (lambda s: b"", NO_MESSAGE),
+    "garbage": (lambda s: GARBAGE, NO_MESSAGE),
+    "cut at its end": (lambda s: s.good[:-1], NO_MESSAGE),
+    "cut in half": (lambda s: s.good[: len(s.good) // 2], NO_MESSAGE),
+    "cut before the signature": (lambda s: s.good[:-70], NO_MESSAGE),
+    "cut at its start": (lambda s: s.good[1:], r"where the header names"),
+    "a byte more": (lambda s: b"\0" + s.good, r"where the header names"),
+    "twice": (lambda s: s.good * 2, r"bytes where at most|where the header names"),
+    "a bit of the payload": (lambda s: flipped(s.good, 70), r"digest does not match"),
+    "the payload's last bit": (lambda s: flipped(s.good, len(opened(s.good)[0]) - 1, 128), r"digest does not match"),
+    "a letter of the header": (lambda s: in_header(s.good), r"signature is not that of"),
+    "a bit of the signature": (lambda s: flipped(s.good, -10), r"signature is not that of"),
+    "the envelope's size": (lambda s: flipped(s.good, -4), NO_MESSAGE),
+    "a declared list of 2^32": (lambda s: enclosed(b"", HUGE_LIST), NO_MESSAGE),
+    "a signed header of 2^32": (lambda s: closed(b"", HUGE_LIST, s.cast.parties[s.sender]), NO_MESSAGE),
+    "another version": (lambda s: s.signed(version=1), r"version 1 instead of 2"),
+    "another kind": (lambda s: s.signed(kind="other"), r"kind 'other'"),
+    "another run": (lambda s: s.signed(run="other"), r"run 'other' instead of 'run'"),
+    "another key": (lambda s: s.signed(key_id="other"), r"key_id 'other'|not the one that its key id names"),
+    "another fingerprint": (lambda s: s.signed(fingerprint="other"), r"fingerprint 'other' instead of"),
+    "another length": (lambda s: s.signed(length=12345), r"length 12345 instead of"),
+    "no round": (lambda s: s.signed(round=-1), r"negative round"),
+    "a round far ahead": (lambda s: s.signed(round=2**63), r"round 9223372036854775808 "),
+    "a sender who is not enrolled": (lambda s: s.signed(sender="mallory"), r"sender 'mallory' is not enrolled"),
+    "a sender's forged name": (
+        lambda s: resealed(s.good, s.cast.parties["client-5"]),
+        r"signature is not that of",
+    ),
+    "another sender": (
+        lambda s: resealed(s.good, s.cast.parties["client-5"], sender="client-5"),
+        r"'client-5' (instead of|is not in this round's cohort)",
+    ),
+    "another digest": (lambda s: s.signed(digest=bytes(32)), r"digest does not match"),
+    "sizes of other parts": (lambda s: s.signed(sizes=other_sizes(s)), r"where the header names|payload part"),
+    "a size of 2^62": (lambda s: s.signed(sizes=[2**62]), r"payload part is not of at most"),
+    "a negative size": (lambda s: s.signed(sizes=[-1]), r"payload part is not of at most"),
+    "no payload": (lambda s: s.with_parts(), r"ciphertexts|coordinates|model|key id|another length"),
+    "a payload that is too large": (lambda s: s.with_parts(bytes(2**24 + 2**21)), TOO_LARGE),
+    "a field more": (lambda s: s.signed(more=1), r"unknown or missing header fields"),
+    "a field less": (
+        lambda s: closed(opened(s.good)[0], {"kind": s.good and opened(s.good)[1]["kind"]}, s.cast.parties[s.sender]),
+        r"unknown or missing header fields|version None",
+    ),
+}  # fmt: skip
+
+
+TAKEN = {("train", "a round far ahead")}  # the server says which round it is
+
+
+def test_altered_messages_are_refused_by_reason_before_seal_and_then_the_good_one_taken(
+    stage: Stage, handed_to_seal: list[bytes]
+) -> None:
+    before = stage.cast.keeper.model
+    for name, (alter, reason) in ALTERED.items():
+        if (stage.kind, name) in TAKEN:
+            continue
+        text = stage.offer(alter(stage))
+        assert text is not None and re.search(reason, text), f"{name}: {text}"
+        assert len(text) < 400, name
+        assert handed_to_seal == [] and stage.cast.keeper.model is before, name
+    if stage.kind == "update":
+        assert stage.cast.server.refused == len(ALTERED)
+    assert stage.offer(stage.good) is None
+
+
+def test_a_message_is_not_taken_twice(stage: Stage, handed_to_seal: list[bytes]) -> None:
+    """Replays: of an update, a sum, a release. The key, and a request of this round, say nothing new."""
+    assert stage.offer(stage.good) is None
+    model, seen = stage.cast.keeper.model, len(handed_to_seal)
+    again = stage.offer(stage.good)
+    if stage.kind in ("update", "aggregate", "release"):
+        assert again is not None and re.search("sent before|decrypted before|round 1 instead of 2", again)
+    assert stage.cast.keeper.model is model and len(handed_to_seal) == seen
+
+
+def test_messages_of_another_run_are_refused_though_the_parties_are_the_same(stage: Stage) -> None:
+    other = Cast(stage.cast.scheme, parties={n: replace(p, run="other") for n, p in stage.cast.parties.items()})
+    sent = {
+        "public_key": lambda: other.keyholder.public_key(),
+        "train": lambda: other.server.open(1, COHORT),
+        "update": lambda: resealed(stage.good, other.parties["client-3"], run="other"),
+    }.get(stage.kind, lambda: resealed(stage.good, other.parties[stage.sender], run="other"))
+    assert "run 'other' instead of 'run'" in str(stage.offer(sent()))
+
+
+def test_no_kind_is_taken_for_another(stage: Stage, known: tuple, handed_to_seal: list[bytes]) -> None:
+    takes = {"train": {"train", "public_key"}, "aggregate to clients": {"train", "public_key", "aggregate"}}
+    takes["public_key"] = takes["train"]
+    for kind in KINDS[:-1]:
+        if kind not in takes.get(stage.kind, {stage.kind}):
+            text = str(stage.offer(known[2][kind]))
+            assert re.search(rf"kind '{kind}'|holds no key and takes no aggregate|bytes where at most", text), text
+    assert handed_to_seal == []
+
+
+def wide(stage: Stage, value: int) -> bytes:
+    sums = np.full(stage.cast.length, value, "<i8")
+    return stage.with_parts(sums.tobytes())
+
+
+def test_a_release_that_no_updates_sum_to_leaves_the_model(stage: Stage) -> None:
+    """From a key holder that turned hostile."""
+    if stage.kind == "release":
+        before = stage.cast.keeper.model
+        for value in (0, -1, -(2**63)):
+            assert "of no updates" in str(stage.offer(wide(stage, value)))
+        assert stage.cast.keeper.model is before
+
+
+def test_the_kinds_here_are_all_there_are(known: tuple[Cast, KeyPair, dict[str, bytes]]) -> None:
+    cast, _, good = known
+    assert {opened(data)[1]["kind"] for data in good.values()} == set(KINDS[:-1])
+    assert cast.read(Update, good["update"]).sender == "client-3" and cast.read(Release, good["release"]).round == 1
