@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyperlock.errors import ReleaseRefused
+from hyperlock.errors import ReleaseRefused, RoundFailed
 from hyperlock.identity import KEYHOLDER
 from hyperlock.progress import track
 from hyperlock.randomness import generator
