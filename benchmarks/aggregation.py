@@ -82,7 +82,8 @@ def measure(arguments: argparse.Namespace) -> None:
             shares = encrypt_shares(8, 16, min(parameters, SIZES[-1]), max(arguments.repeats, 3))
             results[parameters] = {"samples": samples, "memory": memory, "encrypt_seconds": shares}
             print(f"## {parameters:,} parameters, {arguments.clients} clients, repeats: {repeats}\n", file=stdout)
-            tables = [table(samples, memory), goals(samples), shares_table(shares, min(parameters, SIZES[-1]))]
+            judged = [goals(samples)] if size == SIZES[-1] else []
+            tables = [table(samples, memory), *judged, shares_table(shares, min(parameters, SIZES[-1]))]
             if REFERENCE in samples:
                 tables.insert(1, ratios_table(samples))
             print(*tables, "", sep="\n\n", file=stdout, flush=True)
