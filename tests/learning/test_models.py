@@ -94,3 +94,13 @@ def test_models_that_look_alike_are_not_taken_for_one_another():
     weights, x = once.initial_weights(), np.ones((2, 4), np.float32)
     y = np.zeros(2, np.int32)
     assert once.evaluate(weights, x, y).loss != pytest.approx(twice.evaluate(weights, x, y).loss)
+
+
+def test_nothing_is_traced_again_after_the_first_round(federate):
+    """Clients of other sizes, other rounds, another run of the same architecture: the functions are there."""
+    first = federate("federation.rounds=1").play().parties.network
+    functions = (first._train_block, first._gradient_block, first._predict)
+    before = [function.experimental_get_tracing_count() for function in functions]
+    again = federate("federation.rounds=4", "federation.clients=5", "seed=3").play().parties.network
+    assert again._train_block is first._train_block and before[0] >= 1
+    assert [function.experimental_get_tracing_count() for function in functions] == before
