@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from hyperlock.config import register
+from hyperlock.config import refuse_passwords, register
 from hyperlock.errors import HyperLockError
 
 _finished = False
@@ -75,6 +75,10 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)
+    try:
+        refuse_passwords(sys.argv[1:])  # before Hydra writes the command line to its files
+    except HyperLockError as error:
+        sys.exit(f"ERROR {error}")
     sys.argv += _plain_grid(sys.argv[1:])
     try:
         main()

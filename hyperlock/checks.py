@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hyperlock.config import Config
@@ -160,7 +161,7 @@ def _check_keys(config: Config) -> None:
         hint="keys.path=null",
     )
     _check(
-        not Path(keys.path).expanduser().resolve().is_relative_to(Path(config.paths.root).resolve()),
+        not Path(os.path.expanduser(keys.path)).resolve().is_relative_to(Path(config.paths.root).resolve()),
         "keys.path",
         keys.path,
         "lies in the project's folder, from where keys get into version control and backups of outputs",

@@ -6,6 +6,8 @@ Hydra composes YAML on top of these dataclasses, so that a wrong type or an unkn
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import Any
@@ -35,6 +37,8 @@ from hyperlock.learning_config import (
     ShardsSplit,
     TwoNnModel,
 )
+
+PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")  # in the address of a store
 
 
 @dataclass
@@ -252,6 +256,18 @@ def max_clients(config: Config) -> int:
     if config.encryption.max_clients is not None:
         return config.encryption.max_clients
     return 1 << (config.federation.cohort_size - 1).bit_length()
+
+
+def refuse_passwords(overrides: Iterable[str]) -> None:
+    """ConfigError for an override with a password in it, which Hydra writes to its files."""
+    for override in overrides:
+        if PASSWORD.search(override):
+            raise ConfigError(
+                override.partition("=")[0],
+                "(not shown)",
+                "a password on the command line ends up in logs and files",
+                hint="MLFLOW_TRACKING_URI and HYPERLOCK_STUDIES in the environment, or ~/.pgpass",
+            )
 
 
 def flatten(composed: DictConfig) -> dict[str, str]:

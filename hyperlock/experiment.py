@@ -26,13 +26,13 @@ from hyperlock.data.datasets import Dataset
 from hyperlock.data.split import Parts, label_counts
 from hyperlock.encryption.noise import run_bits
 from hyperlock.encryption.scheme import Scheme
-from hyperlock.errors import HyperLockError, RoundFailed
+from hyperlock.errors import ConfigError, HyperLockError, RoundFailed
 from hyperlock.progress import progress
 from hyperlock.report import Report, check_objectives, class_accuracies, objective_names
 from hyperlock.roles.global_model import GlobalModel
 from hyperlock.rounds import RoundReport, distribute_key, drop_out, run_round, sample_cohort
 from hyperlock.timing import Timings
-from hyperlock.tracking import DIRECTORY, MlflowTracker, NoTracker, Tracker, trial
+from hyperlock.tracking import DIRECTORY, MlflowTracker, NoTracker, Tracker, directory_of, trial
 
 if TYPE_CHECKING:
     from hyperlock.parties import Parties
@@ -88,6 +88,7 @@ def run(
         tracker = open_tracker(config, composed, scheme, directory, start.run_id if start else "")
     if start is not None:
         report.restore(start.report)
+        _forget_extra_evaluation(report, config)
         began -= report.wall
         _say_resumed(start, config, scheme)
     status = "FAILED"
@@ -95,21 +96,23 @@ def run(
         with timings.measure("setup"):
             federation = parties.assemble(config, uuid.uuid4().hex, dataset, split, scheme, timings, start)
             distribute_key(federation.public_key, federation.server, federation.clients, federation.runtime)
-        report.parameters = federation.network.parameters
+        report.parameters, report.weights = federation.network.parameters, federation.keeper.model.weights
         report.add_seconds(timings.drain())
-        if start is not None and tracker.last_step("time/round_s") < start.round:  # killed between the two
-            tracker.log(report.metrics, start.round)
-        with progress(config.federation.rounds, report.rounds) as advance:
-            for number in range(report.rounds + 1, config.federation.rounds + 1):
-                metrics = _round(number, config, federation, dataset, timings, report)
+        recorded = tracker.last_step("time/round_s") if start is not None else 0
+        if recorded < report.rounds:  # killed between its checkpoint and its record
+            tracker.log(report.metrics, report.rounds)
+        rounds, every = config.federation.rounds, config.checkpoint_every
+        with progress(rounds, report.rounds) as advance:
+            while report.rounds < rounds and report.rounds_to_target is None:
+                metrics = _round(report.rounds + 1, config, federation, dataset, timings, report)
+                ends = report.rounds == rounds or report.rounds_to_target is not None
                 with timings.measure("track"):
                     report.wall = time.perf_counter() - began
-                    if directory is not None and config.checkpoint_every and number % config.checkpoint_every == 0:
+                    if directory is not None and every and (ends or report.rounds % every == 0):
                         _keep(directory, composed, overrides, federation.keeper.model, tracker, report)
-                    tracker.log(metrics, number)
+                    if report.rounds > recorded:  # a round after the last checkpoint was recorded before the kill
+                        tracker.log(metrics, report.rounds)
                 advance(report.accuracy)
-                if report.rounds_to_target is not None:
-                    break
         with timings.measure("track"):
             _record(composed, scheme, federation, dataset, split, tracker, report)
         report.add_seconds(timings.drain())
@@ -194,6 +197,10 @@ def open_tracker(
     name = config.tracking.run_name or trial_name or run_name(config)
     tags |= trial_tags
     tracking = config.tracking
+    if reopen and directory_of(reopen, root, tracking.uri) is None:
+        raise ConfigError(
+            "resume", reopen, "its record is not in this store", hint="tracking.uri=..., as the run had it"
+        )
     params, again = flatten(_public(composed)), f"attributes.run_id = '{reopen}'" if reopen else None
     return MlflowTracker(root, outputs, tracking.uri, tracking.experiment, name, params, tags, again)
 
@@ -236,12 +243,18 @@ def _keep(
             weights=model.weights,
             ranges=model.grid.ranges,
             slots=checkpoint.slots_of(model.optimizer),
-            overrides=[text for text in overrides if not text.startswith("tracking.uri=")],  # it may hold a password
+            overrides=[text for text in overrides if text.lstrip("+").partition("=")[0] != "tracking.uri"],
             settings=flatten(_public(composed)),
             run_id=tracker.run_id,
             report=report.state(),
         ),
     )
+
+
+def _forget_extra_evaluation(report: Report, config: Config) -> None:
+    """Of a last round that is the last no more: a run of the new length would not have made it."""
+    every, last = config.federation.evaluate_every, config.federation.rounds
+    report.accuracies = {n: value for n, value in report.accuracies.items() if n % every == 0 or n == last}
 
 
 def _say_resumed(start: Checkpoint, config: Config, scheme: Scheme) -> None:

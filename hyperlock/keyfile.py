@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import msgpack
@@ -30,7 +31,10 @@ def keep(path: Path, scheme: Scheme) -> KeyPair:
         if path.exists():
             return _read(path, scheme)
         keys = scheme.generate_keys()
-        _write(path, keys, scheme)
+        try:
+            _write(path, keys, scheme)
+        except FileExistsError:  # another process was faster: its keys are the file's
+            return _read(path, scheme)
         return keys
     except OSError as error:
         raise ConfigError(_SETTING, path, f"cannot be used ({error.strerror or error})") from None
@@ -68,9 +72,10 @@ def _write(path: Path, keys: KeyPair, scheme: Scheme) -> None:
     """Wholly or not at all; never readable by others, not even for a moment."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     content = {"version": _VERSION, "fingerprint": scheme.fingerprint, "public": keys.public, "secret": keys.secret}
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # with mode 0600
+    part = Path(name)
     try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with open(handle, "wb") as file:
             file.write(msgpack.packb(content))
             file.flush()
             os.fsync(file.fileno())

@@ -205,7 +205,7 @@ def kind_of(data: bytes) -> str:
     try:
         header, _, _ = _envelope(data, _MAX_HEADER)
         unpacker = msgpack.Unpacker(
-            max_buffer_size=2 * _MAX_TEXT, max_str_len=_MAX_TEXT, max_array_len=0, max_map_len=0
+            max_buffer_size=2 * _MAX_TEXT, max_str_len=_MAX_TEXT, max_array_len=0, max_map_len=_MAX_FIELDS
         )
         unpacker.feed(header[: 2 * _MAX_TEXT])
         unpacker.read_map_header()

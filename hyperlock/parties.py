@@ -5,6 +5,7 @@ This is where key custody is decided: read `assemble` to see who is handed the s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -174,7 +175,7 @@ def assemble(
     keeper = ModelKeeper(identities[names[0] if custody == "clients" else SERVER], state, done)
     length = totals.width(encryption.value_bits) + network.parameters
     policy = (config.keys.min_clients, config.federation.rounds)
-    kept = keyfile.keep(Path(config.keys.path).expanduser(), scheme) if config.keys.path else None
+    kept = keyfile.keep(Path(os.path.expanduser(config.keys.path)), scheme) if config.keys.path else None
     keyholder = KeyHolder(identities[KEYHOLDER], scheme, length, *policy, timings, kept, done)
 
     server_side = (identities[SERVER], scheme, length, config.keys.min_clients, timings)

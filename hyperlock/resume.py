@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from hydra import compose
+from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
 from hyperlock.checkpoint import Checkpoint, load
 from hyperlock.config import flatten
 from hyperlock.errors import ConfigError
 
+FINISHED = "metrics.json"  # what a run writes last
 # What may be given anew, for it does not change what the rounds before would have been.
 FREE = ("federation.rounds", "federation.target_accuracy", "runtime.workers", "tracking.uri")
 
@@ -24,7 +26,8 @@ def resumed(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, Pat
         overrides: the command line; beside `resume` it may set what is in `FREE`.
 
     Raises:
-        ConfigError: there is no such run, it is complete, or its settings would change.
+        ConfigError: there is no such run, it is complete, or its settings would change. A run whose rounds are all done
+            but that was killed before its end is not complete: what is left is its record.
     """
     named = str(composed.resume)
     free = [text for text in overrides if text.partition("=")[0] in FREE]
@@ -37,7 +40,11 @@ def resumed(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, Pat
         )
     directory = Path(named) if Path(named).exists() else _directory(named, composed)
     checkpoint = load(directory)
-    settings = compose("config", [*checkpoint.overrides, *free])
+    try:
+        settings = compose("config", [*checkpoint.overrides, *free])
+    except HydraException as error:
+        text = f"its settings cannot be composed again ({str(error).splitlines()[0]})"
+        raise ConfigError("resume", named, text, hint="the same --config-dir as the run had") from None
     given = {text.partition("=")[0] for text in free}
     changed = [
         f"{key} was {was}, is {now}"
@@ -47,12 +54,18 @@ def resumed(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, Pat
     if changed:
         text = f"the settings' files have changed since: {'; '.join(changed)}"
         raise ConfigError("resume", named, text, hint="the files as they were, or a new run")
-    rounds = settings.federation.rounds
-    if checkpoint.round >= rounds:
-        text = f"all of its federation.rounds={rounds} are done"
-        raise ConfigError("resume", named, text, hint=f"federation.rounds={2 * rounds}, to go further")
+    rounds, aim = settings.federation.rounds, settings.federation.target_accuracy
+    accuracies = checkpoint.report.get("accuracies", {}).values()
+    if (directory / FINISHED).exists():
+        if aim is not None and any(accuracy >= aim for accuracy in accuracies):
+            text, hint = f"it reached its federation.target_accuracy={aim}", "federation.target_accuracy=null"
+            raise ConfigError("resume", named, text, hint=f"{hint}, or a higher one, to go further")
+        if checkpoint.round >= rounds:
+            text = f"all of its federation.rounds={rounds} are done"
+            raise ConfigError("resume", named, text, hint=f"federation.rounds={2 * rounds}, to go further")
     with open_dict(settings):
         settings.resume = str(directory)
+    (directory / FINISHED).unlink(missing_ok=True)
     kept = [text for text in free if not text.startswith("tracking.uri=")]
     return settings, directory, replace(checkpoint, overrides=[*checkpoint.overrides, *kept])
 

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import pickle
-import re
 import signal
 import sys
 import time
@@ -29,12 +28,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hyperlock import trials
+from hyperlock.config import PASSWORD, refuse_passwords
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.tracking import TRIAL, MlflowTracker, NoTracker, on_this_host, process_ended, process_tag
 
 log = logging.getLogger(__name__)
 NUMBER = "HYPERLOCK_TRIAL_NUMBER"  # the study's number of a trial, where it has one
-_PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
 
 @functools.cache
@@ -85,7 +84,7 @@ def storage(url: str) -> Any:
 def reason(error: BaseException) -> str:
     """Why a trial failed, as it is recorded."""
     text = str(error) if isinstance(error, HyperLockError) else f"{type(error).__name__}: {error}"
-    return _PASSWORD.sub("://(not shown)@", text)[:2000]
+    return PASSWORD.sub("://(not shown)@", text)[:2000]
 
 
 @dataclass
@@ -208,14 +207,7 @@ def kept_study(config: DictConfig) -> str | None:
 def _check(config: DictConfig) -> None:
     from hyperlock.report import check_objectives, objective_names
 
-    for override in [*config.hydra.overrides.hydra, *config.hydra.overrides.task]:
-        if _PASSWORD.search(override):
-            raise ConfigError(
-                override.partition("=")[0],
-                "(not shown)",
-                "a password on the command line ends up in logs and files",
-                hint="MLFLOW_TRACKING_URI and HYPERLOCK_STUDIES in the environment, or ~/.pgpass",
-            )
+    refuse_passwords([*config.hydra.overrides.hydra, *config.hydra.overrides.task])
     names = objective_names(config)
     check_objectives(names)
     if kept_study(config):

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from hyperlock.errors import ConfigError
+
 Metrics = Mapping[str, float]
 DIRECTORY = "directory"  # tag: where a run writes what it can be resumed from
 TRIAL = "HYPERLOCK_TRIAL"  # what a sweep tells its trials' processes, as JSON: parent, number, overrides
@@ -112,14 +114,20 @@ class MlflowTracker:
     ) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow
+        from mlflow.exceptions import MlflowException
 
         # Creating the store prints every migration, and each run's end a link into the server's default page.
         for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.models.model", "mlflow.tracking.fluent"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self._uri = store_uri(root, uri)
         self._is_default = self._uri == f"sqlite:///{Path(root) / 'mlflow.db'}"
-        mlflow.set_tracking_uri(self._uri)
-        self._client = mlflow.MlflowClient(self._uri)
+        try:
+            mlflow.set_tracking_uri(self._uri)
+            self._client = mlflow.MlflowClient(self._uri)
+        except MlflowException as error:
+            problem = f"MLflow cannot use it ({type(error).__name__})"
+            allowed = "sqlite:///FILE, postgresql://..., http://..."
+            raise ConfigError("tracking.uri", "(not shown)", problem, allowed=allowed) from None
         self._is_server = self._uri.startswith("http")  # a server decides itself where artifacts go
         self._experiment = self._experiment_id(experiment, None if self._is_server else Path(outputs) / "mlflow")
         found = self.search(reopen, 1) if reopen else []

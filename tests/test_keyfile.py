@@ -112,3 +112,24 @@ def test_the_project_s_own_folder_is_refused(compose: Callable) -> None:
 def test_no_keys_are_kept_where_there_are_none(compose: Callable, path: Path) -> None:
     with pytest.raises(ConfigError, match="no keys to keep"):
         parse(compose("encryption=none", f"keys.path={path}"))
+
+
+def test_of_two_that_make_the_file_at_once_both_have_its_keys(
+    path: Path, ckks: Ckks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = keyfile.keep(path.with_name("theirs.key"), ckks)
+    link = os.link
+
+    def slower(source: Path, target: Path) -> None:
+        link(path.with_name("theirs.key"), target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", slower)
+    assert keyfile.keep(path, ckks).secret == theirs.secret
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_a_home_that_is_nobodys_is_no_trace(compose: Callable) -> None:
+    with pytest.raises(ConfigError):
+        parse(compose("keys.path=/", "encryption=none"))
+    parse(compose("keys.path='~nobody-of-that-name/x.key'"))

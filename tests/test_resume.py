@@ -201,9 +201,51 @@ def test_no_password_is_kept(compose: Callable, tmp_path: Path) -> None:
     assert load(tmp_path).overrides == ["seed=0"]
 
 
-def test_checkpoints_come_as_often_as_they_are_asked_for(compose: Callable, tmp_path: Path) -> None:
+def test_checkpoints_come_as_often_as_they_are_asked_for_and_at_the_end(
+    compose: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(checkpoint, "save", lambda directory, state: kept.append(state.round))
     settings = (*SMALL, "tracking=none", "federation.rounds=5")
     run(compose(*settings, "checkpoint_every=2"), tmp_path)
-    assert load(tmp_path).round == 4
-    run(compose(*settings, "checkpoint_every=0"), tmp_path / "none")
-    assert not (tmp_path / "none").exists()
+    assert kept == [2, 4, 5]
+    run(compose(*settings, "checkpoint_every=0"), tmp_path)
+    assert kept == [2, 4, 5]
+
+
+def test_a_run_that_reached_its_target_trains_no_more(compose: Callable, tmp_path: Path) -> None:
+    settings = (*SMALL, "tracking=none", "federation.rounds=30", "federation.target_accuracy=0.6")
+    whole = run(compose(*settings), tmp_path)
+    assert 1 < whole.rounds < 30
+    again = run(compose(*settings), tmp_path, (), load(tmp_path))
+    assert (again.rounds, again.rounds_to_target) == (whole.rounds, whole.rounds)
+    assert again.weights.tobytes() == whole.weights.tobytes()
+
+
+def test_a_run_killed_while_its_end_was_recorded_is_recorded(compose: Callable, tmp_path: Path) -> None:
+    settings = (*SMALL, "tracking=none", "federation.rounds=2")
+    whole = run(compose(*settings), tmp_path)
+    again = run(compose(*settings), tmp_path, (), load(tmp_path))
+    assert again.rounds == 2 and again.accuracies == whole.accuracies
+    assert again.weights.tobytes() == whole.weights.tobytes()
+    assert again.final().keys() == whole.final().keys()
+
+
+def test_an_evaluation_of_a_last_round_that_is_the_last_no_more_is_forgotten(compose: Callable, tmp_path: Path) -> None:
+    settings = (*SMALL, "tracking=none", "federation.evaluate_every=3")
+    run(compose(*settings, "federation.rounds=4"), tmp_path)
+    again = run(compose(*settings, "federation.rounds=7"), tmp_path, (), load(tmp_path))
+    assert list(again.accuracies) == [3, 6, 7]
+
+
+def test_a_record_that_is_not_in_the_store_is_not_begun_anew(compose: Callable, tmp_path: Path) -> None:
+    settings = (
+        *SMALL,
+        "federation.rounds=2",
+        f"tracking.uri=sqlite:///{tmp_path}/store.db",
+        "tracking.log_model=false",
+    )
+    run(compose(*settings), tmp_path)
+    lost = replace(load(tmp_path), run_id="0" * 32)
+    with pytest.raises(ConfigError, match=r"its record is not in this store[\s\S]*tracking\.uri"):
+        run(compose(*settings), tmp_path, (), lost)

@@ -3,8 +3,8 @@
 SEAL's deserialiser was not written for hostile input: it takes zstd and zlib, nested ones too, older versions inflated
 all of a stream before they looked at what they got, and bytes behind an object are ignored. Here a ciphertext is taken
 apart first. Everything but its coefficients is known beforehand, so it is compared; the stream is inflated under a
-bound; and SEAL receives an uncompressed ciphertext of exactly the right size. What remains for SEAL is to check that
-the parameters' id is known and the coefficients are below their primes.
+bound; and SEAL receives an uncompressed ciphertext of exactly the right size. What remains for SEAL is to check its own
+minor version, that the parameters' id is known, and that the coefficients are below their primes.
 
 TenSEAL 0.3.16 to 0.3.18 frame a vector as protobuf (field 1 its size, field 2 one SEAL object, for CKKS field 3 the
 scale); SEAL 4 writes a header of 16 bytes, the ciphertext's fields, and its coefficients, or half of them and the seed
@@ -28,6 +28,7 @@ _FIELDS = struct.Struct("<BQQQdQ")  # NTT form, polynomials, N, primes, scale, c
 _ID_BYTES = 32
 _COUNT = struct.Struct("<Q")
 _SEED_BYTES = _SEAL.size + 65  # type of the generator, and 64 bytes of seed
+_BLAKE2 = 1  # the generator that SEAL uses unless it is built otherwise
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,13 @@ class Layout:
             raise CiphertextRefused(f"a ciphertext of other parameters: {found} instead of {due}")
         stored = coefficients if len(body) == whole else coefficients // 2
         at = _ID_BYTES + _FIELDS.size
-        _plain_header(body, at, _SEAL.size + _COUNT.size + 8 * stored)
+        _plain_header(body, at, version, _SEAL.size + _COUNT.size + 8 * stored)
         if _COUNT.unpack_from(body, at + _SEAL.size) != (stored,):
             raise CiphertextRefused("a ciphertext of another number of coefficients")
         if stored < coefficients:
-            _plain_header(body, len(body) - _SEED_BYTES, _SEED_BYTES)
+            _plain_header(body, len(body) - _SEED_BYTES, version, _SEED_BYTES)
+            if body[_SEAL.size - _SEED_BYTES] != _BLAKE2:
+                raise CiphertextRefused("a ciphertext grown from a seed of another generator")
         elif body.endswith(bytes(4 * coefficients)):
             raise CiphertextRefused("a ciphertext without its second polynomial, which anyone can read")
         return _SEAL.pack(_MAGIC, _SEAL.size, *version, _PLAIN, 0, _SEAL.size + len(body)) + body
@@ -119,10 +122,9 @@ def _seal_object(data: bytes, sizes: tuple[int, ...]) -> tuple[bytes, tuple[int,
     return body, (major, minor)
 
 
-def _plain_header(body: bytes, at: int, total: int) -> None:
-    """A nested object must be uncompressed, and end where it should."""
-    magic, header, _, _, compression, reserved, size = _SEAL.unpack_from(body, at)
-    if (magic, header, compression, reserved, size) != (_MAGIC, _SEAL.size, _PLAIN, 0, total):
+def _plain_header(body: bytes, at: int, version: tuple[int, int], total: int) -> None:
+    """A nested object must be of the same version, uncompressed, and end where it should."""
+    if _SEAL.unpack_from(body, at) != (_MAGIC, _SEAL.size, *version, _PLAIN, 0, total):
         raise CiphertextRefused("a ciphertext with a wrong nested header")
 
 
