@@ -78,7 +78,8 @@ if __name__ == "__main__":
     try:
         refuse_passwords(sys.argv[1:])  # before Hydra writes the command line to its files
     except HyperLockError as error:
-        sys.exit(f"ERROR {error}")
+        print(f"ERROR {error}", file=sys.stderr)
+        sys.exit(1)
     sys.argv += _plain_grid(sys.argv[1:])
     try:
         main()

@@ -7,10 +7,12 @@ import logging
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 from hyperlock.errors import ConfigError
+from hyperlock.interrupts import held_back
 
 Metrics = Mapping[str, float]
 DIRECTORY = "directory"  # tag: where a run writes what it can be resumed from
@@ -133,15 +135,18 @@ class MlflowTracker:
         found = self.search(reopen, 1) if reopen else []
         if found:
             self.run_id = found[0].info.run_id
-            self._client.update_run(self.run_id, status="RUNNING")
+            with self._writing():
+                self._client.update_run(self.run_id, status="RUNNING")
             self.tag(tags)
             return
-        run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags))
+        with self._writing():
+            run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags))
         self.run_id = run.info.run_id
         from mlflow.entities import Param
 
         try:
-            self._client.log_batch(self.run_id, params=[Param(key, value[:6000]) for key, value in params.items()])
+            with self._writing():
+                self._client.log_batch(self.run_id, params=[Param(key, value[:6000]) for key, value in params.items()])
         except BaseException:  # no run is left RUNNING, whatever ended this one
             self.finish("FAILED")
             raise
@@ -157,8 +162,9 @@ class MlflowTracker:
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
-        for key, value in tags.items():
-            self._client.set_tag(self.run_id, key, value)
+        with self._writing():
+            for key, value in tags.items():
+                self._client.set_tag(self.run_id, key, value)
 
     def log(self, metrics: Metrics, step: int) -> None:
         """One batch, written before it returns."""
@@ -167,9 +173,9 @@ class MlflowTracker:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._client.log_batch(
-            self.run_id, metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()]
-        )
+        entries = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+        with self._writing():
+            self._client.log_batch(self.run_id, metrics=entries)
 
     def last_step(self, metric: str) -> int:
         """The last round whose metrics are in the store; 0 if none is."""
@@ -194,18 +200,23 @@ class MlflowTracker:
         import mlflow.tensorflow
 
         signature = mlflow.models.infer_signature(example, model(example).numpy())
-        with mlflow.start_run(run_id=self.run_id):
+        with self._writing(), mlflow.start_run(run_id=self.run_id):
             mlflow.tensorflow.log_model(
                 model, name="model", signature=signature, pip_requirements=[f"tensorflow=={version('tensorflow')}"]
             )
 
     def note(self, markdown: str) -> None:
         """MLflow shows this tag, rendered, as the run's description."""
-        self._client.set_tag(self.run_id, "mlflow.note.content", markdown)
+        self.tag({"mlflow.note.content": markdown})
 
     def finish(self, status: str) -> None:
         """FINISHED, FAILED or KILLED."""
-        self._client.set_terminated(self.run_id, status)
+        with self._writing():
+            self._client.set_terminated(self.run_id, status)
+
+    def _writing(self) -> AbstractContextManager[None]:
+        """An interrupt within a commit leaves SQLite's lock behind, and the next write waits 20 s for it and fails."""
+        return held_back() if self._uri.startswith("sqlite") else nullcontext()
 
     def where(self) -> str:
         """The command and the page."""
