@@ -40,17 +40,16 @@ log = logging.getLogger("hyperlock")
 def main(config: DictConfig) -> float | tuple[float, ...]:
     """Run the composed experiment and return its objective."""
     from hyperlock.experiment import objective, run
+    from hyperlock.resume import FINISHED, resumed
 
     directory, start = Path(HydraConfig.get().runtime.output_dir), None
     overrides = list(HydraConfig.get().overrides.task)
     try:
         if config.resume is not None:
-            from hyperlock.resume import resumed
-
             config, directory, start = resumed(config, overrides)
             overrides = start.overrides
         report = run(config, directory, overrides, start)
-        Path(directory, "metrics.json").write_text(json.dumps(report.final(), indent=2))
+        Path(directory, FINISHED).write_text(json.dumps(report.final(), indent=2))
         return objective(config, report)
     except HyperLockError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):

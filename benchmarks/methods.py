@@ -178,6 +178,14 @@ class Float32(Approximate):
         self._check(means)
 
 
+def vector_a_tensor(context: Any, tensors: Iterable[NDArray[Any]], clock: Clock) -> bytes:
+    """Encrypt each tensor as one CKKS vector of TenSEAL's, and write them all."""
+    with clock.measure("encrypt"):
+        vectors = [ts.ckks_vector(context, tensor) for tensor in tensors]
+    with clock.measure("serialise"):
+        return msgpack.packb([vector.serialize() for vector in vectors])
+
+
 class Demo(Float32):
     """The original demo: a CKKS vector a tensor; the server decrypts every update and averages in the clear."""
 
@@ -189,10 +197,7 @@ class Demo(Float32):
     def client(self, update: NDArray[np.float32], clock: Clock) -> bytes:
         """Encrypt each tensor."""
         tensors = self._split(update)
-        with clock.measure("encrypt"):
-            vectors = [ts.ckks_vector(self._context, tensor) for tensor in tensors]
-        with clock.measure("serialise"):
-            return msgpack.packb([vector.serialize() for vector in vectors])
+        return vector_a_tensor(self._context, tensors, clock)
 
     def add(self, message: bytes, clock: Clock) -> None:
         """Decrypt, then sum."""
@@ -227,10 +232,7 @@ class NvFlare(Approximate):
         tensors = self._split(update)
         with clock.measure("quantise"):
             tensors = [tensor * np.float64(LOCAL_STEPS) for tensor in tensors]
-        with clock.measure("encrypt"):
-            vectors = [ts.ckks_vector(self._context, tensor) for tensor in tensors]
-        with clock.measure("serialise"):
-            return msgpack.packb([vector.serialize() for vector in vectors])
+        return vector_a_tensor(self._context, tensors, clock)
 
     def add(self, message: bytes, clock: Clock) -> None:
         """Sum of ciphertexts."""

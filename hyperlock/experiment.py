@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -297,7 +297,7 @@ def _record(
     public = scheme.describe()
     if "exact_to_bits" in public:
         public["run_exact_to_bits"] = round(
-            run_bits(float(str(public["exact_to_bits"])), report.parameters, report.rounds), 1
+            run_bits(cast(float, public["exact_to_bits"]), report.parameters, report.rounds), 1
         )
     tracker.document("public_parameters.json", public)
     title = f"{report.name}: test accuracy"

@@ -18,12 +18,10 @@ from hyperlock.encryption.ciphertexts import (
     PackedDecryptor,
     PackedEncryptor,
     PackedScheme,
-    make_keys,
     public_context,
     secret_context,
-    tenseal_version,
 )
-from hyperlock.encryption.scheme import CiphertextRefused, Decryptor, Encryptor, KeyPair
+from hyperlock.encryption.scheme import CiphertextRefused, Decryptor, Encryptor
 from hyperlock.encryption.wire import Layout
 
 
@@ -35,47 +33,22 @@ class Bfv(PackedScheme):
     name: str = "bfv"
 
     @property
-    def fingerprint(self) -> str:
-        """Parameters and TenSEAL's version."""
-        p = self.parameters
-        return (
-            f"bfv/{p.poly_modulus}/{'-'.join(map(str, p.coeff_mod_bits))}/t{p.plain_modulus}"
-            f"/{p.packing.fields}x{p.packing.field_bits}/{p.value_bits}x{p.max_clients}/{tenseal_version()}"
-        )
+    def encoding(self) -> str:
+        """The plaintext modulus."""
+        return f"t{self.parameters.plain_modulus}"
 
-    def describe(self) -> dict[str, object]:
-        """The public parameters."""
-        p = self.parameters
-        return {
-            "scheme": self.name,
-            "poly_modulus": p.poly_modulus,
-            "coeff_mod_bits": list(p.coeff_mod_bits),
-            "plain_modulus": p.plain_modulus,
-            "margin_bits": round(p.margin_bits, 2),
-            "value_bits": p.value_bits,
-            "max_clients": p.max_clients,
-            "fields_per_slot": p.packing.fields,
-            "field_bits": p.packing.field_bits,
-            "security_bits": p.security,
-            "exact_to_bits": round(p.exact_to_bits, 1),
-            "fingerprint": self.fingerprint,
-        }
+    @property
+    def figures(self) -> dict[str, object]:
+        """The plaintext modulus and the margin."""
+        return {"plain_modulus": self.parameters.plain_modulus, "margin_bits": round(self.parameters.margin_bits, 2)}
 
-    def generate_keys(self) -> KeyPair:
-        """A fresh pair."""
+    def new_context(self) -> Any:
+        """TenSEAL's, with new keys."""
         from hyperlock.encryption._tenseal import tenseal as ts
 
         p = self.parameters
-
-        def make_context() -> Any:
-            return ts.context(
-                ts.SCHEME_TYPE.BFV,
-                p.poly_modulus,
-                plain_modulus=p.plain_modulus,
-                coeff_mod_bit_sizes=list(p.coeff_mod_bits),
-            )
-
-        return make_keys(make_context, p.poly_modulus, p.coeff_mod_bits)
+        chain = list(p.coeff_mod_bits)
+        return ts.context(ts.SCHEME_TYPE.BFV, p.poly_modulus, plain_modulus=p.plain_modulus, coeff_mod_bit_sizes=chain)
 
     @property
     def layout(self) -> Layout:

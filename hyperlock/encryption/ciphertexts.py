@@ -70,6 +70,51 @@ class PackedScheme:
     """What CKKS and BFV have in common; each adds how slots are encrypted, read and decrypted."""
 
     parameters: Any
+    name: str
+
+    @property
+    def encoding(self) -> str:
+        """How a slot's integer becomes a plaintext, for the fingerprint."""
+        raise NotImplementedError
+
+    @property
+    def figures(self) -> dict[str, object]:
+        """The public parameters that are this scheme's alone."""
+        raise NotImplementedError
+
+    def new_context(self) -> Any:
+        """TenSEAL's, with new keys."""
+        raise NotImplementedError
+
+    @property
+    def fingerprint(self) -> str:
+        """Parameters and TenSEAL's version."""
+        p = self.parameters
+        return (
+            f"{self.name}/{p.poly_modulus}/{'-'.join(map(str, p.coeff_mod_bits))}/{self.encoding}"
+            f"/{p.packing.fields}x{p.packing.field_bits}/{p.value_bits}x{p.max_clients}/{tenseal_version()}"
+        )
+
+    def describe(self) -> dict[str, object]:
+        """The public parameters."""
+        p = self.parameters
+        return {
+            "scheme": self.name,
+            "poly_modulus": p.poly_modulus,
+            "coeff_mod_bits": list(p.coeff_mod_bits),
+            **self.figures,
+            "value_bits": p.value_bits,
+            "max_clients": p.max_clients,
+            "fields_per_slot": p.packing.fields,
+            "field_bits": p.packing.field_bits,
+            "security_bits": p.security,
+            "exact_to_bits": round(p.exact_to_bits, 1),
+            "fingerprint": self.fingerprint,
+        }
+
+    def generate_keys(self) -> KeyPair:
+        """A fresh pair."""
+        return make_keys(self.new_context, self.parameters.poly_modulus, self.parameters.coeff_mod_bits)
 
     @property
     def value_bits(self) -> int:

@@ -17,13 +17,11 @@ from hyperlock.encryption.ciphertexts import (
     PackedDecryptor,
     PackedEncryptor,
     PackedScheme,
-    make_keys,
     public_context,
     secret_context,
-    tenseal_version,
 )
 from hyperlock.encryption.ckks_parameters import RESIDUE_LIMIT, CkksParameters
-from hyperlock.encryption.scheme import CiphertextRefused, Decryptor, Encryptor, KeyPair
+from hyperlock.encryption.scheme import CiphertextRefused, Decryptor, Encryptor
 from hyperlock.encryption.wire import Layout
 
 
@@ -35,41 +33,21 @@ class Ckks(PackedScheme):
     name: str = "ckks"
 
     @property
-    def fingerprint(self) -> str:
-        """Parameters and TenSEAL's version."""
-        p = self.parameters
-        return (
-            f"ckks/{p.poly_modulus}/{'-'.join(map(str, p.coeff_mod_bits))}/2^{p.scale_bits}"
-            f"/{p.packing.fields}x{p.packing.field_bits}/{p.value_bits}x{p.max_clients}/{tenseal_version()}"
-        )
+    def encoding(self) -> str:
+        """The scale."""
+        return f"2^{self.parameters.scale_bits}"
 
-    def describe(self) -> dict[str, object]:
-        """The public parameters."""
-        p = self.parameters
-        return {
-            "scheme": self.name,
-            "poly_modulus": p.poly_modulus,
-            "coeff_mod_bits": list(p.coeff_mod_bits),
-            "scale_bits": p.scale_bits,
-            "value_bits": p.value_bits,
-            "max_clients": p.max_clients,
-            "fields_per_slot": p.packing.fields,
-            "field_bits": p.packing.field_bits,
-            "security_bits": p.security,
-            "exact_to_bits": round(p.exact_to_bits, 1),
-            "fingerprint": self.fingerprint,
-        }
+    @property
+    def figures(self) -> dict[str, object]:
+        """The scale."""
+        return {"scale_bits": self.parameters.scale_bits}
 
-    def generate_keys(self) -> KeyPair:
-        """A fresh pair."""
+    def new_context(self) -> Any:
+        """TenSEAL's, with new keys."""
         from hyperlock.encryption._tenseal import tenseal as ts
 
         p = self.parameters
-
-        def make_context() -> Any:
-            return ts.context(ts.SCHEME_TYPE.CKKS, p.poly_modulus, coeff_mod_bit_sizes=list(p.coeff_mod_bits))
-
-        return make_keys(make_context, p.poly_modulus, p.coeff_mod_bits)
+        return ts.context(ts.SCHEME_TYPE.CKKS, p.poly_modulus, coeff_mod_bit_sizes=list(p.coeff_mod_bits))
 
     @property
     def layout(self) -> Layout:

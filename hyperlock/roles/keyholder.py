@@ -23,6 +23,9 @@ from hyperlock.timing import Timings
 class KeyHolder:
     """Keeps the secret key; sees the encrypted sum, no data and no model.
 
+    Attributes:
+        key: the public key's id and the scheme's fingerprint, which every message under it names.
+
     Args:
         identity: its name as a party of the run, its signing key, and who else is enrolled.
         scheme: the encryption.
@@ -49,13 +52,9 @@ class KeyHolder:
         self._min_clients, self._rounds, self._timings = min_clients, rounds, timings
         keys = keys or scheme.generate_keys()
         self._public, self._secret = keys.public, keys.secret
+        self.key = key_id_of(keys.public), scheme.fingerprint
         self._decryptor = scheme.decryptor(keys.secret)
         self._decrypted = decrypted
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """The public key's id and the scheme's fingerprint, which every message under it names."""
-        return key_id_of(self._public), self._scheme.fingerprint
 
     def public_key(self) -> bytes:
         """The PublicKey message for everyone."""

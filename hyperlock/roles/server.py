@@ -44,13 +44,14 @@ class Server:
         self.refused = 0
         self._identity, self._scheme, self._length = identity, scheme, length
         self._min_clients, self._timings = min_clients, timings
-        self._public = b""
+        self._public, self._key = b"", ("", scheme.fingerprint)  # the key's id, and what it is for
         self._round, self._waiting, self._accepted = 0, set[str](), 0
         self._sum: Accumulator | None = None
 
     def install_key(self, data: bytes) -> None:
         """Take the PublicKey message of this run."""
         self._public = PublicKey.read(data, self._identity, fingerprint=self._scheme.fingerprint)
+        self._key = key_id_of(self._public), self._scheme.fingerprint
 
     def open(self, round_number: int, cohort: Collection[str]) -> bytes:
         """Begin a round and return the Train message for its cohort."""
@@ -105,17 +106,14 @@ class Server:
         if self.keeper is None:
             raise MessageRefused("the clients hold the model; the server takes no release")
         with self._timings.measure("step"):
-            self.keeper.step(release, *self._key())
+            self.keeper.step(release, *self._key)
 
     def _send(self, kind: type[Message], length: int, payload: Iterable[bytes]) -> bytes:
         identity = self._identity
-        return kind(identity.run, self._round, identity.name, *self._key(), length, payload).encode(identity)
-
-    def _key(self) -> tuple[str, str]:
-        return key_id_of(self._public), self._scheme.fingerprint
+        return kind(identity.run, self._round, identity.name, *self._key, length, payload).encode(identity)
 
     def _check(self, message: Update) -> None:
-        key_id, fingerprint = self._key()
+        key_id, fingerprint = self._key
         message.expect(round=self._round, key_id=key_id, fingerprint=fingerprint, length=self._length)
         if message.sender not in self._waiting:
             raise MessageRefused(f"sender {message.sender!r:.80} is not in this round's cohort, or sent before")
