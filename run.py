@@ -16,8 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from hyperlock.config import refuse_passwords, register
 from hyperlock.errors import HyperLockError
+from hyperlock.settings.parse import refuse_passwords, register
 
 _finished = False
 
@@ -39,8 +39,8 @@ log = logging.getLogger("hyperlock")
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float | tuple[float, ...]:
     """Run the composed experiment and return its objective."""
-    from hyperlock.experiment import objective, run
-    from hyperlock.resume import FINISHED, resumed
+    from hyperlock.experiment.resume import FINISHED, resumed
+    from hyperlock.experiment.run import objective, run
 
     directory, start = Path(HydraConfig.get().runtime.output_dir), None
     overrides = list(HydraConfig.get().overrides.task)
@@ -85,7 +85,7 @@ if __name__ == "__main__":
         _finished = True
     except (KeyboardInterrupt, _Terminated) as interruption:
         # The run is closed by now. Threads that still train, and TensorFlow's own teardown, are not waited for.
-        from hyperlock.sweep import close
+        from hyperlock.sweep.callback import close
 
         close("KILLED")
         print("interrupted", file=sys.stderr, flush=True)

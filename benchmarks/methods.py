@@ -23,8 +23,8 @@ from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.scheme import Encryptor, KeyPair, Scheme
-from hyperlock.identity import SERVER, enrol
-from hyperlock.messages import Aggregate, Message, Update, key_id_of
+from hyperlock.parties.identity import SERVER, enrol
+from hyperlock.parties.messages import Aggregate, Message, Update, key_id_of
 
 LOCAL_STEPS = 10  # NVFlare weights an update by the client's local steps
 FLOAT_ERROR = 1e-4  # a mean of approximate ways may be this far off; updates have a standard deviation of 0.02

@@ -13,7 +13,7 @@ class StudySweeper(Sweeper):
     """`hyperlock.study`, with the settings of Hydra's Optuna sweeper."""
 
     def __init__(self, **settings: Any) -> None:
-        from hyperlock.study import StudySweeperImpl
+        from hyperlock.sweep.sweeper import StudySweeperImpl
 
         self._sweeper = StudySweeperImpl(**settings)
 
@@ -23,6 +23,6 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the sweep."""
-        from hyperlock.study import run
+        from hyperlock.sweep.sweeper import run
 
         run(self._sweeper, arguments)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from hyperlock.config import BfvEncryption, CkksEncryption, Config, FedAvg, Keys, MlpModel, max_clients
 from hyperlock.encryption import totals
 from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS, integer_type, largest_value
 from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
 from hyperlock.errors import ConfigError, HyperLockError, show
+from hyperlock.settings.parse import BfvEncryption, CkksEncryption, Config, FedAvg, Keys, MlpModel, max_clients
 
 if TYPE_CHECKING:
     from hyperlock.encryption.bfv import Bfv
@@ -86,7 +86,7 @@ class Preset:
 
 def advise(job: Job) -> tuple[list[Preset], list[str]]:
     """All presets that work, best first (fewest bytes, then time), and why the others do not, a line each."""
-    from hyperlock.parties import build_scheme
+    from hyperlock.experiment.simulation import build_scheme
 
     presets: dict[str, Preset] = {}
     left_out: list[str] = []
@@ -168,8 +168,8 @@ def _override(job: Job, encryption: BfvEncryption | CkksEncryption) -> str:
 
 def _measure(job: Job, scheme: Bfv | Ckks, override: str) -> Preset:
     from hyperlock.encryption.ckks_parameters import CkksParameters, min_scale_bits
-    from hyperlock.identity import SERVER, enrol
-    from hyperlock.messages import Train, Update, key_id_of
+    from hyperlock.parties.identity import SERVER, enrol
+    from hyperlock.parties.messages import Train, Update, key_id_of
 
     keys, p, rng = scheme.generate_keys(), scheme.parameters, np.random.default_rng(0)
     shared = scheme.symmetric_encryptor(keys.secret) if job.custody == "clients" else None

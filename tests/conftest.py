@@ -17,7 +17,6 @@ from hydra import initialize_config_dir
 from hypothesis import HealthCheck, settings
 from omegaconf import DictConfig, OmegaConf
 
-from hyperlock.config import Config, parse, register
 from hyperlock.data import split
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption.bfv import Bfv
@@ -27,9 +26,10 @@ from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.scheme import KeyPair, Scheme
-from hyperlock.rounds import RoundReport
-from hyperlock.timing import Timings
-from tests.roles.cast import Cast
+from hyperlock.experiment.rounds import RoundReport
+from hyperlock.monitor import Timings
+from hyperlock.settings.parse import Config, parse, register
+from tests.parties.cast import Cast
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -137,7 +137,8 @@ class Federation:
     accuracies: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        from hyperlock import parties, rounds
+        from hyperlock.experiment import rounds
+        from hyperlock.experiment import simulation as parties
 
         scheme = parties.build_scheme(self.config)
         self.parties = parties.assemble(self.config, "run", self.dataset, self.parts, scheme, self.timings)
@@ -146,7 +147,7 @@ class Federation:
 
     def play(self) -> Federation:
         """Run all rounds."""
-        from hyperlock.experiment import _attempt
+        from hyperlock.experiment.run import _attempt
 
         config, parties = self.config, self.parties
         for number in range(1, config.federation.rounds + 1):
@@ -170,7 +171,7 @@ def federate(compose: Compose) -> Callable[..., Federation]:
     """A small federation on scikit-learn's digits, with clients of different sizes; no round played yet."""
 
     def federate(*overrides: str) -> Federation:
-        from hyperlock.experiment import load_dataset
+        from hyperlock.experiment.run import load_dataset
 
         small = [s for s in SMALL if not ("encryption=none" in overrides and "poly_modulus" in s)]
         config = parse(compose(*small, *overrides))

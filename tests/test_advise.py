@@ -12,13 +12,13 @@ import pytest
 from omegaconf import DictConfig
 
 from hyperlock.advise import Job, Preset, advise, main, table, tensor_sizes
-from hyperlock.config import BfvEncryption, CkksEncryption, parse
 from hyperlock.encryption import totals
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.scheme import Scheme
-from hyperlock.identity import SERVER, enrol
-from hyperlock.messages import Train, Update, key_id_of
-from hyperlock.parties import build_scheme
+from hyperlock.experiment.simulation import build_scheme
+from hyperlock.parties.identity import SERVER, enrol
+from hyperlock.parties.messages import Train, Update, key_id_of
+from hyperlock.settings.parse import BfvEncryption, CkksEncryption, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 MLP = (784 * 128, 128, 1280, 10)

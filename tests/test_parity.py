@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hyperlock.config import parse
 from hyperlock.encryption.grid import Grid
 from hyperlock.errors import ConfigError
 from hyperlock.randomness import generator
+from hyperlock.settings.parse import parse
 
 Played = Callable[..., Any]
 

@@ -14,11 +14,11 @@ import pytest
 from hyperlock.encryption import ckks as ckks_module
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.scheme import KeyPair
-from hyperlock.messages import Update
-from hyperlock.roles.client import Client, Replica
-from hyperlock.roles.decrypting_server import DecryptingServer
-from hyperlock.roles.keyholder import KeyHolder
-from hyperlock.roles.server import Server
+from hyperlock.parties.client import Client, Replica
+from hyperlock.parties.custody import DecryptingServer
+from hyperlock.parties.keyholder import KeyHolder
+from hyperlock.parties.messages import Update
+from hyperlock.parties.server import Server
 
 OVERRIDES = ("federation.rounds=1",)
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlock.encryption.grid import integer_type, largest_value
+from hyperlock.encryption.layout import Layout
 from hyperlock.encryption.scheme import Chunk, CiphertextRefused, KeyPair
-from hyperlock.encryption.wire import Layout
 from hyperlock.errors import ConfigError
 
 CIPHERTEXT_OVERHEAD = 1024  # headers of SEAL and TenSEAL; about 150 bytes seen

@@ -21,8 +21,8 @@ from hyperlock.encryption.ciphertexts import (
     secret_context,
 )
 from hyperlock.encryption.ckks_parameters import RESIDUE_LIMIT, CkksParameters
+from hyperlock.encryption.layout import Layout
 from hyperlock.encryption.scheme import CiphertextRefused, Decryptor, Encryptor
-from hyperlock.encryption.wire import Layout
 
 
 @dataclass(frozen=True)

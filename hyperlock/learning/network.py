@@ -43,7 +43,7 @@ class Network:
     """Traced functions of one architecture.
 
     Args:
-        model: a Keras model mapping [batch, *shape] to logits, as `own_model.build` lets through.
+        model: a Keras model mapping [batch, *shape] to logits, as `check_model.build` lets through.
         shape: shape of one sample.
         dtype: of the samples: uint8, scaled to [0, 1] in the graph, or float32.
         batch_size: samples a batch.

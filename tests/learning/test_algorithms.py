@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from reference import Adaptive, Momentum, full_gradient, play, sgd
 
-from hyperlock.config import SCHEMAS, parse
 from hyperlock.errors import ConfigError, RoundFailed
-from hyperlock.rounds import drop_out, sample_cohort
+from hyperlock.experiment.rounds import drop_out, sample_cohort
+from hyperlock.settings.parse import SCHEMAS, parse
 
 # A grid too fine to be seen, and too wide to saturate
 FINE = (

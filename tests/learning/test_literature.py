@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperlock.experiment import run
+from hyperlock.experiment.run import run
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,7 +20,7 @@ import msgpack
 import numpy as np
 import zstandard
 
-from tests.roles.cast import Trainer
+from tests.parties.cast import Trainer
 from tests.security.forge import ZLIB, ZSTD, Forgery, Header, enclosed, same
 from tests.security.scene import COHORT, FORMS, SCHEMES, Scene
 

@@ -10,8 +10,8 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.encryption.wire import Layout, varint
-from hyperlock.identity import Identity
+from hyperlock.encryption.layout import Layout, varint
+from hyperlock.parties.identity import Identity
 
 _FIELDS = struct.Struct("<32sBQQQdQ")
 SEED_BYTES = 65  # the generator's type, and 64 bytes of seed

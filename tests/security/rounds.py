@@ -15,7 +15,7 @@ from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import largest_value
-from tests.roles.cast import Cast
+from tests.parties.cast import Cast
 from tests.security.attack import Chunk, Opened
 
 DEMO_SCALE = 2.0**40

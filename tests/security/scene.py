@@ -16,8 +16,8 @@ from hyperlock.encryption.ciphertexts import PackedScheme
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.scheme import KeyPair
-from hyperlock.messages import Update
-from tests.roles.cast import Cast
+from hyperlock.parties.messages import Update
+from tests.parties.cast import Cast
 from tests.security.forge import Forgery
 
 COHORT = [f"client-{i}" for i in range(4)]

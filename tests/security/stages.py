@@ -17,8 +17,8 @@ from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.scheme import KeyPair
 from hyperlock.errors import HyperLockError, ReleaseRefused
-from hyperlock.identity import KEYHOLDER, SERVER
-from tests.roles.cast import Cast, Trainer
+from hyperlock.parties.identity import KEYHOLDER, SERVER
+from tests.parties.cast import Cast, Trainer
 from tests.security.forge import Forgery
 
 BEFORE, BY_SEAL, NOT_RELEASED, ACCEPTED = "refused before SEAL", "refused by SEAL", "read, not released", "accepted"

@@ -20,7 +20,7 @@ import pytest
 
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.grid import Grid
-from hyperlock.roles.server import Server
+from hyperlock.parties.server import Server
 from tests.test_secrecy import reachable
 
 SIZE, PIECES = 32, 40  # bytes of a piece, and how many are looked for
@@ -84,8 +84,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from hyperlock import experiment
-    from hyperlock.config import register
+    from hyperlock.experiment import run as experiment
+    from hyperlock.settings.parse import register
     from tests.conftest import ROOT, SMALL
 
     root, seen = tmp_path_factory.mktemp("job"), Seen()

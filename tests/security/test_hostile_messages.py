@@ -17,10 +17,10 @@ import pytest
 
 from hyperlock.encryption.scheme import KeyPair, Scheme
 from hyperlock.errors import HyperLockError
-from hyperlock.identity import KEYHOLDER, SERVER
-from hyperlock.messages import Release, Update
-from hyperlock.roles.client import Replica
-from tests.roles.cast import Cast, Trainer
+from hyperlock.parties.client import Replica
+from hyperlock.parties.identity import KEYHOLDER, SERVER
+from hyperlock.parties.messages import Release, Update
+from tests.parties.cast import Cast, Trainer
 from tests.security.forge import closed, enclosed, opened, resealed
 
 COHORT = [f"client-{i}" for i in range(4)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hyperlock.errors import MessageRefused, RoundFailed
-from hyperlock.identity import KEYHOLDER
+from hyperlock.parties.identity import KEYHOLDER
 from hyperlock.runtime import Lost, Reply, Runtime
 from hyperlock.runtime.local import LocalRuntime
 from tests.security.forge import opened, resealed
@@ -143,7 +143,7 @@ def test_refused_updates_are_in_the_record_of_the_run(compose: Callable, monkeyp
     """A whole run with MLflow: three hostile messages in the first round, and six in the second."""
     import mlflow
 
-    from hyperlock import experiment
+    from hyperlock.experiment import run as experiment
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow leaves the last store there
     exchange = LocalRuntime.exchange

@@ -1,0 +1,123 @@
+"""A run's state after a round, so that it can go on where it was killed: never a key, and never a client's update.
+
+A round's randomness derives from (seed, round, client), so that weights, ranges, the optimiser's slots and the number
+of the round are all that the next round needs to be what it would have been.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlock.errors import ConfigError
+from hyperlock.parties.model import GlobalModel
+
+FILE = "checkpoint.npz"
+_VERSION = 1
+_SLOT = "slot."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after a round.
+
+    Attributes:
+        round: the last one that is done.
+        weights: float32[parameters].
+        ranges: of the grid, a float32 a tensor.
+        slots: the server optimiser's arrays and counters, by field.
+        overrides: what the run was started with.
+        settings: all of them, by name, as the run's record has them.
+        run_id: of its record in MLflow; "" if it is not tracked.
+        report: what the run came to so far, JSON.
+    """
+
+    round: int
+    weights: NDArray[np.float32]
+    ranges: tuple[float, ...]
+    slots: dict[str, NDArray]
+    overrides: list[str]
+    settings: dict[str, str]
+    run_id: str
+    report: dict[str, Any]
+
+    def restore(self, model: GlobalModel) -> GlobalModel:
+        """The global model of this checkpoint, from one of the same settings before its first round.
+
+        Raises:
+            ConfigError: it is of another architecture or optimiser.
+        """
+        known = {f.name for f in fields(cast(Any, model.optimizer))}
+        fits = self.weights.shape == model.weights.shape and len(self.ranges) == len(model.grid.ranges)
+        if not fits or not known >= self.slots.keys():
+            raise ConfigError("resume", FILE, "the checkpoint is of another model or optimiser")
+        grid = replace(model.grid, ranges=self.ranges)
+        slots = {name: value if value.ndim else value.item() for name, value in self.slots.items()}
+        optimizer = replace(cast(Any, model.optimizer), **slots)
+        return replace(model, weights=self.weights, grid=grid, optimizer=optimizer)
+
+
+def slots_of(optimizer: Any) -> dict[str, NDArray]:
+    """The arrays and numbers of a server optimiser, by field."""
+    values = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)}
+    return {name: np.asarray(value) for name, value in values.items() if isinstance(value, np.ndarray | float | int)}
+
+
+def save(directory: Path, checkpoint: Checkpoint) -> None:
+    """Write it to `directory`, whole or not at all: a kill at any moment leaves the one before."""
+    meta = {
+        "version": _VERSION,
+        "round": checkpoint.round,
+        "overrides": checkpoint.overrides,
+        "settings": checkpoint.settings,
+        "run_id": checkpoint.run_id,
+        "report": checkpoint.report,
+    }
+    arrays: dict[str, Any] = {
+        "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8),
+        "weights": checkpoint.weights,
+        "ranges": np.array(checkpoint.ranges, np.float32),
+        **{_SLOT + name: value for name, value in checkpoint.slots.items()},
+    }
+    data = io.BytesIO()
+    np.savez(data, **arrays)
+    part = directory / f".{FILE}.part"
+    with open(part, "wb") as file:
+        file.write(data.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, directory / FILE)
+
+
+def load(directory: Path) -> Checkpoint:
+    """The checkpoint in a run's directory.
+
+    Raises:
+        ConfigError: there is none, or it cannot be read.
+    """
+    path = directory / FILE
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            meta = json.loads(stored["meta"].tobytes())
+            if meta.pop("version") != _VERSION:
+                raise ValueError("another version")
+            slots = {name.removeprefix(_SLOT): stored[name] for name in stored.files if name.startswith(_SLOT)}
+            ranges = tuple(float(value) for value in stored["ranges"])
+            return Checkpoint(weights=stored["weights"], ranges=ranges, slots=slots, **meta)
+    except FileNotFoundError:
+        raise ConfigError(
+            "resume",
+            directory,
+            f"there is no {FILE}: no round was finished, or it is no run's directory",
+            allowed="a directory under outputs/runs, or the id of a run in MLflow",
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError("resume", directory, f"{FILE} cannot be read ({error})") from None

@@ -1,0 +1,251 @@
+"""A run that was killed goes on to the very weights that it would have reached, in the same record."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hyperlock.errors import ConfigError
+from hyperlock.experiment import checkpoint
+from hyperlock.experiment.checkpoint import FILE, Checkpoint, load, save
+from hyperlock.experiment.run import run
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "dataset=digits", "dataset.train_samples=300", "model=mlp", "model.units=16", "federation.clients=4",
+    "encryption.poly_modulus=4096",
+)  # fmt: skip
+ALGORITHMS = ("fedavg", "fedsgd", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi")
+DECAY = "federation.learning_rate_decay=0.9"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_goes_on_to_the_same_weights(compose: Callable, tmp_path: Path, algorithm: str) -> None:
+    settings = (*SMALL, "tracking=none", f"federation={algorithm}", "federation.cohort=3", DECAY)
+    whole = run(compose(*settings, "federation.rounds=4"))
+    run(compose(*settings, "federation.rounds=2"), tmp_path)
+    again = run(compose(*settings, "federation.rounds=4"), tmp_path, (), load(tmp_path))
+    assert again.weights.tobytes() == whole.weights.tobytes()
+    assert again.accuracies == whole.accuracies and again.rounds == 4
+    assert again.uplink_bytes == pytest.approx(whole.uplink_bytes, rel=1e-3)
+    assert load(tmp_path).round == 4
+
+
+@pytest.mark.parametrize("custody", ["clients", "server"])
+def test_every_custody_goes_on(compose: Callable, tmp_path: Path, custody: str) -> None:
+    settings = (*SMALL, "tracking=none", f"keys={custody}")
+    whole = run(compose(*settings, "federation.rounds=3"))
+    run(compose(*settings, "federation.rounds=1"), tmp_path)
+    again = run(compose(*settings, "federation.rounds=3"), tmp_path, (), load(tmp_path))
+    assert again.weights.tobytes() == whole.weights.tobytes()
+
+
+def test_keys_are_new_unless_they_were_kept(
+    compose: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = (*SMALL, "tracking=none")
+    path = tmp_path / "keys" / "run.key"
+    for extra, said in (((), True), ((f"keys.path={path}",), False)):
+        caplog.clear()
+        run(compose(*settings, *extra, "federation.rounds=1"), tmp_path)
+        with caplog.at_level("INFO"):
+            run(compose(*settings, *extra, "federation.rounds=2"), tmp_path, (), load(tmp_path))
+        assert ("makes new ones" in caplog.text) is said
+
+
+def environment(root: Path) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")} | {"HYPERLOCK_ROOT": str(root)}
+
+
+def command(*overrides: str) -> list[str]:
+    return [sys.executable, str(ROOT / "run.py"), *overrides]
+
+
+def finished(root: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*overrides), env=environment(root), text=True, capture_output=True)
+
+
+def killed(root: Path, rounds_done: int, delay: float, *overrides: str) -> Path:
+    """The directory of a run that was killed `delay` seconds after a round was done."""
+    with subprocess.Popen(command(*SMALL, *overrides), env=environment(root), stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            found = list(root.glob(f"outputs/runs/*/*/{FILE}"))
+            if found and load(found[0].parent).round >= rounds_done:
+                time.sleep(delay)
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.005)
+        process.wait(60)
+    assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
+    (path,) = root.glob(f"outputs/runs/*/*/{FILE}")
+    return path.parent
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """What a run of 40 rounds comes to."""
+    root = tmp_path_factory.mktemp("whole")
+    subprocess.run(command(*SMALL, "federation.rounds=40", "tracking=none"), env=environment(root), check=True)
+    (path,) = root.glob(f"outputs/runs/*/*/{FILE}")
+    return load(path.parent)
+
+
+KILLS = [(1, 0.0), pytest.param(3, 0.02, marks=pytest.mark.slow), pytest.param(12, 0.11, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("rounds_done", "delay"), KILLS)
+def test_a_killed_run_goes_on_in_the_same_record(
+    tmp_path: Path, uninterrupted: Checkpoint, rounds_done: int, delay: float
+) -> None:
+    import mlflow
+
+    directory = killed(tmp_path, rounds_done, delay, "federation.rounds=40")
+    before = load(directory)
+    assert rounds_done <= before.round < 40
+    by_id = subprocess.run(
+        command(f"resume={before.run_id}"), env=environment(tmp_path), text=True, capture_output=True
+    )
+    assert by_id.returncode == 0, by_id.stderr
+    after = load(directory)
+    assert after.round == 40 and after.run_id == before.run_id
+    assert after.weights.tobytes() == uninterrupted.weights.tobytes()
+    assert after.report["accuracies"] == uninterrupted.report["accuracies"]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    record = client.get_run(before.run_id)
+    assert record.info.status == "FINISHED"
+    history = client.get_metric_history(before.run_id, "accuracy")
+    assert sorted(entry.step for entry in history) == list(range(1, 41)), "no round is missing, none is there twice"
+    assert len(client.search_runs(["1"])) == 1
+    assert (directory / "metrics.json").exists()
+
+    complete = finished(tmp_path, f"resume={directory}")
+    assert complete.returncode == 1 and "are done" in complete.stdout + complete.stderr
+    changed = finished(tmp_path, f"resume={directory}", "federation.rounds=50", "seed=3")
+    assert changed.returncode == 1 and "seed=3 would change" in changed.stdout + changed.stderr
+
+
+EXAMPLE = Checkpoint(
+    3, np.arange(5, dtype=np.float32), (0.5, 0.25), {"first": np.ones(5), "rate": np.asarray(0.1)}, ["a=1"], {"a": "1"},
+    "id", {"rounds": 3},
+)  # fmt: skip
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    save(tmp_path, EXAMPLE)
+    back = load(tmp_path)
+    assert back.weights.tobytes() == EXAMPLE.weights.tobytes() and back.weights.dtype == np.float32
+    assert back.slots.keys() == EXAMPLE.slots.keys() and (back.slots["first"] == 1).all()
+    assert replace(back, weights=EXAMPLE.weights, slots=EXAMPLE.slots) == EXAMPLE
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_save_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    save(tmp_path, EXAMPLE)
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoint.os, moment, fail)
+    with pytest.raises(OSError, match="no space"):
+        save(tmp_path, replace(EXAMPLE, round=4))
+    monkeypatch.undo()
+    assert load(tmp_path).round == 3
+    save(tmp_path, replace(EXAMPLE, round=4))
+    assert load(tmp_path).round == 4
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, -1, -200])
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, cut: int) -> None:
+    save(tmp_path, EXAMPLE)
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ConfigError, match=rf"resume=.*{FILE} cannot be read"):
+        load(tmp_path)
+
+
+def test_a_pickle_is_not_run(tmp_path: Path) -> None:
+    """A checkpoint from elsewhere must not be able to execute anything."""
+    np.savez(tmp_path / FILE, meta=np.array([Path("x")], dtype=object), allow_pickle=True)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path)
+
+
+def test_a_directory_without_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no checkpoint"):
+        load(tmp_path)
+
+
+def test_a_checkpoint_of_another_model_is_refused(compose: Callable, tmp_path: Path) -> None:
+    settings = (*SMALL, "tracking=none")
+    run(compose(*settings, "federation.rounds=1"), tmp_path)
+    with pytest.raises(ConfigError, match="another model"):
+        run(compose(*settings, "model.units=17"), tmp_path, (), load(tmp_path))
+
+
+def test_no_password_is_kept(compose: Callable, tmp_path: Path) -> None:
+    run(
+        compose(*SMALL, "tracking=none", "federation.rounds=1"),
+        tmp_path,
+        ["tracking.uri=postgresql://u:secret@h/d", "seed=0"],
+    )
+    assert b"secret" not in (tmp_path / FILE).read_bytes()
+    assert load(tmp_path).overrides == ["seed=0"]
+
+
+def test_checkpoints_come_as_often_as_they_are_asked_for_and_at_the_end(
+    compose: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(checkpoint, "save", lambda directory, state: kept.append(state.round))
+    settings = (*SMALL, "tracking=none", "federation.rounds=5")
+    run(compose(*settings, "checkpoint_every=2"), tmp_path)
+    assert kept == [2, 4, 5]
+    run(compose(*settings, "checkpoint_every=0"), tmp_path)
+    assert kept == [2, 4, 5]
+
+
+def test_a_run_that_reached_its_target_trains_no_more(compose: Callable, tmp_path: Path) -> None:
+    settings = (*SMALL, "tracking=none", "federation.rounds=30", "federation.target_accuracy=0.6")
+    whole = run(compose(*settings), tmp_path)
+    assert 1 < whole.rounds < 30
+    again = run(compose(*settings), tmp_path, (), load(tmp_path))
+    assert (again.rounds, again.rounds_to_target) == (whole.rounds, whole.rounds)
+    assert again.weights.tobytes() == whole.weights.tobytes()
+
+
+def test_a_run_killed_while_its_end_was_recorded_is_recorded(compose: Callable, tmp_path: Path) -> None:
+    settings = (*SMALL, "tracking=none", "federation.rounds=2")
+    whole = run(compose(*settings), tmp_path)
+    again = run(compose(*settings), tmp_path, (), load(tmp_path))
+    assert again.rounds == 2 and again.accuracies == whole.accuracies
+    assert again.weights.tobytes() == whole.weights.tobytes()
+    assert again.final().keys() == whole.final().keys()
+
+
+def test_an_evaluation_of_a_last_round_that_is_the_last_no_more_is_forgotten(compose: Callable, tmp_path: Path) -> None:
+    settings = (*SMALL, "tracking=none", "federation.evaluate_every=3")
+    run(compose(*settings, "federation.rounds=4"), tmp_path)
+    again = run(compose(*settings, "federation.rounds=7"), tmp_path, (), load(tmp_path))
+    assert list(again.accuracies) == [3, 6, 7]
+
+
+def test_a_record_that_is_not_in_the_store_is_not_begun_anew(compose: Callable, tmp_path: Path) -> None:
+    settings = (
+        *SMALL,
+        "federation.rounds=2",
+        f"tracking.uri=sqlite:///{tmp_path}/store.db",
+        "tracking.log_model=false",
+    )
+    run(compose(*settings), tmp_path)
+    lost = replace(load(tmp_path), run_id="0" * 32)
+    with pytest.raises(ConfigError, match=r"its record is not in this store[\s\S]*tracking\.uri"):
+        run(compose(*settings), tmp_path, (), lost)

@@ -1,0 +1,60 @@
+"""An interrupt never leaves half a write behind."""
+
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hyperlock.process import held_back
+from hyperlock.tracking.mlflow import MlflowTracker
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_takes_effect_after_the_block(number: int) -> None:
+    done: list[str] = []
+
+    def handler(*_: object) -> None:
+        done.append("signal")
+
+    before = signal.signal(number, handler)
+    try:
+        with held_back():
+            os.kill(os.getpid(), number)
+            done.append("block")
+        assert done == ["block", "signal"]
+        assert signal.getsignal(number) is handler
+        os.kill(os.getpid(), number)
+        assert done[-1] == "signal" and len(done) == 3
+    finally:
+        signal.signal(number, before)
+
+
+def test_other_threads_are_left_alone() -> None:
+    handler, seen = signal.getsignal(signal.SIGINT), []
+
+    def block() -> None:
+        with held_back():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    thread.join()
+    assert seen == [handler]
+
+
+def test_a_record_can_be_closed_whenever_the_run_was_interrupted(tmp_path: Path) -> None:
+    """Interrupted within a commit, SQLite's own lock would keep the next write out for 20 seconds."""
+    rng = random.Random(0)
+    for _ in range(25):
+        tracker = MlflowTracker(str(tmp_path), str(tmp_path), None, "e", "n", {"a": "1"}, {"b": "2"})
+        threading.Timer(rng.uniform(0.005, 0.06), os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            for step in range(100_000):
+                tracker.log({f"metric/{i}": 1.0 for i in range(20)}, step)
+        start = time.monotonic()
+        tracker.finish("KILLED")
+        assert time.monotonic() - start < 2
