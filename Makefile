@@ -14,6 +14,7 @@ test: .venv/.installed
 
 check: .venv/.installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 
 bench: .venv/.installed

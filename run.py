@@ -1,4 +1,5 @@
-"""HyperLock's command: `python run.py` runs one experiment, `python run.py --help` lists the settings."""
+"""HyperLock's command: `python run.py` runs one experiment, `python run.py --help` lists the
+settings."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ _finished = False
 
 @atexit.register  # before any other handler is, so that it runs after all of them
 def _leave() -> None:
-    """Skip the interpreter's teardown, over a second of freeing TensorFlow's modules, once all else is done."""
+    """Skip the interpreter's teardown, over a second of freeing TensorFlow's modules, once all else
+    is done."""
     if _finished:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -61,7 +63,11 @@ def main(config: DictConfig) -> float | tuple[float, ...]:
 def _plain_grid(arguments: list[str]) -> list[str]:
     """Another sweeper than the default one takes no part of the default search."""
     named = {argument.partition("=")[0].lstrip("+") for argument in arguments}
-    return ["hparams_search=none"] if "hydra/sweeper" in named and "hparams_search" not in named else []
+    return (
+        ["hparams_search=none"]
+        if "hydra/sweeper" in named and "hparams_search" not in named
+        else []
+    )
 
 
 class _Terminated(SystemExit):
@@ -84,7 +90,8 @@ if __name__ == "__main__":
         main()
         _finished = True
     except (KeyboardInterrupt, _Terminated) as interruption:
-        # The run is closed by now. Threads that still train, and TensorFlow's own teardown, are not waited for.
+        # The run is closed by now. Threads that still train, and TensorFlow's own teardown, are not
+        # waited for.
         from hyperlock.sweep.callback import close
 
         close("KILLED")

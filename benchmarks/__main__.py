@@ -1,4 +1,5 @@
-"""`python -m benchmarks NAME`: what a whole job costs, and what encryption costs against what others do."""
+"""`python -m benchmarks NAME`: what a whole job costs, and what encryption costs against what
+others do."""
 
 from __future__ import annotations
 

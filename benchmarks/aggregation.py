@@ -1,4 +1,5 @@
-"""HyperLock's encryption against plaintext, the original demo and NVFlare, in one process, all of them taking turns."""
+"""HyperLock's encryption against plaintext, the original demo and NVFlare, in one process, all of
+them taking turns."""
 
 from __future__ import annotations
 
@@ -54,13 +55,23 @@ Samples = dict[str, dict[str, list[float]]]  # way, figure, repeats
 
 def add_command(commands: Any) -> None:
     """Add `aggregation` to the command line."""
-    parser = commands.add_parser("aggregation", help="bytes, time and memory of every way to add encrypted updates")
-    parser.add_argument("--sizes", type=_integers, default=(*SIZES, LARGE), help="parameters, separated by commas")
+    parser = commands.add_parser(
+        "aggregation", help="bytes, time and memory of every way to add encrypted updates"
+    )
+    parser.add_argument(
+        "--sizes", type=_integers, default=(*SIZES, LARGE), help="parameters, separated by commas"
+    )
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--value-bits", type=_integers, default=(8, 16))
-    parser.add_argument("--methods", type=lambda text: text.split(","), help="names, separated by commas; default: all")
-    parser.add_argument("--no-memory", action="store_true", help="skip the processes that measure memory")
+    parser.add_argument(
+        "--methods",
+        type=lambda text: text.split(","),
+        help="names, separated by commas; default: all",
+    )
+    parser.add_argument(
+        "--no-memory", action="store_true", help="skip the processes that measure memory"
+    )
     parser.set_defaults(run=measure)
 
 
@@ -69,9 +80,15 @@ def measure(arguments: argparse.Namespace) -> None:
     ways = methods(arguments.value_bits)
     names = arguments.methods or list(ways)
     if unknown := set(names) - set(ways):
-        raise SystemExit(f"unknown methods {', '.join(sorted(unknown))}; there are {', '.join(ways)}")
+        raise SystemExit(
+            f"unknown methods {', '.join(sorted(unknown))}; there are {', '.join(ways)}"
+        )
     OUT.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {"machine": machine(), "clients": arguments.clients, "repeats": arguments.repeats}
+    report: dict[str, Any] = {
+        "machine": machine(),
+        "clients": arguments.clients,
+        "repeats": arguments.repeats,
+    }
     results = report["sizes"] = {}
     with stdout_kept() as stdout:
         for size in arguments.sizes:
@@ -81,9 +98,16 @@ def measure(arguments: argparse.Namespace) -> None:
             memory = {} if arguments.no_memory else {n: peak_memory(n, size, 2) for n in names}
             shares = encrypt_shares(8, 16, min(parameters, SIZES[-1]), max(arguments.repeats, 3))
             results[parameters] = {"samples": samples, "memory": memory, "encrypt_seconds": shares}
-            print(f"## {parameters:,} parameters, {arguments.clients} clients, repeats: {repeats}\n", file=stdout)
+            print(
+                f"## {parameters:,} parameters, {arguments.clients} clients, repeats: {repeats}\n",
+                file=stdout,
+            )
             judged = [goals(samples)] if size == SIZES[-1] else []
-            tables = [table(samples, memory), *judged, shares_table(shares, min(parameters, SIZES[-1]))]
+            tables = [
+                table(samples, memory),
+                *judged,
+                shares_table(shares, min(parameters, SIZES[-1])),
+            ]
             if REFERENCE in samples:
                 tables.insert(1, ratios_table(samples))
             print(*tables, "", sep="\n\n", file=stdout, flush=True)
@@ -95,7 +119,8 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def measure_size(ways: dict[str, Any], size: int, clients: int, repeats: int) -> Samples:
-    """`repeats` rounds of each way at one size, the order rotated by one each time, after a round of one client."""
+    """`repeats` rounds of each way at one size, the order rotated by one each time, after a round
+    of one client."""
     sizes = tensor_sizes(size)
     sessions = {name: make(sizes) for name, make in ways.items()}
     samples: Samples = {name: defaultdict(list) for name in ways}
@@ -119,7 +144,9 @@ def one_round(session: Any, parameters: int, clients: int) -> dict[str, float]:
     up, down = run_round(session, updates(parameters, clients), clock)
     wall = time.perf_counter() - start
     seconds = {stage: 1e6 * value / parameters for stage, value in clock.seconds.items()}
-    client = {stage: seconds.get(stage, 0.0) / clients for stage in ("quantise", "encrypt", "serialise")}
+    client = {
+        stage: seconds.get(stage, 0.0) / clients for stage in ("quantise", "encrypt", "serialise")
+    }
     return {
         "up": up / parameters,
         "down": down / parameters,
@@ -132,7 +159,8 @@ def one_round(session: Any, parameters: int, clients: int) -> dict[str, float]:
 
 
 class CpuClock:
-    """Processor seconds by stage: nothing here waits or uses threads, and other processes share the machine."""
+    """Processor seconds by stage: nothing here waits or uses threads, and other processes share the
+    machine."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -154,7 +182,9 @@ def updates(parameters: int, clients: int) -> Iterator[NDArray[np.float32]]:
 
 def table(samples: Samples, memory: dict[str, dict[str, Any]]) -> str:
     """Markdown: every figure of every way; bytes and microseconds per parameter."""
-    cells = {name: [_summary(figures[figure]) for figure in COLUMNS] for name, figures in samples.items()}
+    cells = {
+        name: [_summary(figures[figure]) for figure in COLUMNS] for name, figures in samples.items()
+    }
     for name, row in cells.items():
         row.append(f"{memory[name]['peak'] / 1e6:.0f}" if name in memory else "")
     return _markdown(["way", *COLUMNS.values(), "peak MB"], cells)
@@ -162,7 +192,9 @@ def table(samples: Samples, memory: dict[str, dict[str, Any]]) -> str:
 
 def ratios_table(samples: Samples) -> str:
     """Markdown: how many times each way lies below the reference."""
-    cells = {name: [_summary(ratio(samples, name, figure)) for figure in RATIOS] for name in samples}
+    cells = {
+        name: [_summary(ratio(samples, name, figure)) for figure in RATIOS] for name in samples
+    }
     return _markdown([f"{REFERENCE} / this way", *(COLUMNS[figure] for figure in RATIOS)], cells)
 
 
@@ -181,7 +213,9 @@ def goals(samples: Samples) -> str:
         seen = samples[name][figure] if kind == "at most" else ratio(samples, name, figure)
         median = statistics.median(seen)
         met = median <= bound if kind == "at most" else median >= bound
-        text = f"{name}, {COLUMNS[figure]}: {kind} {bound}" + (f" ({REFERENCE})" if kind == "times below" else "")
+        text = f"{name}, {COLUMNS[figure]}: {kind} {bound}" + (
+            f" ({REFERENCE})" if kind == "times below" else ""
+        )
         least = min(samples[name][figure])
         best = least if kind == "at most" else min(samples[REFERENCE][figure]) / least
         rows[text] = ["yes" if met else "no", _summary(seen), f"{best:.3g}"]
@@ -195,11 +229,18 @@ def plot(samples: Samples, parameters: int) -> Any:
     figure = Figure(figsize=(11, 0.9 + 0.5 * len(samples)), dpi=120, layout="constrained")
     figure.suptitle(f"{parameters:,} parameters: per parameter, median, min and max", fontsize=11)
     names = list(samples)
-    colours = ["#c44e52" if name in ("demo", "nvflare") else "#55a868" if "x" in name else "#8c8c8c" for name in names]
+    colours = [
+        "#c44e52" if name in ("demo", "nvflare") else "#55a868" if "x" in name else "#8c8c8c"
+        for name in names
+    ]
     for axes, key in zip(figure.subplots(1, 4, sharey=True), RATIOS, strict=True):
         medians = [statistics.median(samples[name][key]) for name in names]
-        low = [median - min(samples[name][key]) for name, median in zip(names, medians, strict=True)]
-        high = [max(samples[name][key]) - median for name, median in zip(names, medians, strict=True)]
+        low = [
+            median - min(samples[name][key]) for name, median in zip(names, medians, strict=True)
+        ]
+        high = [
+            max(samples[name][key]) - median for name, median in zip(names, medians, strict=True)
+        ]
         bars = axes.barh(names, medians, xerr=(low, high), color=colours, ecolor="#333333")
         axes.bar_label(bars, fmt="%.3g", padding=4, fontsize=7)
         axes.set(xscale="log", xlabel=COLUMNS[key] + ("" if key == "up" else ", µs"))

@@ -17,8 +17,11 @@ from hyperlock.encryption.ciphertexts import public_context, secret_context
 from hyperlock.encryption.grid import integer_type, largest_value
 
 
-def encrypt_shares(value_bits: int, max_clients: int, size: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each part of `encrypt()` and of the whole, every repeat; parts take turns with the whole."""
+def encrypt_shares(
+    value_bits: int, max_clients: int, size: int, repeats: int
+) -> dict[str, list[float]]:
+    """Seconds of each part of `encrypt()` and of the whole, every repeat; parts take turns with the
+    whole."""
     scheme = bfv(value_bits, max_clients)
     keys = scheme.generate_keys()
     encryptor, context = scheme.encryptor(keys.public), public_context(keys.public)
@@ -38,11 +41,17 @@ def encrypt_shares(value_bits: int, max_clients: int, size: int, repeats: int) -
         "encrypt(), whole": lambda: list(encryptor.encrypt(values)),
         "pack": lambda: [packing.pack(values, start, stop) for start, stop in blocks],
         "ndarray to list": lambda: [part.tolist() for part in slices],
-        "TenSEAL's constructor, on lists": lambda: [ts._ts_cpp.BFVVector(context.data, part) for part in lists],
+        "TenSEAL's constructor, on lists": lambda: [
+            ts._ts_cpp.BFVVector(context.data, part) for part in lists
+        ],
         "ts.bfv_vector, on ndarrays": lambda: [ts.bfv_vector(context, part) for part in slices],
         "TenSEAL's serialize": lambda: [vector.serialize() for vector in vectors],
-        "SEAL's encode, on lists": lambda: [seal_encoder.encode(*pair) for pair in zip(lists, plaintexts, strict=True)],
-        "SEAL's encrypt_symmetric": lambda: [seal_encryptor.encrypt_symmetric(plain) for plain in plaintexts],
+        "SEAL's encode, on lists": lambda: [
+            seal_encoder.encode(*pair) for pair in zip(lists, plaintexts, strict=True)
+        ],
+        "SEAL's encrypt_symmetric": lambda: [
+            seal_encryptor.encrypt_symmetric(plain) for plain in plaintexts
+        ],
     }
     if seeded.available:
         symmetric = shared_key(scheme, keys)
@@ -61,7 +70,10 @@ def encrypt_shares(value_bits: int, max_clients: int, size: int, repeats: int) -
 def shares_table(seconds: dict[str, list[float]], size: int) -> str:
     """Markdown: microseconds per parameter of each part, and its share of the whole by medians."""
     whole = statistics.median(seconds["encrypt(), whole"])
-    heading = f"| part of BFV encrypt(), {size:,} parameters | microseconds per parameter | of the whole |"
+    heading = (
+        f"| part of BFV encrypt(), {size:,} parameters "
+        "| microseconds per parameter | of the whole |"
+    )
     rows = [heading, "| --- | --- | --- |"]
     for name, values in seconds.items():
         median = statistics.median(values)

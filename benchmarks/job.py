@@ -15,19 +15,35 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {"CKKS": "encryption=ckks", "BFV": "encryption=bfv", "plaintext": "encryption=none"}
-STAGES = ("import", "data", "setup", "train", "quantise", "encrypt", "aggregate", "decrypt", "evaluate", "track")
+STAGES = (
+    "import",
+    "data",
+    "setup",
+    "train",
+    "quantise",
+    "encrypt",
+    "aggregate",
+    "decrypt",
+    "evaluate",
+    "track",
+)
 
 
 def add_command(commands: Any) -> None:
     """Add `job` to the command line."""
-    parser = commands.add_parser("job", help="the default job, encrypted and not, against importing TensorFlow")
+    parser = commands.add_parser(
+        "job", help="the default job, encrypted and not, against importing TensorFlow"
+    )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("overrides", nargs="*", help="settings for both kinds, such as runtime.workers=2")
+    parser.add_argument(
+        "overrides", nargs="*", help="settings for both kinds, such as runtime.workers=2"
+    )
     parser.set_defaults(run=measure)
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Run every kind `repeats` times in turn and print medians, with the smallest and largest in brackets."""
+    """Run every kind `repeats` times in turn and print medians, with the smallest and largest in
+    brackets."""
     samples: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     imports: list[float] = []
     with tempfile.TemporaryDirectory() as home:
@@ -46,7 +62,10 @@ def measure(arguments: argparse.Namespace) -> None:
         print(f"| {row} | " + " | ".join(cells) + " |")
     print()
     for kind in ("CKKS", "BFV"):
-        ratios = [a["whole"] / b["whole"] for a, b in zip(samples[kind], samples["plaintext"], strict=True)]
+        ratios = [
+            a["whole"] / b["whole"]
+            for a, b in zip(samples[kind], samples["plaintext"], strict=True)
+        ]
         print(f"{kind} / plaintext, whole run: {summary(ratios)}")
     print(f"`import tensorflow` alone: {summary(imports)} s")
 
@@ -64,20 +83,30 @@ def run_once(home: str, overrides: list[str]) -> dict[str, float]:
     whole = time.perf_counter() - start
     if status:
         raise SystemExit(f"run.py {' '.join(overrides)} failed")
-    newest = max(Path(home, "outputs", "runs").rglob("metrics.json"), key=lambda file: file.stat().st_mtime)
+    newest = max(
+        Path(home, "outputs", "runs").rglob("metrics.json"), key=lambda file: file.stat().st_mtime
+    )
     metrics = json.loads(newest.read_text())
     stages = {stage: metrics[f"total/{stage}_s"] for stage in STAGES}
-    return {"whole": whole, **stages, "peak_MB": usage.ru_maxrss / 1000, "accuracy": metrics["accuracy"]}
+    return {
+        "whole": whole,
+        **stages,
+        "peak_MB": usage.ru_maxrss / 1000,
+        "accuracy": metrics["accuracy"],
+    }
 
 
 def import_seconds() -> float:
     """Seconds of a process that only imports TensorFlow."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import tensorflow"], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-c", "import tensorflow"], check=True, stderr=subprocess.DEVNULL
+    )
     return time.perf_counter() - start
 
 
 def summary(values: list[float]) -> str:
     """Median, smallest and largest."""
     digits = 4 if max(values) < 2 else 2 if max(values) < 1000 else 0
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    middle = f"{statistics.median(values):.{digits}f}"
+    return f"{middle} ({min(values):.{digits}f} to {max(values):.{digits}f})"

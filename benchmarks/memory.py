@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def add_command(commands: Any) -> None:
     """Add `memory` to the command line."""
-    parser = commands.add_parser("memory", help="peak memory of one round of one way, as JSON (Linux)")
+    parser = commands.add_parser(
+        "memory", help="peak memory of one round of one way, as JSON (Linux)"
+    )
     parser.add_argument("--method", default="bfv-8x16")
     parser.add_argument("--size", type=int, default=11_000_000)
     parser.add_argument("--clients", type=int, default=10)
@@ -31,33 +33,47 @@ def add_command(commands: Any) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Print the peaks of one round over the memory held before it: imports, keys, the update itself, its check."""
+    """Print the peaks of one round over the memory held before it: imports, keys, the update
+    itself, its check."""
     bits = int(arguments.method.split("-")[1].split("x")[0]) if "-" in arguments.method else 8
     sizes = tensor_sizes(arguments.size)
     session = methods([bits])[arguments.method](sizes)
     session.open()
-    update = np.random.default_rng(1).standard_normal(sum(sizes), np.float32) * np.float32(UPDATE_SCALE)
+    update = np.random.default_rng(1).standard_normal(sum(sizes), np.float32) * np.float32(
+        UPDATE_SCALE
+    )
     gc.collect()
     clock = PeakClock()
     with stdout_kept() as stdout:
         up, down = run_round(session, (update for _ in range(arguments.clients)), clock)
         stages = {stage: peak - clock.baseline for stage, peak in clock.peaks.items()}
         peak = max(stages.values())
-        result = {"update_bytes": up, "aggregate_bytes": down, "baseline": clock.baseline, "peak": peak}
-        print(json.dumps({**result, "peak_per_update": round(peak / up, 2), "stages": stages}), file=stdout)
+        result = {
+            "update_bytes": up,
+            "aggregate_bytes": down,
+            "baseline": clock.baseline,
+            "peak": peak,
+        }
+        print(
+            json.dumps({**result, "peak_per_update": round(peak / up, 2), "stages": stages}),
+            file=stdout,
+        )
 
 
 def peak_memory(method: str, size: int, clients: int) -> dict[str, Any]:
     """`measure` in a fresh process."""
     command = [sys.executable, "-m", "benchmarks", "memory", f"--method={method}", f"--size={size}"]
-    done = subprocess.run([*command, f"--clients={clients}"], cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [*command, f"--clients={clients}"], cwd=ROOT, check=True, stdout=subprocess.PIPE
+    )
     return json.loads(done.stdout)
 
 
 class PeakClock:
     """A clock that reads the largest resident memory of each stage, in bytes.
 
-    `ru_maxrss` will not do: a child starts with its parent's, and it never falls. Linux resets VmHWM on request.
+    `ru_maxrss` will not do: a child starts with its parent's, and it never falls. Linux resets
+    VmHWM on request.
     """
 
     def __init__(self) -> None:
@@ -74,7 +90,8 @@ class PeakClock:
 
 @contextmanager
 def stdout_kept() -> Iterator[Any]:
-    """A file on the real standard output, while TenSEAL's warnings about long vectors go nowhere."""
+    """A file on the real standard output, while TenSEAL's warnings about long vectors go
+    nowhere."""
     import os
 
     sys.stdout.flush()

@@ -1,7 +1,9 @@
-"""The ways of aggregating updates that `python -m benchmarks aggregation` compares, one round of each.
+"""The ways of aggregating updates that `python -m benchmarks aggregation` compares, one round of
+each.
 
-A way is a `Session`: what one client does, what the server does with each update and with the sum, and what whoever
-holds the secret key does. Every session checks its own result, so that nothing broken is measured.
+A way is a `Session`: what one client does, what the server does with each update and with the sum,
+and what whoever holds the secret key does. Every session checks its own result, so that nothing
+broken is measured.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from hyperlock.parties.identity import SERVER, enrol
 from hyperlock.parties.messages import Aggregate, Message, Update, key_id_of
 
 LOCAL_STEPS = 10  # NVFlare weights an update by the client's local steps
-FLOAT_ERROR = 1e-4  # a mean of approximate ways may be this far off; updates have a standard deviation of 0.02
+# A mean of approximate ways may be this far off; updates have a standard deviation of 0.02.
+FLOAT_ERROR = 1e-4
 UPDATE_SCALE = 0.02
 
 
@@ -59,11 +62,14 @@ class Session(Protocol):
         ...
 
     def decrypt(self, message: bytes, clock: Clock) -> None:
-        """What the receiver does, then, unmeasured, the check against the plaintext result; its stage is decrypt."""
+        """What the receiver does, then, unmeasured, the check against the plaintext result; its
+        stage is decrypt."""
         ...
 
 
-def run_round(session: Session, updates: Iterable[NDArray[np.float32]], clock: Clock) -> tuple[int, int]:
+def run_round(
+    session: Session, updates: Iterable[NDArray[np.float32]], clock: Clock
+) -> tuple[int, int]:
     """One round, updates folded in one at a time; bytes of the last update and of the sum."""
     session.open()
     for update in updates:
@@ -79,12 +85,23 @@ def run_round(session: Session, updates: Iterable[NDArray[np.float32]], clock: C
 class Ours:
     """HyperLock: quantise, one ciphertext a chunk, in the messages that the parties exchange."""
 
-    def __init__(self, scheme: Scheme, sizes: tuple[int, ...], encryptor: Callable[[Scheme, KeyPair], Encryptor]):
+    def __init__(
+        self,
+        scheme: Scheme,
+        sizes: tuple[int, ...],
+        encryptor: Callable[[Scheme, KeyPair], Encryptor],
+    ):
         self.scheme, self.keys, self._length = scheme, scheme.generate_keys(), sum(sizes)
         self._grid = Grid(sizes, (5 * UPDATE_SCALE,) * len(sizes), scheme.value_bits)
-        self._encryptor, self._decryptor = encryptor(scheme, self.keys), scheme.decryptor(self.keys.secret)
+        self._encryptor, self._decryptor = (
+            encryptor(scheme, self.keys),
+            scheme.decryptor(self.keys.secret),
+        )
         self._parties = enrol("run", ("client", SERVER))
-        self._limits = {"max_parts": scheme.chunks(self._length), "max_part_bytes": scheme.max_chunk_bytes}
+        self._limits = {
+            "max_parts": scheme.chunks(self._length),
+            "max_part_bytes": scheme.max_chunk_bytes,
+        }
         self._rng = np.random.default_rng(0)
         self._expected = np.empty(self._length, np.int32)
         self.open()
@@ -122,11 +139,14 @@ class Ours:
 
     def _message(self, kind: type[Message], sender: str, chunks: Iterable[bytes]) -> bytes:
         key_id, who = key_id_of(self.keys.public), self._parties[sender]
-        return kind("run", 1, sender, key_id, self.scheme.fingerprint, self._length, chunks).encode(who)
+        return kind("run", 1, sender, key_id, self.scheme.fingerprint, self._length, chunks).encode(
+            who
+        )
 
 
 class Approximate:
-    """What ways that average floats share: tensors in msgpack, and a result that must come close."""
+    """What ways that average floats share: tensors in msgpack, and a result that must come
+    close."""
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
         self._ends = np.cumsum(sizes)[:-1]
@@ -143,11 +163,15 @@ class Approximate:
         return np.split(update, self._ends)
 
     def _fold(self, values: list[Any]) -> None:
-        self._totals = [a + b for a, b in zip(self._totals, values, strict=True)] if self._totals else values
+        self._totals = (
+            [a + b for a, b in zip(self._totals, values, strict=True)] if self._totals else values
+        )
         self._count += 1
 
     def _check(self, means: Iterable[Any]) -> None:
-        error = np.abs(np.concatenate([np.asarray(mean) for mean in means]) - self._expected / self._count).max()
+        error = np.abs(
+            np.concatenate([np.asarray(mean) for mean in means]) - self._expected / self._count
+        ).max()
         if not error < FLOAT_ERROR:
             raise RuntimeError(f"{type(self).__name__}: the mean is {error:.2g} off")
 
@@ -164,12 +188,19 @@ class Float32(Approximate):
     def add(self, message: bytes, clock: Clock) -> None:
         """Sum."""
         with clock.measure("add"):
-            self._fold([np.frombuffer(part, np.float32).astype(np.float64) for part in msgpack.unpackb(message)])
+            self._fold(
+                [
+                    np.frombuffer(part, np.float32).astype(np.float64)
+                    for part in msgpack.unpackb(message)
+                ]
+            )
 
     def total(self, clock: Clock) -> bytes:
         """The mean."""
         with clock.measure("total"):
-            return msgpack.packb([(total / self._count).astype(np.float32).tobytes() for total in self._totals])
+            return msgpack.packb(
+                [(total / self._count).astype(np.float32).tobytes() for total in self._totals]
+            )
 
     def decrypt(self, message: bytes, clock: Clock) -> None:
         """Read the mean."""
@@ -187,7 +218,8 @@ def vector_a_tensor(context: Any, tensors: Iterable[NDArray[Any]], clock: Clock)
 
 
 class Demo(Float32):
-    """The original demo: a CKKS vector a tensor; the server decrypts every update and averages in the clear."""
+    """The original demo: a CKKS vector a tensor; the server decrypts every update and averages in
+    the clear."""
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
         super().__init__(sizes)
@@ -202,7 +234,9 @@ class Demo(Float32):
     def add(self, message: bytes, clock: Clock) -> None:
         """Decrypt, then sum."""
         with clock.measure("add"):
-            vectors = [ts.ckks_vector_from(self._context, part) for part in msgpack.unpackb(message)]
+            vectors = [
+                ts.ckks_vector_from(self._context, part) for part in msgpack.unpackb(message)
+            ]
         with clock.measure("decrypt"):
             values = [np.array(vector.decrypt()) for vector in vectors]
         with clock.measure("add"):
@@ -212,9 +246,9 @@ class Demo(Float32):
 class NvFlare(Approximate):
     """NVFlare 2's CKKS filters and aggregator, as their sources describe them.
 
-    Clients share the secret key of a symmetric context. An update is weighted by its local steps before it is
-    encrypted, and each tensor's vector is sent as bytes. The server adds, multiplies the sum by one over all steps, and
-    sends each vector back together with its serialised context.
+    Clients share the secret key of a symmetric context. An update is weighted by its local steps
+    before it is encrypted, and each tensor's vector is sent as bytes. The server adds, multiplies
+    the sum by one over all steps, and sends each vector back together with its serialised context.
     """
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
@@ -225,7 +259,9 @@ class NvFlare(Approximate):
         )
         self._context.global_scale = 2.0**40
         self._context.generate_relin_keys()
-        self._server = ts.context_from(self._context.serialize(save_public_key=False, save_secret_key=False))
+        self._server = ts.context_from(
+            self._context.serialize(save_public_key=False, save_secret_key=False)
+        )
 
     def client(self, update: NDArray[np.float32], clock: Clock) -> bytes:
         """Weight and encrypt each tensor."""
@@ -237,20 +273,28 @@ class NvFlare(Approximate):
     def add(self, message: bytes, clock: Clock) -> None:
         """Sum of ciphertexts."""
         with clock.measure("add"):
-            self._fold([ts.ckks_vector_from(self._server, part) for part in msgpack.unpackb(message)])
+            self._fold(
+                [ts.ckks_vector_from(self._server, part) for part in msgpack.unpackb(message)]
+            )
 
     def total(self, clock: Clock) -> bytes:
         """The mean, still encrypted, a context with each vector."""
         with clock.measure("total"):
             means = [total * (1.0 / (LOCAL_STEPS * self._count)) for total in self._totals]
-            message = msgpack.packb([(mean.serialize(), mean.context().serialize()) for mean in means])
+            message = msgpack.packb(
+                [(mean.serialize(), mean.context().serialize()) for mean in means]
+            )
         self._totals = []
         return message
 
     def decrypt(self, message: bytes, clock: Clock) -> None:
-        """One client's decryption; it loads the vector's context, then binds the vector to its own."""
+        """One client's decryption; it loads the vector's context, then binds the vector to its
+        own."""
         with clock.measure("decrypt"):
-            received = [ts.ckks_vector_from(ts.context_from(context), vec) for vec, context in msgpack.unpackb(message)]
+            received = [
+                ts.ckks_vector_from(ts.context_from(context), vec)
+                for vec, context in msgpack.unpackb(message)
+            ]
             means = []
             for vector in received:
                 vector.link_context(self._context)
@@ -272,7 +316,8 @@ def shared_key(scheme: Scheme, keys: KeyPair) -> Encryptor:
 
 
 def methods(value_bits: Iterable[int]) -> dict[str, Callable[[tuple[int, ...]], Session]]:
-    """Every way by name; ours once for each of `value_bits`, named by value bits and most clients."""
+    """Every way by name; ours once for each of `value_bits`, named by value bits and most
+    clients."""
     found: dict[str, Callable[[tuple[int, ...]], Session]] = {"float32": Float32}
     for bits in value_bits:
         found[f"none-{bits}x16"] = ours(Plain(bits, 16))

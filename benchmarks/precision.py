@@ -1,4 +1,5 @@
-"""Final accuracy of the default job by bits of the grid, over seeds, against a grid too fine to matter."""
+"""Final accuracy of the default job by bits of the grid, over seeds, against a grid too fine to
+matter."""
 
 from __future__ import annotations
 
@@ -16,22 +17,31 @@ REFERENCE = 24  # bits: float32's own precision
 
 def add_command(commands: Any) -> None:
     """Add `precision` to the command line."""
-    parser = commands.add_parser("precision", help="accuracy of the default job by encryption.value_bits, over seeds")
+    parser = commands.add_parser(
+        "precision", help="accuracy of the default job by encryption.value_bits, over seeds"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--value-bits", type=int, nargs="+", default=[8, 12, 16])
     parser.set_defaults(run=measure)
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Run every seed with every number of bits and print accuracies, and their differences from the reference."""
+    """Run every seed with every number of bits and print accuracies, and their differences from the
+    reference."""
     columns = [*arguments.value_bits, REFERENCE]
     rows: list[list[float]] = []
     with tempfile.TemporaryDirectory() as home:
         Path(home, "data").symlink_to(ROOT / "data")
         for seed in range(arguments.seeds):
-            # The plaintext baseline gives the accuracy of every scheme, bit for bit (tests/test_parity.py).
+            # The plaintext baseline gives the accuracy of every scheme, bit for bit
+            # (tests/test_parity.py).
             same = ["encryption=none", "tracking=none", f"seed={seed}"]
-            rows.append([run_once(home, [*same, f"encryption.value_bits={bits}"])["accuracy"] for bits in columns])
+            rows.append(
+                [
+                    run_once(home, [*same, f"encryption.value_bits={bits}"])["accuracy"]
+                    for bits in columns
+                ]
+            )
             print(f"seed {seed} done", file=sys.stderr)
     print("| seed | " + " | ".join(f"{bits} bits" for bits in columns) + " |")
     print("| --- " * (len(columns) + 1) + "|")

@@ -1,4 +1,5 @@
-"""One simulated round of local training by HyperLock, by `model.fit`, and by a Python loop over a traced step."""
+"""One simulated round of local training by HyperLock, by `model.fit`, and by a Python loop over a
+traced step."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ Update = NDArray[np.float32]
 
 def add_command(commands: Any) -> None:
     """Add `simulation` to the command line."""
-    parser = commands.add_parser("simulation", help="seconds of a round of 600-sample clients, against model.fit")
+    parser = commands.add_parser(
+        "simulation", help="seconds of a round of 600-sample clients, against model.fit"
+    )
     parser.add_argument("--model", choices=("2nn", "cnn"), default="2nn")
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
@@ -29,7 +32,8 @@ def add_command(commands: Any) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Print wall and CPU seconds of each way, medians with the smallest and largest; the ways take turns."""
+    """Print wall and CPU seconds of each way, medians with the smallest and largest; the ways take
+    turns."""
     from hyperlock.data.datasets import mnist
     from hyperlock.learning import models
     from hyperlock.learning.tensorflow import tf
@@ -52,13 +56,19 @@ def measure(arguments: argparse.Namespace) -> None:
                 cpu[name].append(time.process_time() - busy)
         print(f"repeat {repeat} of {arguments.repeats} done", file=sys.stderr)
     reference = means["HyperLock"]
-    print(f"{arguments.model}, {arguments.clients} clients of 600 samples, one epoch in batches of {BATCH}: a round\n")
+    print(
+        f"{arguments.model}, {arguments.clients} clients of 600 samples, one epoch in batches of "
+        f"{BATCH}: a round\n"
+    )
     print("| way | wall seconds | CPU seconds | CPU, times HyperLock's | norm of the mean update |")
     print("| --- | --- | --- | --- | --- |")
     for name in ways:
         ratio = [a / b for a, b in zip(cpu[name], cpu["HyperLock"], strict=True)]
         norm = np.linalg.norm(means[name]) / np.linalg.norm(reference)
-        print(f"| {name} | {_summary(wall[name])} | {_summary(cpu[name])} | {_summary(ratio)} | {norm:.3f} |")
+        print(
+            f"| {name} | {_summary(wall[name])} | {_summary(cpu[name])} | {_summary(ratio)} | "
+            f"{norm:.3f} |"
+        )
 
 
 Round = Callable[[int], Iterator[Update]]
@@ -86,7 +96,10 @@ def keras_fit(model: Any, x: NDArray, y: NDArray) -> Round:
 
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=tf.keras.optimizers.SGD(RATE), loss=loss)
-    scaled, initial = (x / 255.0).astype(np.float32), [weight.copy() for weight in model.get_weights()]
+    scaled, initial = (
+        (x / 255.0).astype(np.float32),
+        [weight.copy() for weight in model.get_weights()],
+    )
 
     def play(clients: int) -> Iterator[Update]:
         for i in range(clients):
@@ -102,13 +115,18 @@ def traced_step(model: Any, x: NDArray, y: NDArray) -> Round:
     """A `tf.function` a batch, called from Python."""
     from hyperlock.learning.tensorflow import tf
 
-    scaled, initial = (x / 255.0).astype(np.float32), [weight.copy() for weight in model.get_weights()]
+    scaled, initial = (
+        (x / 255.0).astype(np.float32),
+        [weight.copy() for weight in model.get_weights()],
+    )
     shapes = [tf.TensorSpec([None, *x.shape[1:]], tf.float32), tf.TensorSpec([None], tf.int32)]
 
     @tf.function(input_signature=shapes)
     def step(images: Any, labels: Any) -> None:
         with tf.GradientTape() as tape:
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model(images, training=True))
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                labels, model(images, training=True)
+            )
             loss = tf.reduce_mean(losses)
         for variable, gradient in zip(
             model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True

@@ -17,7 +17,9 @@ class StudySweeper(Sweeper):
 
         self._sweeper = StudySweeperImpl(**settings)
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         """Take in what Hydra composed."""
         self._sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 

@@ -1,7 +1,8 @@
 """Which encryption parameters suit a model, and what each choice costs on this machine.
 
-Every preset is one that `python run.py` accepts, built by the same rules. Of every update, one full ciphertext and the
-short last one are really encrypted, a few times; the size and time of the whole follow from how many there are.
+Every preset is one that `python run.py` accepts, built by the same rules. Of every update, one full
+ciphertext and the short last one are really encrypted, a few times; the size and time of the whole
+follow from how many there are.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from hyperlock.encryption import totals
 from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS, integer_type, largest_value
 from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
 from hyperlock.errors import ConfigError, HyperLockError, show
-from hyperlock.settings.parse import BfvEncryption, CkksEncryption, Config, FedAvg, Keys, MlpModel, max_clients
+from hyperlock.settings.parse import (
+    BfvEncryption,
+    CkksEncryption,
+    Config,
+    FedAvg,
+    Keys,
+    MlpModel,
+    max_clients,
+)
 
 if TYPE_CHECKING:
     from hyperlock.encryption.bfv import Bfv
@@ -27,19 +36,25 @@ if TYPE_CHECKING:
 
 _REPEATS = 7
 _SHAPE = {"inputs": 784, "classes": 10, "units": MlpModel.units, "layers": MlpModel.layers}
-_COLUMNS = "scheme,poly_modulus,coeff_mod_bits,value_bits,levels,bytes/update,bytes/round,bytes/param,margin,security"
+_COLUMNS = (
+    "scheme,poly_modulus,coeff_mod_bits,value_bits,levels,"
+    "bytes/update,bytes/round,bytes/param,margin,security"
+)
 _NOTES = (
     "levels: a value is one of -levels .. levels times its tensor's step; all sums are exact.",
     "bytes/round: every client's update up, and the float32 model down to every client.",
-    "margin: bits by which noise could grow and sums would still be certain to be exact (but for a chance of 2^-64).",
-    "security: highest tabled level, bits. us/param, ms/update: to pack, encrypt and serialise at one client, here.",
+    "margin: bits by which noise could grow and sums would still be certain to be exact (but for "
+    "a chance of 2^-64).",
+    "security: highest tabled level, bits. us/param, ms/update: to pack, encrypt and serialise "
+    "at one client, here.",
 )
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be encrypted: tensors of so many coordinates each, by so many clients a round, at these precisions;
-    under keys=clients they share the secret key, under keys=authority they do not."""
+    """What is to be encrypted: tensors of so many coordinates each, by so many clients a round, at
+    these precisions; under keys=clients they share the secret key, under keys=authority they do
+    not."""
 
     tensors: tuple[int, ...]
     clients: int = 10
@@ -62,9 +77,11 @@ class Preset:
     """One choice of parameters, and what it costs.
 
     Attributes:
-        scheme, poly_modulus, coeff_mod_bits, value_bits, security, fingerprint: as the scheme has them.
-        margin_bits: log2 of what noise may be over the bound that the parameter modules give for `max_clients`
-            ciphertexts: for BFV q / (4t) over the rule's other side, for CKKS the scale over the smallest.
+        scheme, poly_modulus, coeff_mod_bits, value_bits, security, fingerprint: as the scheme has
+            them.
+        margin_bits: log2 of what noise may be over the bound that the parameter modules give for
+            `max_clients` ciphertexts: for BFV q / (4t) over the rule's other side, for CKKS the
+            scale over the smallest.
         update_bytes: predicted size of one client's Update message.
         round_bytes: predicted size of all messages between server and clients in a round.
         update_seconds: to pack, encrypt and serialise one update, measured.
@@ -85,7 +102,8 @@ class Preset:
 
 
 def advise(job: Job) -> tuple[list[Preset], list[str]]:
-    """All presets that work, best first (fewest bytes, then time), and why the others do not, a line each."""
+    """All presets that work, best first (fewest bytes, then time), and why the others do not, a
+    line each."""
     from hyperlock.experiment.simulation import build_scheme
 
     presets: dict[str, Preset] = {}
@@ -93,10 +111,14 @@ def advise(job: Job) -> tuple[list[Preset], list[str]]:
     for encryption in _candidates(job):
         try:
             scheme: Bfv | Ckks = build_scheme(job.config(encryption))  # type: ignore[assignment]
-            if scheme.fingerprint not in presets:  # the ring that auto chose, given by name, is auto once more
+            # The ring that auto chose, given by name, is auto once more.
+            if scheme.fingerprint not in presets:
                 presets[scheme.fingerprint] = _measure(job, scheme, _override(job, encryption))
         except ConfigError as error:
-            name = f"{encryption.scheme} poly_modulus={encryption.poly_modulus} value_bits={encryption.value_bits}"
+            name = (
+                f"{encryption.scheme} poly_modulus={encryption.poly_modulus} "
+                f"value_bits={encryption.value_bits}"
+            )
             left_out.append(f"{name}: {str(error).splitlines()[0].partition(': ')[2]}")
     return sorted(presets.values(), key=lambda p: (p.update_bytes, p.update_seconds)), left_out
 
@@ -111,17 +133,27 @@ def table(job: Job, presets: Sequence[Preset], left_out: Sequence[str]) -> str:
     """The advice as text: aligned columns, one line to paste for each row, and notes."""
     rows = [("", *_COLUMNS.split(","), "us/param", "ms/update")]
     for i, p in enumerate(presets, 1):
-        sizes = (f"{p.update_bytes:,}", f"{p.round_bytes:,}", f"{p.update_bytes / job.parameters:.2f}")
+        sizes = (
+            f"{p.update_bytes:,}",
+            f"{p.round_bytes:,}",
+            f"{p.update_bytes / job.parameters:.2f}",
+        )
         times = (f"{p.update_seconds * 1e6 / job.parameters:.3f}", f"{p.update_seconds * 1e3:.1f}")
         grid = (str(p.value_bits), f"{largest_value(p.value_bits):,}")
         ring = (p.scheme, str(p.poly_modulus), show(p.coeff_mod_bits))
-        rows.append((f"{i}.", *ring, *grid, *sizes, f"{p.margin_bits:.1f}", str(p.security), *times))
+        rows.append(
+            (f"{i}.", *ring, *grid, *sizes, f"{p.margin_bits:.1f}", str(p.security), *times)
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        f"{job.parameters:,} parameters ({4 * job.parameters:,} bytes as float32), {job.clients:,} clients a round, "
+        f"{job.parameters:,} parameters ({4 * job.parameters:,} bytes as float32), "
+        f"{job.clients:,} clients a round, "
         f"at least {job.security}-bit security; best first",
         "",
-        *("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows),
+        *(
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+            for row in rows
+        ),
         "",
         *(f"{i:{widths[0] - 1}}. python run.py {p.override}" for i, p in enumerate(presets, 1)),
         "",
@@ -155,14 +187,23 @@ def _candidates(job: Job) -> Iterator[BfvEncryption | CkksEncryption]:
 
 def _override(job: Job, encryption: BfvEncryption | CkksEncryption) -> str:
     """The settings that make this preset of the default job."""
-    ring = "" if encryption.poly_modulus == "auto" else f" encryption.poly_modulus={encryption.poly_modulus}"
-    security = f" encryption.security={job.security}" if job.security != CkksEncryption.security else ""
-    room, default = (max_clients(Job((1,), n).config(encryption)) for n in (job.clients, FedAvg.clients))
+    ring = (
+        ""
+        if encryption.poly_modulus == "auto"
+        else f" encryption.poly_modulus={encryption.poly_modulus}"
+    )
+    security = (
+        f" encryption.security={job.security}" if job.security != CkksEncryption.security else ""
+    )
+    room, default = (
+        max_clients(Job((1,), n).config(encryption)) for n in (job.clients, FedAvg.clients)
+    )
     clients = f" encryption.max_clients={room}" if room != default else ""
     keys = " keys=clients" if job.custody == "clients" else ""
     keys += f" keys.min_clients={job.clients}" if job.clients < Keys.min_clients else ""
     return (
-        f"encryption={encryption.scheme}{ring} encryption.value_bits={encryption.value_bits}{security}{clients}{keys}"
+        f"encryption={encryption.scheme}{ring} encryption.value_bits={encryption.value_bits}"
+        f"{security}{clients}{keys}"
     )
 
 
@@ -175,13 +216,19 @@ def _measure(job: Job, scheme: Bfv | Ckks, override: str) -> Preset:
     shared = scheme.symmetric_encryptor(keys.secret) if job.custody == "clients" else None
     encryptor = shared or scheme.encryptor(keys.public)
     parties = enrol("0" * 32, ("client-0", SERVER))  # a run's id and names as long as in a run
-    client, server = ((who.run, 1, who.name, key_id_of(keys.public), scheme.fingerprint) for who in parties.values())
+    client, server = (
+        (who.run, 1, who.name, key_id_of(keys.public), scheme.fingerprint)
+        for who in parties.values()
+    )
     levels, length = largest_value(p.value_bits), totals.width(p.value_bits) + job.parameters
     empty = len(Update(*client, length, ()).encode(parties["client-0"]))
 
     def encrypt(slots: int) -> tuple[float, float]:
-        """Mean bytes and least seconds (other work on the machine counts little then) of one ciphertext, as sent."""
-        values = rng.integers(-levels, levels, slots * p.packing.fields, integer_type(levels), endpoint=True)
+        """Mean bytes and least seconds (other work on the machine counts little then) of one
+        ciphertext, as sent."""
+        values = rng.integers(
+            -levels, levels, slots * p.packing.fields, integer_type(levels), endpoint=True
+        )
         sizes, seconds = [], []
         for _ in range(_REPEATS):
             start = time.perf_counter()
@@ -194,13 +241,22 @@ def _measure(job: Job, scheme: Bfv | Ckks, override: str) -> Preset:
     full_bytes, full_seconds = encrypt(p.slots) if full else (0.0, 0.0)
     last_bytes, last_seconds = encrypt(p.packing.slots(length) - full * p.slots)
     update_bytes = round(empty + full * full_bytes + last_bytes)
-    model = len(Train(*server, 0, ()).encode(parties[SERVER])) + 4 * (job.parameters + len(job.tensors))
+    model = len(Train(*server, 0, ()).encode(parties[SERVER])) + 4 * (
+        job.parameters + len(job.tensors)
+    )
     if isinstance(p, CkksParameters):
         margin: float = p.scale_bits - min_scale_bits(p.poly_modulus, p.max_clients)
     else:
         margin = p.margin_bits
     costs = (update_bytes, job.clients * (update_bytes + model), full * full_seconds + last_seconds)
-    chosen = (scheme.name, p.poly_modulus, p.coeff_mod_bits, p.value_bits, p.security, scheme.fingerprint)
+    chosen = (
+        scheme.name,
+        p.poly_modulus,
+        p.coeff_mod_bits,
+        p.value_bits,
+        p.security,
+        scheme.fingerprint,
+    )
     return Preset(*chosen, margin, *costs, override)
 
 
@@ -212,36 +268,79 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(arguments: Sequence[str] | None) -> Job:
-    parser = _Parser(prog="python -m hyperlock.advise", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--parameters", metavar="N", help="parameters of the model; or give its shape:")
+    parser = _Parser(
+        prog="python -m hyperlock.advise",
+        description=(__doc__ or "").split("\n")[0],
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--parameters", metavar="N", help="parameters of the model; or give its shape:"
+    )
     parser.add_argument("--model", choices=("mlp", "logistic"), help="its architecture (mlp)")
-    texts = ("values of one sample", "classes", "units of each hidden layer of the mlp", "hidden layers of the mlp")
+    texts = (
+        "values of one sample",
+        "classes",
+        "units of each hidden layer of the mlp",
+        "hidden layers of the mlp",
+    )
     for (name, default), text in zip(_SHAPE.items(), texts, strict=True):
         parser.add_argument(f"--{name}", metavar="N", help=f"{text} ({default})")
-    parser.add_argument("--clients", default="10", metavar="N", help="updates that a round adds (%(default)s)")
-    parser.add_argument("--value-bits", default="8", metavar="N[,N]", help="of one value on the grid (%(default)s)")
-    parser.add_argument("--security", default="128", metavar="N", help="128, 192 or 256 bits at least (%(default)s)")
     parser.add_argument(
-        "--keys", choices=("authority", "clients"), default="authority", help="who holds the secret key (%(default)s)"
+        "--clients", default="10", metavar="N", help="updates that a round adds (%(default)s)"
     )
-    given = {name: text for name, text in vars(parser.parse_args(arguments)).items() if text is not None}
+    parser.add_argument(
+        "--value-bits", default="8", metavar="N[,N]", help="of one value on the grid (%(default)s)"
+    )
+    parser.add_argument(
+        "--security", default="128", metavar="N", help="128, 192 or 256 bits at least (%(default)s)"
+    )
+    parser.add_argument(
+        "--keys",
+        choices=("authority", "clients"),
+        default="authority",
+        help="who holds the secret key (%(default)s)",
+    )
+    given = {
+        name: text for name, text in vars(parser.parse_args(arguments)).items() if text is not None
+    }
 
     shape = [name for name in ("model", *_SHAPE) if name in given]
     if "parameters" in given and shape:
-        raise ConfigError("--parameters", given["parameters"], f"--{shape[0]} is given too", hint="one of the two")
+        raise ConfigError(
+            "--parameters", given["parameters"], f"--{shape[0]} is given too", hint="one of the two"
+        )
     for name in ("units", "layers"):
         if given.get("model") == "logistic" and name in given:
-            raise ConfigError(f"--{name}", given[name], "the logistic model has no hidden layers", hint="--model=mlp")
+            raise ConfigError(
+                f"--{name}",
+                given[name],
+                "the logistic model has no hidden layers",
+                hint="--model=mlp",
+            )
     if "parameters" in given:
-        tensors: tuple[int, ...] = (_integer("--parameters", given["parameters"], 1, 10**12, 101_770),)
+        tensors: tuple[int, ...] = (
+            _integer("--parameters", given["parameters"], 1, 10**12, 101_770),
+        )
     else:
-        sizes = {n: _integer(f"--{n}", given[n], 1, 10**5, d) if n in given else d for n, d in _SHAPE.items()}
+        sizes = {
+            n: _integer(f"--{n}", given[n], 1, 10**5, d) if n in given else d
+            for n, d in _SHAPE.items()
+        }
         tensors = tensor_sizes(given.get("model", "mlp"), **sizes)
     clients = _integer("--clients", given["clients"], 2, 2**20, 10)
-    bits = [_integer("--value-bits", t, MIN_VALUE_BITS, MAX_VALUE_BITS, 8) for t in given["value_bits"].split(",")]
+    bits = [
+        _integer("--value-bits", t, MIN_VALUE_BITS, MAX_VALUE_BITS, 8)
+        for t in given["value_bits"].split(",")
+    ]
     if given["security"] not in map(str, SECURITY_LIMITS):
         levels = ", ".join(map(str, SECURITY_LIMITS))
-        raise ConfigError("--security", given["security"], "is no tabled level", allowed=levels, hint="--security=128")
+        raise ConfigError(
+            "--security",
+            given["security"],
+            "is no tabled level",
+            allowed=levels,
+            hint="--security=128",
+        )
     return Job(tensors, clients, tuple(dict.fromkeys(bits)), int(given["security"]), given["keys"])
 
 
@@ -249,7 +348,9 @@ def _integer(option: str, text: str, smallest: int, largest: int, hint: int) -> 
     if text.strip().isdecimal() and len(text) <= 20 and smallest <= int(text) <= largest:
         return int(text)
     allowed = f"{smallest} to {largest}"
-    raise ConfigError(option, text, "is not a whole number in range", allowed=allowed, hint=f"{option}={hint}")
+    raise ConfigError(
+        option, text, "is not a whole number in range", allowed=allowed, hint=f"{option}={hint}"
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ class ConfigError(HyperLockError):
         hint: what to try, best as an override to paste.
     """
 
-    def __init__(self, setting: str, value: object, problem: str, *, allowed: str = "", hint: str = "") -> None:
+    def __init__(
+        self, setting: str, value: object, problem: str, *, allowed: str = "", hint: str = ""
+    ) -> None:
         self.setting = setting
         lines = [f"{setting}={show(value)}: {problem}"]
         if allowed:
@@ -30,7 +32,8 @@ class ConfigError(HyperLockError):
         super().__init__("\n  ".join(lines))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Errors cross process borders in a parallel sweep, and are rebuilt there from their text."""
+        """Errors cross process borders in a parallel sweep, and are rebuilt there from their
+        text."""
         return _restore, (type(self), str(self), self.setting)
 
 

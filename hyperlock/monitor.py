@@ -1,4 +1,5 @@
-"""Seconds by stage, where a round's time goes; progress on stderr, silent off a terminal; the process' memory."""
+"""Seconds by stage, where a round's time goes; progress on stderr, silent off a terminal; the
+process' memory."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ _shown: Progress | None = None  # the bars of the run in this process
 class Timings:
     """Adds up wall-clock seconds by stage; shared by all roles of a simulation.
 
-    It carries nothing but stage names and seconds. Clients measure themselves and their seconds are summed,
-    so a stage can exceed the round's own wall time when `runtime.workers` is above one.
+    It carries nothing but stage names and seconds. Clients measure themselves and their seconds are
+    summed, so a stage can exceed the round's own wall time when `runtime.workers` is above one.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,8 @@ class Timings:
 
 
 def resident_mb() -> float:
-    """Resident memory of this process in megabytes; where the platform does not tell, its largest so far."""
+    """Resident memory of this process in megabytes; where the platform does not tell, its largest
+    so far."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -100,7 +102,8 @@ def progress(rounds: int, done: int = 0) -> Iterator[Advance]:
 
 
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """The items; if they are not through after `PATIENCE` seconds, with a bar under that of the rounds."""
+    """The items; if they are not through after `PATIENCE` seconds, with a bar under that of the
+    rounds."""
     bar = _shown
     if bar is None or bar.disable:
         yield from items

@@ -15,7 +15,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Signals that arrive in the block take effect after it. Without effect outside the main thread."""
+    """Signals that arrive in the block take effect after it. Without effect outside the main
+    thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,8 @@
 """Every reproducible random choice, derived from one seed.
 
-A generator is named by (seed, stream, ids): the same round of the same client draws the same numbers
-whatever ran before it, in whatever order or process, so that a resumed run is the same run. Keys and
-encryption noise never come from here; they come from the operating system.
+A generator is named by (seed, stream, ids): the same round of the same client draws the same
+numbers whatever ran before it, in whatever order or process, so that a resumed run is the same run.
+Keys and encryption noise never come from here; they come from the operating system.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 
 
 def generator(seed: int, stream: str, *ids: int) -> np.random.Generator:
-    """The generator of one stream ("split", "cohort", "batches", ...) at the given ids (round, client)."""
+    """The generator of one stream ("split", "cohort", "batches", ...) at the given ids (round,
+    client)."""
     return np.random.default_rng([seed, zlib.crc32(stream.encode()), *ids])
 
 

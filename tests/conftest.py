@@ -1,4 +1,5 @@
-"""What the tests share: small schemes with keys, rounds, composed settings, and small federations."""
+"""What the tests share: small schemes with keys, rounds, composed settings, and small
+federations."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ Compose = Callable[..., DictConfig]
 
 @pytest.fixture(scope="session", autouse=True)
 def tensorflow_as_we_import_it(request: pytest.FixtureRequest) -> None:
-    """Before another test has TensorFlow begin to work, after which its threads can no longer be set."""
+    """Before another test has TensorFlow begin to work, after which its threads can no longer be
+    set."""
     if any("federate" in getattr(item, "fixturenames", ()) for item in request.session.items):
         importlib.import_module("hyperlock.learning.tensorflow")
 
@@ -61,7 +63,11 @@ def ckks() -> Ckks:
 
 @pytest.fixture(scope="session")
 def schemes(ckks: Ckks) -> dict[str, Scheme]:
-    return {"ckks": ckks, "bfv": Bfv(bfv_parameters(2048, [34, 20], "auto", 8, 16, 128)), "none": Plain(8, 16)}
+    return {
+        "ckks": ckks,
+        "bfv": Bfv(bfv_parameters(2048, [34, 20], "auto", 8, 16, 128)),
+        "none": Plain(8, 16),
+    }
 
 
 @pytest.fixture(params=["ckks", "bfv", "none"])
@@ -88,7 +94,8 @@ def other_keys(ckks: Ckks) -> KeyPair:
 
 @pytest.fixture(scope="session")
 def sealapi() -> Any:
-    """SEAL's own interface, which TenSEAL ships as a second library; the flag as in `_tenseal.py`."""
+    """SEAL's own interface, which TenSEAL ships as a second library; the flag as in
+    `_tenseal.py`."""
     from hyperlock.encryption import _tenseal
 
     flags = sys.getdlopenflags()
@@ -101,7 +108,8 @@ def sealapi() -> Any:
 
 @pytest.fixture(scope="session")
 def compose(tmp_path_factory: pytest.TempPathFactory) -> Compose:
-    """Settings as `python run.py OVERRIDES` would compose them, with all paths in a temporary folder."""
+    """Settings as `python run.py OVERRIDES` would compose them, with all paths in a temporary
+    folder."""
     register()
     root = tmp_path_factory.mktemp("root")
 
@@ -141,8 +149,12 @@ class Federation:
         from hyperlock.experiment import simulation as parties
 
         scheme = parties.build_scheme(self.config)
-        self.parties = parties.assemble(self.config, "run", self.dataset, self.parts, scheme, self.timings)
-        rounds.distribute_key(self.parties.public_key, self.parties.server, self.parties.clients, self.parties.runtime)
+        self.parties = parties.assemble(
+            self.config, "run", self.dataset, self.parts, scheme, self.timings
+        )
+        rounds.distribute_key(
+            self.parties.public_key, self.parties.server, self.parties.clients, self.parties.runtime
+        )
         self.initial = self.parties.keeper.model.weights
 
     def play(self) -> Federation:
@@ -161,14 +173,16 @@ class Federation:
 
 
 SMALL = (
-    "dataset=digits", "dataset.train_samples=300", "dataset.test_samples=200", "model=logistic", "tracking=none",
+    "dataset=digits", "dataset.train_samples=300", "dataset.test_samples=200", "model=logistic",
+    "tracking=none",
     "federation.rounds=2", "federation.clients=4", "encryption.poly_modulus=4096",
 )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def federate(compose: Compose) -> Callable[..., Federation]:
-    """A small federation on scikit-learn's digits, with clients of different sizes; no round played yet."""
+    """A small federation on scikit-learn's digits, with clients of different sizes; no round played
+    yet."""
 
     def federate(*overrides: str) -> Federation:
         from hyperlock.experiment.run import load_dataset

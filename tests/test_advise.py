@@ -1,4 +1,5 @@
-"""The advice: predictions against whole encrypted updates, lines against the job's own settings, refusals."""
+"""The advice: predictions against whole encrypted updates, lines against the job's own settings,
+refusals."""
 
 import functools
 import subprocess
@@ -42,10 +43,24 @@ def scheme_of(job: Job, preset: Preset) -> Scheme:
 def real_sizes(job: Job, scheme: Scheme) -> tuple[int, int]:
     """Bytes of a whole Update message and of a Train message."""
     keys, levels = scheme.generate_keys(), largest_value(scheme.value_bits)
-    values = np.random.default_rng(1).normal(0, levels / 4, job.parameters).clip(-levels, levels).astype(np.int64)
-    vector = np.concatenate([totals.encode(totals.Totals(1, 6000, 1234.5, 7), scheme.value_bits), values])
-    encryptor = scheme.symmetric_encryptor(keys.secret) if job.custody == "clients" else scheme.encryptor(keys.public)
-    header, parties = (key_id_of(keys.public), scheme.fingerprint), enrol("a" * 32, ["client-7", SERVER])
+    values = (
+        np.random.default_rng(1)
+        .normal(0, levels / 4, job.parameters)
+        .clip(-levels, levels)
+        .astype(np.int64)
+    )
+    vector = np.concatenate(
+        [totals.encode(totals.Totals(1, 6000, 1234.5, 7), scheme.value_bits), values]
+    )
+    encryptor = (
+        scheme.symmetric_encryptor(keys.secret)
+        if job.custody == "clients"
+        else scheme.encryptor(keys.public)
+    )
+    header, parties = (
+        (key_id_of(keys.public), scheme.fingerprint),
+        enrol("a" * 32, ["client-7", SERVER]),
+    )
     update = Update("a" * 32, 3, "client-7", *header, vector.size, encryptor.encrypt(vector))
     model = (bytes(4 * job.parameters), bytes(4 * len(job.tensors)))
     train = Train("a" * 32, 3, SERVER, *header, 0, model)
@@ -76,7 +91,11 @@ def test_predicted_bytes_are_those_of_whole_updates(job: Job) -> None:
         assert preset.fingerprint == scheme.fingerprint
         assert preset.update_bytes == pytest.approx(update, rel=0.01)
         assert preset.round_bytes == pytest.approx(job.clients * (update + train), rel=0.01)
-        assert preset.security >= job.security and preset.margin_bits >= 0 and preset.update_seconds > 0
+        assert (
+            preset.security >= job.security
+            and preset.margin_bits >= 0
+            and preset.update_seconds > 0
+        )
 
 
 def test_best_first_and_auto_without_a_ring() -> None:
@@ -85,7 +104,9 @@ def test_best_first_and_auto_without_a_ring() -> None:
     costs = [(preset.update_bytes, preset.update_seconds) for preset in presets]
     assert costs == sorted(costs)
     assert presets[0].override == "encryption=bfv encryption.value_bits=8"
-    assert {p.override for p in presets} >= {"encryption=ckks encryption.poly_modulus=8192 encryption.value_bits=8"}
+    assert {p.override for p in presets} >= {
+        "encryption=ckks encryption.poly_modulus=8192 encryption.value_bits=8"
+    }
     assert len({p.fingerprint for p in presets}) == len(presets)
 
 
@@ -103,14 +124,20 @@ def test_best_first_and_auto_without_a_ring() -> None:
 def test_lines_are_settings_of_the_job(job: Job, compose: Callable[..., DictConfig]) -> None:
     presets, _ = advice(job)
     for preset in (presets[0], presets[-1]):
-        config = parse(compose(*preset.override.split(), f"federation.clients={job.clients}", "tracking=none"))
+        config = parse(
+            compose(*preset.override.split(), f"federation.clients={job.clients}", "tracking=none")
+        )
         assert build_scheme(config).fingerprint == preset.fingerprint
         assert config.keys.custody == job.custody
         assert config.keys.min_clients == min(3, job.clients)
 
 
-def test_two_clients_that_share_the_key_are_said_so_in_every_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--model", "logistic", "--inputs", "64", "--clients", "2", "--keys", "clients"]) == 0
+def test_two_clients_that_share_the_key_are_said_so_in_every_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert (
+        main(["--model", "logistic", "--inputs", "64", "--clients", "2", "--keys", "clients"]) == 0
+    )
     lines = [line for line in capsys.readouterr().out.splitlines() if "python run.py" in line]
     assert lines and all(line.endswith(" keys=clients keys.min_clients=2") for line in lines)
 
@@ -118,7 +145,9 @@ def test_two_clients_that_share_the_key_are_said_so_in_every_line(capsys: pytest
 def test_lines_carry_what_differs_from_the_default_job() -> None:
     presets, left_out = advice(Job((650,), 100, (16,), security=192))
     for preset in presets:
-        assert preset.override.endswith("encryption.value_bits=16 encryption.security=192 encryption.max_clients=128")
+        assert preset.override.endswith(
+            "encryption.value_bits=16 encryption.security=192 encryption.max_clients=128"
+        )
     assert any(line.startswith("bfv poly_modulus=2048 value_bits=16: ") for line in left_out)
     assert not any("\n" in line for line in left_out)
 
@@ -132,7 +161,9 @@ def test_time_is_that_of_whole_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     from hyperlock.encryption.bfv import Bfv
     from hyperlock.encryption.bfv_parameters import bfv_parameters
 
-    [preset] = [p for p in advise(Job(MLP))[0] if p.override == "encryption=bfv encryption.value_bits=8"]
+    [preset] = [
+        p for p in advise(Job(MLP))[0] if p.override == "encryption=bfv encryption.value_bits=8"
+    ]
     scheme = Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128))
     encryptor, seconds = scheme.encryptor(scheme.generate_keys().public), []
     for _ in range(7):
@@ -149,10 +180,17 @@ def test_shapes_count_as_the_models_do() -> None:
     assert tensor_sizes("logistic", 784, 10, 128, 1) == (7840, 10)
 
 
-def test_the_command_prints_a_row_and_a_line_for_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--model", "logistic", "--inputs", "64", "--clients", "20", "--value-bits", "8,16"]) == 0
+def test_the_command_prints_a_row_and_a_line_for_every_preset(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert (
+        main(["--model", "logistic", "--inputs", "64", "--clients", "20", "--value-bits", "8,16"])
+        == 0
+    )
     output, errors = capsys.readouterr()
-    assert not errors and output.startswith("650 parameters (2,600 bytes as float32), 20 clients a round")
+    assert not errors and output.startswith(
+        "650 parameters (2,600 bytes as float32), 20 clients a round"
+    )
     rows = [line.split() for line in output.splitlines() if line.split(".")[0].strip().isdecimal()]
     paste = [row for row in rows if row[1:3] == ["python", "run.py"]]
     assert len(rows) == 2 * len(paste) and len(paste) >= 16
@@ -161,8 +199,12 @@ def test_the_command_prints_a_row_and_a_line_for_every_preset(capsys: pytest.Cap
 
 
 def test_columns_line_up() -> None:
-    preset = Preset("bfv", 4096, (60, 30), 8, 128, "", 0.8, 459_948, 8_672_810, 0.0157, "encryption=bfv")
-    lines = table(Job(MLP), [preset] * 12, ["ckks poly_modulus=2048 value_bits=8: why"]).splitlines()
+    preset = Preset(
+        "bfv", 4096, (60, 30), 8, 128, "", 0.8, 459_948, 8_672_810, 0.0157, "encryption=bfv"
+    )
+    lines = table(
+        Job(MLP), [preset] * 12, ["ckks poly_modulus=2048 value_bits=8: why"]
+    ).splitlines()
     assert len({len(line) for line in lines[2:15]}) == 1
     assert lines[3].split()[-5:] == ["4.52", "0.8", "128", "0.154", "15.7"]
     assert lines[16].strip() == "1. python run.py encryption=bfv"
@@ -191,27 +233,38 @@ def test_columns_line_up() -> None:
         ("--clients", "--clients"),
     ],
 )
-def test_errors_are_one_message(arguments: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_message(
+    arguments: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(arguments.split()) == 1
     output, errors = capsys.readouterr()
-    assert not output and text in errors and "Traceback" not in errors and errors.count("try: ") == 1
+    assert (
+        not output and text in errors and "Traceback" not in errors and errors.count("try: ") == 1
+    )
 
 
-def test_nothing_that_works_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_that_works_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("hyperlock.advise.POLY_MODULI", (2048,))
     monkeypatch.setattr("hyperlock.encryption.bfv_parameters.POLY_MODULI", (2048,))
     assert main(["--security", "256", "--value-bits", "16"]) == 1
     output, errors = capsys.readouterr()
-    assert not output and errors.startswith("no preset works:\n  bfv poly_modulus=auto value_bits=16: ")
+    assert not output and errors.startswith(
+        "no preset works:\n  bfv poly_modulus=auto value_bits=16: "
+    )
 
 
 def test_help_loads_neither_tenseal_nor_tensorflow() -> None:
     code = (
         "import sys; from hyperlock.advise import main\n"
         "try: main(['--help'])\n"
-        "finally: print(sorted({'tenseal', 'tensorflow', 'mlflow'} & {name.split('.')[0] for name in sys.modules}))"
+        "finally: print(sorted({'tenseal', 'tensorflow', 'mlflow'} & {name.split('.')[0] for "
+        "name in sys.modules}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert "--value-bits" in done.stdout and done.stdout.endswith("[]\n")
 
 

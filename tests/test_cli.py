@@ -33,7 +33,8 @@ def start(home, *overrides, **env):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        # A shell's background jobs ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -47,14 +48,18 @@ def runs(home):
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
-    return client, [run for e in client.search_experiments() for run in client.search_runs([e.experiment_id])]
+    return client, [
+        run for e in client.search_experiments() for run in client.search_runs([e.experiment_id])
+    ]
 
 
 def rounds_recorded(home):
     """Read past MLflow, which would create the store that the run is creating."""
     try:
         with sqlite3.connect(f"file:{home / 'mlflow.db'}?mode=ro", uri=True) as store:
-            return store.execute("select count(*) from metrics where key = 'accuracy'").fetchone()[0]
+            return store.execute("select count(*) from metrics where key = 'accuracy'").fetchone()[
+                0
+            ]
     except sqlite3.OperationalError:
         return 0
 
@@ -62,7 +67,14 @@ def rounds_recorded(home):
 def test_a_run_is_recorded_whole_and_the_summary_says_what_matters(home):
     code, output = command(home, *SMALL)
     assert code == 0, output
-    for words in ("test accuracy", "encrypt", "per parameter", "-bit security", "key holder apart", "mlflow ui"):
+    for words in (
+        "test accuracy",
+        "encrypt",
+        "per parameter",
+        "-bit security",
+        "key holder apart",
+        "mlflow ui",
+    ):
         assert words in output
     assert "Traceback" not in output and "\x1b" not in output
 
@@ -71,14 +83,21 @@ def test_a_run_is_recorded_whole_and_the_summary_says_what_matters(home):
     history = client.get_metric_history(run.info.run_id, "accuracy")
     assert [point.step for point in history] == [1, 2]
     due = {
-        "accuracy", "loss", "train/loss", "time/train_s", "time/quantise_s", "time/encrypt_s", "time/aggregate_s",
+        "accuracy", "loss", "train/loss", "time/train_s", "time/quantise_s", "time/encrypt_s",
+        "time/aggregate_s",
         "time/decrypt_s", "time/round_s", "bytes/uplink_per_client", "bytes/downlink_per_client",
-        "bytes/per_parameter", "updates/refused", "grid/saturated", "total/encrypt_s", "total/uplink_bytes",
+        "bytes/per_parameter", "updates/refused", "grid/saturated", "total/encrypt_s",
+        "total/uplink_bytes",
     }  # fmt: skip
     assert due <= run.data.metrics.keys()
     assert run.data.metrics["time/encrypt_s"] > 0
-    assert run.data.params["federation.clients"] == "3" and run.data.params["encryption.coeff_mod_bits"] == "auto"
-    assert run.data.tags["key_custody"] == "authority" and int(run.data.tags["security_bits"]) >= 128
+    assert (
+        run.data.params["federation.clients"] == "3"
+        and run.data.params["encryption.coeff_mod_bits"] == "auto"
+    )
+    assert (
+        run.data.tags["key_custody"] == "authority" and int(run.data.tags["security_bits"]) >= 128
+    )
     assert "test accuracy" in run.data.tags["mlflow.note.content"]
 
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
@@ -114,7 +133,11 @@ def test_the_recorded_model_loads_and_predicts_as_well_as_the_run_says(home):
 
 def test_the_same_seed_gives_the_same_accuracy_encrypted_or_not(home):
     results = []
-    for overrides in (["encryption=ckks"], ["encryption=none", "runtime.workers=2"], ["keys=clients"]):
+    for overrides in (
+        ["encryption=ckks"],
+        ["encryption=none", "runtime.workers=2"],
+        ["keys=clients"],
+    ):
         code, output = command(home, *SMALL, "tracking=none", *overrides)
         assert code == 0, output
         results.append(re.search(r"test accuracy +(\S+)", output).group(1))
@@ -140,10 +163,17 @@ def bad_npz(kind, path):
 
 
 REFUSALS = [
-    (["encryption.poly_modulus=5000"], ["encryption.poly_modulus=5000", "8192", "try: encryption.poly_modulus=4096"]),
+    (
+        ["encryption.poly_modulus=5000"],
+        ["encryption.poly_modulus=5000", "8192", "try: encryption.poly_modulus=4096"],
+    ),
     (
         ["encryption.poly_modulus=4096", "encryption.coeff_mod_bits=[60,40,40,60]"],
-        ["encryption.coeff_mod_bits=[60,40,40,60]", "at most 109 bits", "encryption.poly_modulus=8192"],
+        [
+            "encryption.coeff_mod_bits=[60,40,40,60]",
+            "at most 109 bits",
+            "encryption.poly_modulus=8192",
+        ],
     ),
     (["encryption.scale_bits=58"], ["encryption.scale_bits=58", "too large", "allowed: 20 to 47"]),
     (["encryption.scale_bits=5"], ["encryption.scale_bits=5", "too small", "allowed: 20 to 47"]),
@@ -152,17 +182,24 @@ REFUSALS = [
     (["federation.clients=5000"], ["federation.clients=5000", "1438"]),
     (["keys.min_clients=11"], ["keys.min_clients=11", "2 to 10"]),
     (["federation.learning_rate=1e9"], ["client-0, round 1", "NaN", "federation.learning_rate"]),
-    (["+federation.momentum=1"], ["federation.momentum=1: there is no such setting", "federation.rounds"]),
+    (
+        ["+federation.momentum=1"],
+        ["federation.momentum=1: there is no such setting", "federation.rounds"],
+    ),
     (["dataset=npz", "dataset.path=KEYS"], ["dataset.path=", "lacks x_test, y_test"]),
     (["dataset=npz", "dataset.path=SHAPE"], ["dataset.path=", "30 samples and y 20"]),
     (["dataset=npz", "dataset.path=NAN"], ["dataset.path=", "NaN", "sample 7"]),
 ]
 
 
-@pytest.mark.parametrize(("overrides", "words"), REFUSALS, ids=lambda v: v[-1] if isinstance(v, list) else "")
+@pytest.mark.parametrize(
+    ("overrides", "words"), REFUSALS, ids=lambda v: v[-1] if isinstance(v, list) else ""
+)
 def test_a_wrong_setting_gets_one_clear_message(home, overrides, words):
     for kind in ("keys", "shape", "nan"):
-        overrides = [o.replace(kind.upper(), bad_npz(kind, home / f"{kind}.npz")) for o in overrides]
+        overrides = [
+            o.replace(kind.upper(), bad_npz(kind, home / f"{kind}.npz")) for o in overrides
+        ]
     code, output = command(home, "dataset=digits", "federation.rounds=1", *overrides)
     assert code == 1
     for word in words:
@@ -175,7 +212,12 @@ def test_a_wrong_setting_gets_one_clear_message(home, overrides, words):
 
 def test_an_unknown_option_is_refused_with_those_that_exist(home):
     code, output = command(home, "model=resnet")
-    assert code == 1 and "model/resnet" in output and "logistic" in output and "Traceback" not in output
+    assert (
+        code == 1
+        and "model/resnet" in output
+        and "logistic" in output
+        and "Traceback" not in output
+    )
 
 
 def test_the_traceback_is_there_for_who_asks(home):
@@ -194,7 +236,11 @@ def test_an_interrupted_run_ends_within_two_seconds_as_killed_with_the_rounds_it
     process.send_signal(number)
     output, _ = process.communicate(timeout=30)
     assert time.monotonic() - sent < 2
-    assert process.returncode == 128 + number and "Traceback" not in output and "interrupted after" in output
+    assert (
+        process.returncode == 128 + number
+        and "Traceback" not in output
+        and "interrupted after" in output
+    )
     client, [run] = runs(home)
     assert run.info.status == "KILLED"
     done = int(re.search(r"interrupted after (\d+) of", output).group(1))
@@ -203,7 +249,9 @@ def test_an_interrupted_run_ends_within_two_seconds_as_killed_with_the_rounds_it
 
 
 def test_help_lists_every_group_and_option():
-    output = subprocess.run([sys.executable, str(ROOT / "run.py"), "--help"], capture_output=True, text=True).stdout
+    output = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), "--help"], capture_output=True, text=True
+    ).stdout
     for folder in (ROOT / "conf").iterdir():
         if folder.is_dir() and folder.name not in ("hydra", "paths"):
             options = ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
@@ -213,7 +261,12 @@ def test_help_lists_every_group_and_option():
 
 
 def test_a_run_whose_clients_do_not_answer_says_so(home):
-    lossy = ["federation.clients=6", "federation.dropout=0.9", "federation.rounds=3", "encryption=none"]
+    lossy = [
+        "federation.clients=6",
+        "federation.dropout=0.9",
+        "federation.rounds=3",
+        "encryption=none",
+    ]
     code, output = command(home, "dataset=digits", "tracking=none", *lossy)
     assert code == 1 and "Traceback" not in output
     assert "keys.min_clients=3" in output and "of 6 clients did not answer" in output
@@ -221,7 +274,11 @@ def test_a_run_whose_clients_do_not_answer_says_so(home):
 
 
 def test_a_target_ends_a_run_and_rounds_between_evaluations_have_no_accuracy(home):
-    overrides = ["federation.rounds=50", "federation.target_accuracy=0.85", "federation.evaluate_every=2"]
+    overrides = [
+        "federation.rounds=50",
+        "federation.target_accuracy=0.85",
+        "federation.evaluate_every=2",
+    ]
     code, output = command(home, *SMALL, *overrides, "encryption=none", "tracking.log_model=false")
     assert code == 0, output
     client, [run] = runs(home)
@@ -230,5 +287,8 @@ def test_a_target_ends_a_run_and_rounds_between_evaluations_have_no_accuracy(hom
     assert steps == list(range(2, reached + 1, 2)) and reached < 50
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) == reached
     assert run.data.metrics["accuracy"] >= 0.85 and f"0.85 reached in round {reached}" in output
-    code, output = command(home, *SMALL, "federation.evaluate_every=5", "encryption=none", "tracking=none")
-    assert code == 0 and "after 2 rounds" in output and "nan" not in output  # the last round always is
+    code, output = command(
+        home, *SMALL, "federation.evaluate_every=5", "encryption=none", "tracking=none"
+    )
+    # The last round always is.
+    assert code == 0 and "after 2 rounds" in output and "nan" not in output

@@ -22,12 +22,18 @@ def test_links_between_the_guides_lead_somewhere(guide: Path) -> None:
         path = (guide.parent / target) if target else guide
         assert path.exists(), target
         if anchor:
-            headings = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#")]
-            assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+            headings = [
+                line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#")
+            ]
+            assert anchor in [
+                re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings
+            ]
 
 
 def test_modules_that_are_named_can_be_run() -> None:
     for guide in GUIDES:
-        for module in re.findall(r"python -m ((?:benchmarks|hyperlock|tests)[\w.]*)", guide.read_text()):
+        for module in re.findall(
+            r"python -m ((?:benchmarks|hyperlock|tests)[\w.]*)", guide.read_text()
+        ):
             path = ROOT / module.replace(".", "/")
             assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module

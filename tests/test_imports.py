@@ -1,4 +1,5 @@
-"""Imports: TenSEAL and TensorFlow live together in either order, and come only when they are used."""
+"""Imports: TenSEAL and TensorFlow live together in either order, and come only when they are
+used."""
 
 from __future__ import annotations
 
@@ -57,7 +58,9 @@ def test_a_process_that_used_tensorflow_before_can_still_use_us(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--cfg", "job")], ids=" ".join)
-def test_looking_at_settings_imports_nothing_heavy(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_looking_at_settings_imports_nothing_heavy(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
     done = python("-X", "importtime", str(ROOT / "run.py"), *arguments, root=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "encryption" in done.stdout
@@ -70,7 +73,12 @@ def test_looking_at_settings_imports_nothing_heavy(arguments: tuple[str, ...], t
 
 def imports(tree: ast.AST) -> set[str]:
     """Top-level names of all that is imported anywhere below."""
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     return {name.partition(".")[0] for name in names}
 

@@ -38,17 +38,26 @@ def test_a_step_that_takes_long_has_a_bar_under_that_of_the_rounds(
     both = ["rounds", "the key holder decrypts"]
     assert seen == [("a", ["rounds"]), ("b", both), ("c", both), ("d", both)]
     output, errors = capsys.readouterr()
-    assert not output and "the key holder decrypts" in errors and "3/4" in errors and "accuracy 0.5000" in errors
+    assert (
+        not output
+        and "the key holder decrypts" in errors
+        and "3/4" in errors
+        and "accuracy 0.5000" in errors
+    )
 
 
-def test_a_step_that_is_through_in_time_has_none(terminal: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_is_through_in_time_has_none(
+    terminal: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "PATIENCE", 3600.0)
     with progress(rounds=1):
         for _ in track(range(9), 9, "encrypts"):
             assert shown() == ["rounds"]
 
 
-def test_a_bar_comes_only_when_patience_is_over(terminal: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_comes_only_when_patience_is_over(
+    terminal: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = iter([0.0, 1.0, 1.4, 1.6])
     monkeypatch.setattr(module, "PATIENCE", 1.5)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))

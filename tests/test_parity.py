@@ -1,4 +1,5 @@
-"""Whole federations on real data: what may not change the model does not, and the model is what NumPy says it is."""
+"""Whole federations on real data: what may not change the model does not, and the model is what
+NumPy says it is."""
 
 from __future__ import annotations
 
@@ -31,7 +32,10 @@ def played(federate: Callable) -> Played:
 
 def assert_the_same(a: Any, b: Any) -> None:
     assert len(a.weights) == len(b.weights) == a.config.federation.rounds
-    assert all(x.dtype == np.float32 and x.tobytes() == y.tobytes() for x, y in zip(a.weights, b.weights, strict=True))
+    assert all(
+        x.dtype == np.float32 and x.tobytes() == y.tobytes()
+        for x, y in zip(a.weights, b.weights, strict=True)
+    )
     assert a.accuracies == b.accuracies
     assert a.parties.keeper.totals == b.parties.keeper.totals
     assert a.parties.keeper.model.grid == b.parties.keeper.model.grid
@@ -51,7 +55,8 @@ BASE = ("federation.rounds=3",)
 )
 def test_encryption_does_not_change_the_model(played: Played, overrides: tuple[str, ...]) -> None:
     ckks, bfv, plain = (
-        played(*encryption, *overrides) for encryption in ((), ("encryption=bfv",), ("encryption=none",))
+        played(*encryption, *overrides)
+        for encryption in ((), ("encryption=bfv",), ("encryption=none",))
     )
     assert [f.parties.server._scheme.name for f in (ckks, bfv, plain)] == ["ckks", "bfv", "none"]
     assert_the_same(ckks, plain)
@@ -101,10 +106,13 @@ def test_the_model_learns(played: Played) -> None:
 
 
 def test_more_bits_come_closer_to_the_model_without_a_grid(played: Played) -> None:
-    """The grid's error is what the reference tests below allow for; here it shrinks as it should."""
+    """The grid's error is what the reference tests below allow for; here it shrinks as it
+    should."""
     fine = played("encryption=none", "encryption.value_bits=24", *BASE).weights[0]
     errors = [
-        np.abs(played("encryption=none", f"encryption.value_bits={bits}", *BASE).weights[0] - fine).mean()
+        np.abs(
+            played("encryption=none", f"encryption.value_bits={bits}", *BASE).weights[0] - fine
+        ).mean()
         for bits in (6, 10, 14)
     ]
     assert errors[0] > 8 * errors[1] > 64 * errors[2]
@@ -123,13 +131,17 @@ def gradient(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def steps(grid: Grid) -> np.ndarray:
-    """By how much a client's rounding may move each coordinate, and so the weighted mean of all clients."""
+    """By how much a client's rounding may move each coordinate, and so the weighted mean of all
+    clients."""
     return grid.dequantise(np.ones(sum(grid.sizes), np.int64))
 
 
 def test_fedsgd_is_full_batch_gradient_descent(federate: Callable) -> None:
-    """However the samples are divided, the weighted mean of the clients' gradients is the gradient."""
-    federation = federate("federation=fedsgd", "federation.learning_rate=0.5", "encryption.value_bits=16").play()
+    """However the samples are divided, the weighted mean of the clients' gradients is the
+    gradient."""
+    federation = federate(
+        "federation=fedsgd", "federation.learning_rate=0.5", "encryption.value_bits=16"
+    ).play()
     weights, data = federation.initial.astype(np.float64), federation.dataset
     for after, grid in zip(federation.weights, federation.grids, strict=True):
         moved = 0.5 * gradient(weights, data.x_train, data.y_train)
@@ -141,7 +153,9 @@ def test_fedsgd_is_full_batch_gradient_descent(federate: Callable) -> None:
 
 
 def test_fedavg_is_the_weighted_mean_of_local_epochs(federate: Callable) -> None:
-    federation = federate("federation.learning_rate=0.3", "encryption.value_bits=16", "federation.rounds=1")
+    federation = federate(
+        "federation.learning_rate=0.3", "encryption.value_bits=16", "federation.rounds=1"
+    )
     data, start, batch = federation.dataset, federation.initial.astype(np.float64), 16
     updates, sizes = [], [part.size for part in federation.parts]
     assert len(set(sizes)) > 1 and any(size % batch for size in sizes)
@@ -157,7 +171,8 @@ def test_fedavg_is_the_weighted_mean_of_local_epochs(federate: Callable) -> None
     tolerance = steps(federation.grids[0]) + 1e-5
     assert (np.abs(after - (start - mean)) < tolerance).all()
     assert np.abs(mean).max() > 100 * tolerance.max()
-    assert (np.abs(after - (start - np.mean(updates, axis=0))) > tolerance).any()  # that is, weighted
+    # That is, weighted.
+    assert (np.abs(after - (start - np.mean(updates, axis=0))) > tolerance).any()
     totals = federation.parties.keeper.totals
     assert (totals.contributors, totals.samples, totals.saturated) == (4, 300, 0)
 

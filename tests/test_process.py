@@ -47,10 +47,13 @@ def test_other_threads_are_left_alone() -> None:
 
 
 def test_a_record_can_be_closed_whenever_the_run_was_interrupted(tmp_path: Path) -> None:
-    """Interrupted within a commit, SQLite's own lock would keep the next write out for 20 seconds."""
+    """Interrupted within a commit, SQLite's own lock would keep the next write out for 20
+    seconds."""
     rng = random.Random(0)
     for _ in range(25):
-        tracker = MlflowTracker(str(tmp_path), str(tmp_path), None, "e", "n", {"a": "1"}, {"b": "2"})
+        tracker = MlflowTracker(
+            str(tmp_path), str(tmp_path), None, "e", "n", {"a": "1"}, {"b": "2"}
+        )
         threading.Timer(rng.uniform(0.005, 0.06), os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
             for step in range(100_000):

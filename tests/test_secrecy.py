@@ -1,4 +1,5 @@
-"""Who can read what: nothing that the server holds leads to a secret key, and what it receives it cannot read."""
+"""Who can read what: nothing that the server holds leads to a secret key, and what it receives it
+cannot read."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ def ours(module: str | None) -> bool:
 def children(thing: object) -> list[object]:
     """Whatever the code that holds `thing` could reach from it in one step.
 
-    Attributes, containers, closures, defaults, caches, bound objects; of modules and classes only HyperLock's own,
-    and no loggers: through others everything in a process hangs together.
+    Attributes, containers, closures, defaults, caches, bound objects; of modules and classes only
+    HyperLock's own, and no loggers: through others everything in a process hangs together.
     """
     if isinstance(thing, types.ModuleType):
         return list(vars(thing).values()) if ours(thing.__name__) else []
@@ -60,7 +61,8 @@ def reachable(root: object) -> Iterator[object]:
 
 
 def secrets(root: object, *known: bytes) -> list[str]:
-    """What can be reached from `root` and decrypts: names of types, or of the secret bytes in `known`."""
+    """What can be reached from `root` and decrypts: names of types, or of the secret bytes in
+    `known`."""
     from hyperlock.encryption._tenseal import tenseal as ts
 
     found = []
@@ -69,7 +71,9 @@ def secrets(root: object, *known: bytes) -> list[str]:
         if (
             decrypts
             or isinstance(thing, KeyHolder | KeyPair)
-            or (isinstance(thing, ts.Context | ts._ts_cpp.TenSEALContext) and thing.has_secret_key())
+            or (
+                isinstance(thing, ts.Context | ts._ts_cpp.TenSEALContext) and thing.has_secret_key()
+            )
         ):
             found.append(type(thing).__name__)
         if isinstance(thing, bytes | bytearray) and any(secret in thing for secret in known):
@@ -79,7 +83,8 @@ def secrets(root: object, *known: bytes) -> list[str]:
 
 @pytest.fixture(scope="module")
 def custody(federate: Callable) -> Callable[[str], tuple[Any, bytes, list[bytes]]]:
-    """A federation after a round, the secret key that its key holder made, and what its server received."""
+    """A federation after a round, the secret key that its key holder made, and what its server
+    received."""
     known: dict[str, tuple[Any, bytes, list[bytes]]] = {}
 
     def custody(name: str) -> tuple[Any, bytes, list[bytes]]:
@@ -88,8 +93,14 @@ def custody(federate: Callable) -> Callable[[str], tuple[Any, bytes, list[bytes]
             updates: list[bytes] = []
             with pytest.MonkeyPatch.context() as patch:
                 generate, receive = Ckks.generate_keys, Server.receive
-                patch.setattr(Ckks, "generate_keys", lambda self: pairs.append(generate(self)) or pairs[-1])
-                patch.setattr(Server, "receive", lambda self, data: updates.append(data) or receive(self, data))
+                patch.setattr(
+                    Ckks, "generate_keys", lambda self: pairs.append(generate(self)) or pairs[-1]
+                )
+                patch.setattr(
+                    Server,
+                    "receive",
+                    lambda self, data: updates.append(data) or receive(self, data),
+                )
                 federation = federate(*OVERRIDES, f"keys={name}").play()
             (pair,) = pairs
             known[name] = federation, pair.secret, updates
@@ -114,7 +125,8 @@ def test_a_server_that_decrypts_is_found_out(custody: Callable) -> None:
 
 
 def test_the_search_goes_through_the_server_and_not_past_it(custody: Callable) -> None:
-    """It sees the model, the contexts, the caches of the module that loads them; else finding nothing means nothing."""
+    """It sees the model, the contexts, the caches of the module that loads them; else finding
+    nothing means nothing."""
     from hyperlock.encryption._tenseal import tenseal as ts
 
     federation, _, _ = custody("authority")
@@ -142,14 +154,19 @@ def generator_over(thing: object) -> Iterator[object]:
 PLANTED: dict[str, Callable[[Any], object]] = {
     "attribute": lambda secret: secret,
     "list in a dict": lambda secret: {"a": [1, (secret,)]},
-    "dict's key": lambda secret: {(1, id(secret)): 1, secret if isinstance(secret, bytes) else id: secret},
+    "dict's key": lambda secret: {
+        (1, id(secret)): 1,
+        secret if isinstance(secret, bytes) else id: secret,
+    },
     "closure": lambda secret: lambda: secret,
     "closure of a closure": lambda secret: lambda: lambda: secret,
     "default": lambda secret: lambda key=secret: key,
     "keyword default": lambda secret: lambda *, key=secret: key,
     "slot": Slotted,
     "bound method": lambda secret: Slotted(secret).__init__,
-    "class attribute": lambda secret: type("Holder", (), {"inside": secret, "__module__": "hyperlock.somewhere"}),
+    "class attribute": lambda secret: type(
+        "Holder", (), {"inside": secret, "__module__": "hyperlock.somewhere"}
+    ),
     "generator": lambda secret: started(generator_over(secret)),
 }
 
@@ -161,7 +178,9 @@ def started(generator: Iterator[object]) -> Iterator[object]:
 
 @pytest.mark.parametrize("place", PLANTED)
 @pytest.mark.parametrize("kind", ["key holder", "decryptor", "key pair", "context", "bytes"])
-def test_the_search_finds_what_is_planted(custody: Callable, ckks: Ckks, place: str, kind: str) -> None:
+def test_the_search_finds_what_is_planted(
+    custody: Callable, ckks: Ckks, place: str, kind: str
+) -> None:
     from hyperlock.encryption._tenseal import tenseal as ts
 
     federation, secret, _ = custody("authority")
@@ -181,14 +200,18 @@ def test_the_search_finds_what_is_planted(custody: Callable, ckks: Ckks, place: 
     assert secrets(server, secret) == []
 
 
-def test_the_search_finds_what_a_module_keeps(custody: Callable, ckks: Ckks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_finds_what_a_module_keeps(
+    custody: Callable, ckks: Ckks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     federation, secret, _ = custody("authority")
     monkeypatch.setattr(ckks_module, "_kept", [ckks.decryptor(secret)], raising=False)
     assert secrets(federation.parties.server, secret)
 
 
 def read(federation: Any, update: bytes) -> Update:
-    return Update.decode(update, federation.parties.server._identity, max_parts=9, max_part_bytes=2**20)
+    return Update.decode(
+        update, federation.parties.server._identity, max_parts=9, max_part_bytes=2**20
+    )
 
 
 def chunks(federation: Any, update: bytes) -> list[bytes]:
@@ -196,7 +219,9 @@ def chunks(federation: Any, update: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", ["authority", "clients"])
-def test_what_the_server_receives_does_not_decrypt_with_what_it_holds(custody: Callable, name: str) -> None:
+def test_what_the_server_receives_does_not_decrypt_with_what_it_holds(
+    custody: Callable, name: str
+) -> None:
     from hyperlock.encryption._tenseal import tenseal as ts
 
     federation, secret, updates = custody(name)
@@ -211,7 +236,9 @@ def test_what_the_server_receives_does_not_decrypt_with_what_it_holds(custody: C
                     ts.ckks_vector_from(context, chunk).decrypt()
     # With the key they do: these are the updates.
     message = read(federation, updates[0])
-    vector = federation.parties.server._scheme.decryptor(secret).decrypt(message.parts, message.length)
+    vector = federation.parties.server._scheme.decryptor(secret).decrypt(
+        message.parts, message.length
+    )
     assert vector[0] == 1 and np.abs(vector).max() <= 127 and np.count_nonzero(vector) > 100
 
 

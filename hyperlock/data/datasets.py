@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from hyperlock.errors import ConfigError
 from hyperlock.randomness import generator
 
-# Of the bytes of x_train, y_train, x_test and y_test in this order: the same for every re-packed mnist.npz.
+# Of the bytes of x_train, y_train, x_test and y_test in this order: the same for every re-packed
+# mnist.npz.
 MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
 _MOST_CLASSES = 2**20
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -24,7 +25,8 @@ class Dataset:
     """A labelled dataset.
 
     Attributes:
-        x_train, x_test: uint8 or float32 [samples, *shape]; uint8 stands for [0, 1] in steps of 1/255.
+        x_train, x_test: uint8 or float32 [samples, *shape]; uint8 stands for [0, 1] in steps of
+            1/255.
         y_train, y_test: int32[samples], classes from 0.
         classes: number of classes.
     """
@@ -61,7 +63,8 @@ class Dataset:
 
 
 def mnist(path: str) -> Dataset:
-    """The 70,000 digits of MNIST (LeCun et al. 1998), from `path` or else downloaded there by Keras.
+    """The 70,000 digits of MNIST (LeCun et al. 1998), from `path` or else downloaded there by
+    Keras.
 
     Raises:
         ConfigError: neither worked, or the file is not MNIST.
@@ -78,13 +81,15 @@ def mnist(path: str) -> Dataset:
             "dataset.path",
             path,
             "the file's arrays are not MNIST's (checksum mismatch)",
-            hint="delete the file and run again to download it, or use dataset=npz for data of your own",
+            hint="delete the file and run again to download it, or use dataset=npz for data of "
+            "your own",
         )
     return _checked("dataset.path", path, arrays)
 
 
 def digits(test_fraction: float, seed: int) -> Dataset:
-    """Scikit-learn's 1,797 digits of 8x8 pixels (UCI optdigits), scaled to [0, 1]; no file and no network."""
+    """Scikit-learn's 1,797 digits of 8x8 pixels (UCI optdigits), scaled to [0, 1]; no file and no
+    network."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -97,11 +102,14 @@ def npz(path: str, test_fraction: float, seed: int) -> Dataset:
     x is numeric [samples, *shape], y integer [samples] with classes from 0.
 
     Raises:
-        ConfigError: the file is missing or unreadable, or keys, shapes, dtypes or values are not as above.
+        ConfigError: the file is missing or unreadable, or keys, shapes, dtypes or values are not as
+            above.
     """
     file = Path(path).absolute()
     if not file.exists():
-        raise ConfigError("dataset.path", path, "there is no such file", hint="an absolute path to a .npz file")
+        raise ConfigError(
+            "dataset.path", path, "there is no such file", hint="an absolute path to a .npz file"
+        )
     arrays = _read_npz("dataset.path", file)
     if {"x", "y"} <= arrays.keys() and not set(_KEYS) <= arrays.keys():
         _check_pair("dataset.path", path, arrays["x"], arrays["y"], "x", "y")
@@ -120,20 +128,29 @@ def npz(path: str, test_fraction: float, seed: int) -> Dataset:
 
 def _checked(setting: str, value: str, arrays: dict[str, NDArray]) -> Dataset:
     for part in ("train", "test"):
-        _check_pair(setting, value, arrays[f"x_{part}"], arrays[f"y_{part}"], f"x_{part}", f"y_{part}")
+        _check_pair(
+            setting, value, arrays[f"x_{part}"], arrays[f"y_{part}"], f"x_{part}", f"y_{part}"
+        )
     train, test = (arrays[f"x_{part}"] for part in ("train", "test"))
     if train.shape[1:] != test.shape[1:] or (train.dtype == np.uint8) != (test.dtype == np.uint8):
         raise ConfigError(
             setting,
             value,
-            f"samples of x_train are {train.dtype}{train.shape[1:]} and of x_test {test.dtype}{test.shape[1:]}",
+            f"samples of x_train are {train.dtype}{train.shape[1:]} and of x_test "
+            f"{test.dtype}{test.shape[1:]}",
             allowed="one shape, and uint8 (read as 0 to 1) in both or in neither",
         )
     classes = int(arrays["y_train"].max()) + 1
     if int(arrays["y_test"].max()) >= classes:
-        raise ConfigError(setting, value, f"y_test has classes that y_train lacks (largest in y_train: {classes - 1})")
+        raise ConfigError(
+            setting,
+            value,
+            f"y_test has classes that y_train lacks (largest in y_train: {classes - 1})",
+        )
     if classes < 2:
-        raise ConfigError(setting, value, "y_train has only one class", allowed="two classes or more")
+        raise ConfigError(
+            setting, value, "y_train has only one class", allowed="two classes or more"
+        )
     train_labels, test_labels = (arrays[f"y_{part}"].astype(np.int32) for part in ("train", "test"))
     return Dataset(_features(train), train_labels, _features(test), test_labels, classes)
 
@@ -148,14 +165,23 @@ def _check_pair(setting: str, value: str, x: NDArray, y: NDArray, x_name: str, y
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise refuse(f"{y_name} is {y.dtype}{list(y.shape)}", "integers [samples], classes from 0")
     if len(x) != len(y) or len(x) == 0:
-        raise refuse(f"{x_name} has {len(x)} samples and {y_name} {len(y)}", "as many labels as samples, at least one")
+        raise refuse(
+            f"{x_name} has {len(x)} samples and {y_name} {len(y)}",
+            "as many labels as samples, at least one",
+        )
     finite = np.isfinite(_features(x).reshape(len(x), -1)).all(axis=1)
     if not finite.all():
-        raise refuse(f"{x_name} contains NaN or Inf, first in sample {np.argmin(finite)}", "finite float32 numbers")
+        raise refuse(
+            f"{x_name} contains NaN or Inf, first in sample {np.argmin(finite)}",
+            "finite float32 numbers",
+        )
     if y.min() < 0:
         raise refuse(f"{y_name} contains the negative class {y.min()}", "classes from 0")
     if y.max() >= _MOST_CLASSES:
-        raise refuse(f"{y_name} contains the class {y.max()}", f"classes from 0, at most {_MOST_CLASSES} of them")
+        raise refuse(
+            f"{y_name} contains the class {y.max()}",
+            f"classes from 0, at most {_MOST_CLASSES} of them",
+        )
 
 
 def _features(x: NDArray) -> NDArray:
@@ -179,7 +205,9 @@ def _split_test(x: NDArray, y: NDArray, test_fraction: float, seed: int) -> Data
     cut = min(max(round(len(y) * test_fraction), 1), len(others))
     if cut == 0:
         raise ConfigError(
-            "dataset.test_fraction", test_fraction, "every class has a single sample, which leaves none to test on"
+            "dataset.test_fraction",
+            test_fraction,
+            "every class has a single sample, which leaves none to test on",
         )
     test, train = others[:cut], np.concatenate([others[cut:], order[kept]])
     x, y = _features(x), y.astype(np.int32)
@@ -192,11 +220,19 @@ def _read_npz(setting: str, file: Path) -> dict[str, NDArray]:
             arrays = {key: archive[key] for key in archive.files}
     except Exception as error:  # zip, zlib and NumPy raise a dozen kinds for a damaged file
         raise ConfigError(
-            setting, file, f"the file cannot be read as .npz ({error})", allowed="numpy.savez without pickled objects"
+            setting,
+            file,
+            f"the file cannot be read as .npz ({error})",
+            allowed="numpy.savez without pickled objects",
         ) from None
     for key, array in arrays.items():
         if not isinstance(array, np.ndarray):
-            raise ConfigError(setting, file, f"{key} is not an array", allowed="numpy.savez without pickled objects")
+            raise ConfigError(
+                setting,
+                file,
+                f"{key} is not an array",
+                allowed="numpy.savez without pickled objects",
+            )
     return arrays
 
 

@@ -1,4 +1,5 @@
-"""Splitting training samples over clients. Every sample goes to exactly one client; every client gets one."""
+"""Splitting training samples over clients. Every sample goes to exactly one client; every client
+gets one."""
 
 from __future__ import annotations
 
@@ -20,11 +21,12 @@ def iid(labels: NDArray[np.int32], clients: int, seed: int) -> Parts:
 
 
 def dirichlet(labels: NDArray[np.int32], clients: int, seed: int, alpha: float) -> Parts:
-    """Label skew: each class is divided among the clients in proportions drawn from Dirichlet(alpha).
+    """Label skew: each class is divided among the clients in proportions drawn from
+    Dirichlet(alpha).
 
-    Small alpha gives clients few classes and very different sizes; large alpha approaches iid (Hsu et al. 2019,
-    arXiv 1909.06335; drawn per class as in Yurochkin et al. 2019, arXiv 1905.12022). A client left with nothing
-    is given one sample by the client that has most.
+    Small alpha gives clients few classes and very different sizes; large alpha approaches iid (Hsu
+    et al. 2019, arXiv 1909.06335; drawn per class as in Yurochkin et al. 2019, arXiv 1905.12022). A
+    client left with nothing is given one sample by the client that has most.
     """
     _check_enough(labels, clients)
     _check_alpha(alpha)
@@ -38,21 +40,26 @@ def dirichlet(labels: NDArray[np.int32], clients: int, seed: int, alpha: float) 
 
 
 def shards(labels: NDArray[np.int32], clients: int, seed: int, shards_per_client: int) -> Parts:
-    """Label skew: sort by label, cut into equal shards, deal out `shards_per_client` at random (McMahan et al. 2017,
-    section 3, "pathological non-IID", with 2). Clients have few classes and equal sizes.
+    """Label skew: sort by label, cut into equal shards, deal out `shards_per_client` at random
+    (McMahan et al. 2017, section 3, "pathological non-IID", with 2). Clients have few classes and
+    equal sizes.
     """
     _check_enough(labels, clients)
     if not 1 <= shards_per_client <= len(labels) // clients:
         raise ConfigError(
             "split.shards_per_client",
             shards_per_client,
-            f"{len(labels)} training samples are cut into one shard or more for each of {clients} clients",
+            f"{len(labels)} training samples are cut into one shard or more for each of "
+            f"{clients} clients",
             allowed=f"1 to {len(labels) // clients}",
             hint="split.shards_per_client=2" if len(labels) >= 2 * clients else "fewer clients",
         )
     rng = generator(seed, "split")
-    shuffled = rng.permutation(len(labels))  # so that which samples of a class a shard has is chance
-    pieces = np.array_split(shuffled[np.argsort(labels[shuffled], kind="stable")], clients * shards_per_client)
+    # So that which samples of a class a shard has is chance.
+    shuffled = rng.permutation(len(labels))
+    pieces = np.array_split(
+        shuffled[np.argsort(labels[shuffled], kind="stable")], clients * shards_per_client
+    )
     dealt = rng.permutation(len(pieces)).reshape(clients, shards_per_client)
     return [np.concatenate([pieces[i] for i in hand]) for hand in dealt]
 
@@ -74,7 +81,9 @@ def label_counts(labels: NDArray[np.int32], parts: Parts, classes: int) -> NDArr
     return np.array([np.bincount(labels[part], minlength=classes) for part in parts])
 
 
-def _divide(members: NDArray[np.int64], clients: int, alpha: float, rng: np.random.Generator) -> Parts:
+def _divide(
+    members: NDArray[np.int64], clients: int, alpha: float, rng: np.random.Generator
+) -> Parts:
     """Consecutive blocks in proportions drawn from Dirichlet(alpha)."""
     cuts = np.cumsum(rng.dirichlet(np.full(clients, alpha)))[:-1]
     return np.split(members, (cuts * len(members)).astype(int))

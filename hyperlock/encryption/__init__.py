@@ -1,1 +1,2 @@
-"""Encryption of integer vectors that can be added: schemes, their parameters, the grid and the packing."""
+"""Encryption of integer vectors that can be added: schemes, their parameters, the grid and the
+packing."""

@@ -1,8 +1,9 @@
 """The one place that imports TenSEAL.
 
-Loaded after TensorFlow, TenSEAL 0.3.18 binds some of its symbols to TensorFlow's copies and crashes at the
-first `serialize()`. RTLD_DEEPBIND makes it prefer its own, in whichever order the two are imported
-(tests/test_imports.py tries both). The flag exists on Linux alone; elsewhere symbols are bound per library.
+Loaded after TensorFlow, TenSEAL 0.3.18 binds some of its symbols to TensorFlow's copies and crashes
+at the first `serialize()`. RTLD_DEEPBIND makes it prefer its own, in whichever order the two are
+imported (tests/test_imports.py tries both). The flag exists on Linux alone; elsewhere symbols are
+bound per library.
 """
 
 import os

@@ -1,7 +1,7 @@
 """BFV through TenSEAL: exact integers modulo t, several signed fields to a slot.
 
-BFV has no approximation to round away, and N slots where CKKS has N/2 real ones, so an update takes fewer bytes than it
-has as float32. See `bfv_parameters.py` for the rule that keeps sums exact.
+BFV has no approximation to round away, and N slots where CKKS has N/2 real ones, so an update takes
+fewer bytes than it has as float32. See `bfv_parameters.py` for the rule that keeps sums exact.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class Bfv(PackedScheme):
     @property
     def figures(self) -> dict[str, object]:
         """The plaintext modulus and the margin."""
-        return {"plain_modulus": self.parameters.plain_modulus, "margin_bits": round(self.parameters.margin_bits, 2)}
+        return {
+            "plain_modulus": self.parameters.plain_modulus,
+            "margin_bits": round(self.parameters.margin_bits, 2),
+        }
 
     def new_context(self) -> Any:
         """TenSEAL's, with new keys."""
@@ -48,7 +51,12 @@ class Bfv(PackedScheme):
 
         p = self.parameters
         chain = list(p.coeff_mod_bits)
-        return ts.context(ts.SCHEME_TYPE.BFV, p.poly_modulus, plain_modulus=p.plain_modulus, coeff_mod_bit_sizes=chain)
+        return ts.context(
+            ts.SCHEME_TYPE.BFV,
+            p.poly_modulus,
+            plain_modulus=p.plain_modulus,
+            coeff_mod_bit_sizes=chain,
+        )
 
     @property
     def layout(self) -> Layout:
@@ -66,7 +74,8 @@ class Bfv(PackedScheme):
         """The client's half."""
         from hyperlock.encryption._tenseal import tenseal as ts
 
-        # Not ts.bfv_vector: it makes a tensor of the array and a list of that, in a fifth of the time of encryption.
+        # Not ts.bfv_vector: it makes a tensor of the array and a list of that, in a fifth of the
+        # time of encryption.
         vector, context = ts._ts_cpp.BFVVector, public_context(public).data
         return PackedEncryptor(self, lambda slots: vector(context, slots.tolist()).serialize())
 
@@ -78,7 +87,9 @@ class Bfv(PackedScheme):
 
         context = secret_context(secret)
         encoder = sealapi.BatchEncoder(context.seal_context().data)
-        return seeded.SeededEncryptor(self, context, lambda slots, plain: encoder.encode(slots.tolist(), plain))
+        return seeded.SeededEncryptor(
+            self, context, lambda slots, plain: encoder.encode(slots.tolist(), plain)
+        )
 
     def decryptor(self, secret: bytes) -> Decryptor:
         """The key holder's half."""
@@ -88,7 +99,8 @@ class Bfv(PackedScheme):
         def decrypt_slots(vector: Any) -> NDArray[np.int64]:
             if decryptor.invariant_noise_budget(vector.ciphertext()[0]) < 1:
                 raise CiphertextRefused(
-                    "the noise budget is used up: encrypted under another key, or not a sum of updates"
+                    "the noise budget is used up: encrypted under another key, or not a sum of "
+                    "updates"
                 )
             slots = np.array(vector.decrypt(), np.int64)
             p = self.parameters

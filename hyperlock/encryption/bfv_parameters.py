@@ -1,23 +1,26 @@
 """Choosing BFV parameters for packed sums, by rule.
 
-The plaintext modulus t is the smallest prime of at least `fields * field_bits` bits that is 1 modulo 2N, so that each
-of the N slots holds `fields` signed integers of `field_bits` bits, wide enough for the sum of `max_clients` values.
+The plaintext modulus t is the smallest prime of at least `fields * field_bits` bits that is 1
+modulo 2N, so that each of the N slots holds `fields` signed integers of `field_bits` bits, wide
+enough for the sum of `max_clients` values.
 
-Margin. Decryption reads the coefficients of round(t / q * c(s)), and what distorts them there is the noise of
-`noise.py` itself, not a transform of it. In the sum of K ciphertexts it is a sum of K polynomials r1 * s; beside it,
-each ciphertext adds less than 2: 1/2 for r0, 1/2 for rounding q/t times the message, and v/P < 1. (A sum that wraps
-around t adds nothing, for SEAL rounds q/t * m itself, not q/t.) Decryption is exact while all of it stays below
-q / (2t). The rule is
+Margin. Decryption reads the coefficients of round(t / q * c(s)), and what distorts them there is
+the noise of `noise.py` itself, not a transform of it. In the sum of K ciphertexts it is a sum of K
+polynomials r1 * s; beside it, each ciphertext adds less than 2: 1/2 for r0, 1/2 for rounding q/t
+times the message, and v/P < 1. (A sum that wraps around t adds nothing, for SEAL rounds q/t * m
+itself, not q/t.) Decryption is exact while all of it stays below q / (2t). The rule is
 
-    q / (4t) >= B + 2K,    with B so large that no coefficient exceeds it but with a probability of 2^-64,
+    q / (4t) >= B + 2K,
 
-q being the product of the data primes as SEAL chooses them. One wrong coefficient changes every slot: the probability
-is that of a whole ciphertext of N coefficients, so that it holds for each of its coordinates. B is 10.35 standard
-deviations of sqrt(K N / 18) at N=4096, 10.53 at N=32768 (`noise.coefficient_bits`).
+with B so large that no coefficient exceeds it but with a probability of 2^-64, q being the product
+of the data primes as SEAL chooses them. One wrong coefficient changes every slot: the probability
+is that of a whole ciphertext of N coefficients, so that it holds for each of its coordinates. B is
+10.35 standard deviations of sqrt(K N / 18) at N=4096, 10.53 at N=32768 (`noise.coefficient_bits`).
 
-The spare factor of two keeps one bit of noise budget: a sum whose noise exceeds q / (4t) may have none left and is then
-refused. A wrong value is not released unless noise leaps over the refused band, from q / (4t) to 3q / (4t) if q is just
-below a power of two (the band ends at q / (2t) at the least): `undetected_bits`, beyond 256 for every automatic choice.
+The spare factor of two keeps one bit of noise budget: a sum whose noise exceeds q / (4t) may have
+none left and is then refused. A wrong value is not released unless noise leaps over the refused
+band, from q / (4t) to 3q / (4t) if q is just below a power of two (the band ends at q / (2t) at the
+least): `undetected_bits`, beyond 256 for every automatic choice.
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ from hyperlock.encryption.parameters import (
 )
 from hyperlock.errors import ConfigError
 
-MAX_PLAIN_BITS = 59  # SEAL takes plaintext moduli of up to 60 bits, and t has one bit more than the fields
+# SEAL takes plaintext moduli of up to 60 bits, and t has one bit more than the fields.
+MAX_PLAIN_BITS = 59
 _SPECIAL_BITS = 30  # as long as nothing is key-switched, any prime far above the noise does
 
 
@@ -53,7 +57,8 @@ class BfvParameters:
 
     Attributes:
         poly_modulus: N, the ring's degree and the number of slots.
-        coeff_mod_bits: bits of each prime; the last is the special prime, which no ciphertext carries.
+        coeff_mod_bits: bits of each prime; the last is the special prime, which no ciphertext
+            carries.
         plain_modulus: t.
         packing: fields in a slot.
         value_bits: bits of one signed value on the grid.
@@ -78,13 +83,15 @@ class BfvParameters:
 
     @property
     def exact_to_bits(self) -> float:
-        """-log2 of the probability that a coordinate of an honest sum is refused or not exact; at least 64."""
+        """-log2 of the probability that a coordinate of an honest sum is refused or not exact; at
+        least 64."""
         return exact_bits(self.poly_modulus, self.max_clients, self._budget)
 
     @property
     def undetected_bits(self) -> float:
         """-log2 of the probability that a coordinate of an honest sum is released and wrong."""
-        short = math.ceil(self._modulus_bits) - self._modulus_bits  # SEAL counts the budget from 2^ceil(log2 q)
+        # SEAL counts the budget from 2^ceil(log2 q).
+        short = math.ceil(self._modulus_bits) - self._modulus_bits
         return exact_bits(self.poly_modulus, self.max_clients, (4 - 2**short) * self._budget)
 
     @property
@@ -98,18 +105,28 @@ class BfvParameters:
 
 
 def bfv_parameters(
-    poly_modulus: object, coeff_mod_bits: object, fields: object, value_bits: int, max_clients: int, security: int
+    poly_modulus: object,
+    coeff_mod_bits: object,
+    fields: object,
+    value_bits: int,
+    max_clients: int,
+    security: int,
 ) -> BfvParameters:
     """Complete and check a choice; each of the first three may be `auto`.
 
-    Of all that is secure and exact, the fewest bytes a value win; then the smaller ring, which wastes less of the last
-    ciphertext.
+    Of all that is secure and exact, the fewest bytes a value win; then the smaller ring, which
+    wastes less of the last ciphertext.
 
     Raises:
-        ConfigError: nothing fits; the text names the figure that fails (margin, field overflow or security limit).
+        ConfigError: nothing fits; the text names the figure that fails (margin, field overflow or
+            security limit).
     """
     field_bits = value_bits + math.ceil(math.log2(max_clients))
-    rings = POLY_MODULI if poly_modulus == "auto" else (read_integer("encryption.poly_modulus", poly_modulus),)
+    rings = (
+        POLY_MODULI
+        if poly_modulus == "auto"
+        else (read_integer("encryption.poly_modulus", poly_modulus),)
+    )
     for ring in rings:
         check_security(ring, (), security)
     counts = range(MAX_PLAIN_BITS // field_bits, 0, -1)
@@ -119,7 +136,8 @@ def bfv_parameters(
             raise ConfigError(
                 "encryption.fields",
                 count,
-                f"fields overflow: {count} x {field_bits} bits, for sums of {max_clients} clients at {value_bits} bits",
+                f"fields overflow: {count} x {field_bits} bits, for sums of {max_clients} "
+                f"clients at {value_bits} bits",
                 allowed=f"1 to {MAX_PLAIN_BITS // field_bits} ({MAX_PLAIN_BITS} bits in a slot)",
                 hint="encryption.fields=auto",
             )
@@ -143,34 +161,48 @@ def bfv_parameters(
     plain = plain_modulus(ring, count * field_bits)
     margin = margin_bits(ring, chain, count * field_bits, max_clients)
     level = check_security(ring, chain, security)
-    return BfvParameters(ring, chain, plain, Packing(count, field_bits), value_bits, max_clients, level, margin)
+    return BfvParameters(
+        ring, chain, plain, Packing(count, field_bits), value_bits, max_clients, level, margin
+    )
 
 
 @lru_cache
 def needed_margin(poly_modulus: int, max_clients: int) -> float:
     """The right-hand side of the rule, in log2."""
-    return math.log2(least_allowed(lambda budget: exact_bits(poly_modulus, max_clients, budget), EXACT_BITS))
+    return math.log2(
+        least_allowed(lambda budget: exact_bits(poly_modulus, max_clients, budget), EXACT_BITS)
+    )
 
 
 def exact_bits(poly_modulus: int, clients: int, budget: float) -> float:
-    """-log2 of the probability that all noise of a ciphertext, sum of `clients`, does not stay within `budget`."""
+    """-log2 of the probability that all noise of a ciphertext, sum of `clients`, does not stay
+    within `budget`."""
     return coefficient_bits(poly_modulus, clients, budget - 2 * clients)
 
 
-def margin_bits(poly_modulus: int, chain: tuple[int, ...], plain_bits: int, max_clients: int) -> float:
+def margin_bits(
+    poly_modulus: int, chain: tuple[int, ...], plain_bits: int, max_clients: int
+) -> float:
     """log2 of q / (4t), less what the rule needs, for fields of `plain_bits` bits together."""
     plain = math.log2(plain_modulus(poly_modulus, plain_bits))
-    return data_modulus_bits(poly_modulus, chain) - 2 - plain - needed_margin(poly_modulus, max_clients)
+    return (
+        data_modulus_bits(poly_modulus, chain)
+        - 2
+        - plain
+        - needed_margin(poly_modulus, max_clients)
+    )
 
 
 def wire_bytes(chain: tuple[int, ...]) -> float:
-    """Bytes of one coefficient pair as serialised: SEAL stores 64-bit words and compresses whole zero bytes away."""
+    """Bytes of one coefficient pair as serialised: SEAL stores 64-bit words and compresses whole
+    zero bytes away."""
     return 2 * sum(math.ceil(bits / 8) for bits in chain[:-1])
 
 
 @lru_cache
 def plain_modulus(poly_modulus: int, plain_bits: int) -> int:
-    """The smallest prime of at least `plain_bits` + 1 bits that is 1 modulo 2N, as batching needs."""
+    """The smallest prime of at least `plain_bits` + 1 bits that is 1 modulo 2N, as batching
+    needs."""
     step = 2 * poly_modulus
     candidate = (2**plain_bits // step) * step + 1
     while candidate < 2**plain_bits or not is_prime(candidate):
@@ -178,8 +210,11 @@ def plain_modulus(poly_modulus: int, plain_bits: int) -> int:
     return candidate
 
 
-def _auto_chain(ring: int, plain_bits: int, max_clients: int, security: int) -> tuple[int, ...] | None:
-    """The shortest chain of equal data primes that holds the margin, or None if security has no room for it."""
+def _auto_chain(
+    ring: int, plain_bits: int, max_clients: int, security: int
+) -> tuple[int, ...] | None:
+    """The shortest chain of equal data primes that holds the margin, or None if security has no
+    room for it."""
     plain = math.log2(plain_modulus(ring, plain_bits))
     data_bits = math.ceil(plain + 2 + needed_margin(ring, max_clients) + 1e-6)
     count = -(-data_bits // MAX_PRIME_BITS)
@@ -213,7 +248,8 @@ def _refusal(
             exact_bits(ring, max_clients, 2 ** (needed - lacking)),
             "encryption.coeff_mod_bits",
             chain,
-            f"the noise of {max_clients} ciphertexts would reach the message: at poly_modulus={ring} the margin "
+            f"the noise of {max_clients} ciphertexts would reach the message: at "
+            f"poly_modulus={ring} the margin "
             f"q/(4t) is {lacking:.1f} bits short of 2^{needed:.1f}",
             allowed=f"data primes of at least {sum(chain[:-1]) + math.ceil(lacking)} bits together",
             hint="encryption.coeff_mod_bits=auto",
@@ -222,7 +258,8 @@ def _refusal(
     return ConfigError(
         "encryption.poly_modulus",
         ring,
-        f"no chain of {security}-bit security (at most {SECURITY_LIMITS[security][ring]} bits) holds a field of "
+        f"no chain of {security}-bit security (at most {SECURITY_LIMITS[security][ring]} bits) "
+        "holds a field of "
         f"{field_bits} bits and the noise of {max_clients} ciphertexts",
         allowed=f"poly_modulus up to {POLY_MODULI[-1]}",
         hint="encryption.poly_modulus=auto",

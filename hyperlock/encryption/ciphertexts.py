@@ -1,6 +1,7 @@
 """What CKKS and BFV share: keys, and vectors of packed integers as sequences of ciphertexts.
 
-Everything streams: one ciphertext at a time is packed and encrypted, parsed and added, or decrypted and unpacked.
+Everything streams: one ciphertext at a time is packed and encrypted, parsed and added, or decrypted
+and unpacked.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ def tenseal_version() -> str:
     return f"tenseal-{version('tenseal')}"
 
 
-def make_keys(make_context: Callable[[], Any], poly_modulus: int, coeff_mod_bits: tuple[int, ...]) -> KeyPair:
-    """A fresh pair; no Galois or relinearisation keys, which only multiplication and rotation need."""
+def make_keys(
+    make_context: Callable[[], Any], poly_modulus: int, coeff_mod_bits: tuple[int, ...]
+) -> KeyPair:
+    """A fresh pair; no Galois or relinearisation keys, which only multiplication and rotation
+    need."""
     try:
         context = make_context()
-    except (ValueError, RuntimeError) as error:  # SEAL found too few primes of a size that are 1 modulo 2N
+    except (ValueError, RuntimeError) as error:
+        # SEAL found too few primes of a size that are 1 modulo 2N
         raise ConfigError(
             "encryption.coeff_mod_bits",
             coeff_mod_bits,
@@ -114,7 +119,9 @@ class PackedScheme:
 
     def generate_keys(self) -> KeyPair:
         """A fresh pair."""
-        return make_keys(self.new_context, self.parameters.poly_modulus, self.parameters.coeff_mod_bits)
+        return make_keys(
+            self.new_context, self.parameters.poly_modulus, self.parameters.coeff_mod_bits
+        )
 
     @property
     def value_bits(self) -> int:
@@ -147,7 +154,8 @@ class PackedScheme:
         return len(self.blocks(length))
 
     def blocks(self, length: int) -> list[tuple[int, int]]:
-        """First slot of each ciphertext of a vector of `length` values, and the one after its last."""
+        """First slot of each ciphertext of a vector of `length` values, and the one after its
+        last."""
         slots, total = self.parameters.slots, self.parameters.packing.slots(length)
         return [(start, min(start + slots, total)) for start in range(0, total, slots)]
 
@@ -180,7 +188,9 @@ class PackedEncryptor:
         encrypt_slots: int64[slots] to a serialised ciphertext.
     """
 
-    def __init__(self, scheme: PackedScheme, encrypt_slots: Callable[[NDArray[np.int64]], bytes]) -> None:
+    def __init__(
+        self, scheme: PackedScheme, encrypt_slots: Callable[[NDArray[np.int64]], bytes]
+    ) -> None:
         self._scheme, self._encrypt_slots = scheme, encrypt_slots
 
     def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
@@ -196,18 +206,22 @@ class PackedDecryptor:
     Args:
         scheme: blocks, packing and bounds.
         context: TenSEAL's, with the secret key.
-        decrypt_slots: a parsed ciphertext to its exact slots, int64; CiphertextRefused if they are not certainly exact.
+        decrypt_slots: a parsed ciphertext to its exact slots, int64; CiphertextRefused if they are
+            not certainly exact.
     """
 
-    def __init__(self, scheme: PackedScheme, context: Any, decrypt_slots: Callable[[Any], NDArray[np.int64]]) -> None:
+    def __init__(
+        self, scheme: PackedScheme, context: Any, decrypt_slots: Callable[[Any], NDArray[np.int64]]
+    ) -> None:
         self._scheme, self._context, self._decrypt_slots = scheme, context, decrypt_slots
 
     def decrypt(self, chunks: Iterable[Chunk], length: int) -> NDArray[np.integer]:
-        """The exact sums, int[length] of the narrowest type that holds sums of `max_clients` updates.
+        """The exact sums, int[length] of the narrowest type that holds sums of `max_clients`
+        updates.
 
         Raises:
-            CiphertextRefused: a ciphertext is not of these parameters and key, or a sum lies outside what
-                `max_clients` updates can sum to.
+            CiphertextRefused: a ciphertext is not of these parameters and key, or a sum lies
+                outside what `max_clients` updates can sum to.
         """
         scheme = self._scheme
         packing = scheme.parameters.packing
@@ -245,7 +259,8 @@ class CiphertextSum:
         self._sums: list[Any] = []
 
     def add(self, chunks: Sequence[Chunk]) -> None:
-        """Fold one encrypted vector in, wholly or not at all; no more than one ciphertext of it is parsed at a time."""
+        """Fold one encrypted vector in, wholly or not at all; no more than one ciphertext of it is
+        parsed at a time."""
         if len(chunks) != len(self._sizes):
             raise CiphertextRefused(f"{len(chunks)} ciphertexts instead of {len(self._sizes)}")
         if not self._sums:

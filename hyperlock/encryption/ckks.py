@@ -1,7 +1,8 @@
 """CKKS through TenSEAL, as an exact adder of integers.
 
-Grid integers, packed several to a slot, are encoded at a scale far above the noise; after decryption the sum
-is rounded to integers, and refused unless every slot lies close to one. See `ckks_parameters.py` for the bound.
+Grid integers, packed several to a slot, are encoded at a scale far above the noise; after
+decryption the sum is rounded to integers, and refused unless every slot lies close to one. See
+`ckks_parameters.py` for the bound.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Ckks(PackedScheme):
         from hyperlock.encryption._tenseal import tenseal as ts
 
         p = self.parameters
-        return ts.context(ts.SCHEME_TYPE.CKKS, p.poly_modulus, coeff_mod_bit_sizes=list(p.coeff_mod_bits))
+        return ts.context(
+            ts.SCHEME_TYPE.CKKS, p.poly_modulus, coeff_mod_bit_sizes=list(p.coeff_mod_bits)
+        )
 
     @property
     def layout(self) -> Layout:
@@ -65,10 +68,16 @@ class Ckks(PackedScheme):
         """The client's half."""
         from hyperlock.encryption._tenseal import tenseal as ts
 
-        # Not ts.ckks_vector: it makes a tensor of the array and a list of that, in a tenth of the time of encryption.
-        vector, context, scale = ts._ts_cpp.CKKSVector, public_context(public).data, self.layout.scale
+        # Not ts.ckks_vector: it makes a tensor of the array and a list of that, in a tenth of the
+        # time of encryption.
+        vector, context, scale = (
+            ts._ts_cpp.CKKSVector,
+            public_context(public).data,
+            self.layout.scale,
+        )
         return PackedEncryptor(
-            self, lambda slots: vector(context, slots.astype(np.float64).tolist(), scale).serialize()
+            self,
+            lambda slots: vector(context, slots.astype(np.float64).tolist(), scale).serialize(),
         )
 
     def symmetric_encryptor(self, secret: bytes) -> Encryptor | None:
@@ -88,22 +97,28 @@ class Ckks(PackedScheme):
     def decryptor(self, secret: bytes) -> Decryptor:
         """The key holder's half."""
         context = secret_context(secret)
-        return PackedDecryptor(self, context, lambda vector: _whole(np.array(vector.decrypt()), self.parameters))
+        return PackedDecryptor(
+            self, context, lambda vector: _whole(np.array(vector.decrypt()), self.parameters)
+        )
 
 
 def _whole(raw: NDArray[np.float64], parameters: CkksParameters) -> NDArray[np.int64]:
     """The integers that decrypted slots stand for.
 
     Raises:
-        CiphertextRefused: a slot lies further than 1/4 from an integer, or outside what its fields hold: noise too
-            large, another key, or not a sum of grid values.
+        CiphertextRefused: a slot lies further than 1/4 from an integer, or outside what its fields
+            hold: noise too large, another key, or not a sum of grid values.
     """
     packing = parameters.packing
     if not (np.abs(raw) < 2.0 ** (packing.fields * packing.field_bits)).all():
-        raise CiphertextRefused("the sum is out of range: encrypted under another key, or not a sum of updates")
-    whole = np.rint(raw)
-    if np.abs(raw - whole).max(initial=0.0) > RESIDUE_LIMIT:  # by how much is about the key, and not told
         raise CiphertextRefused(
-            "the sum is not a vector of integers: encrypted under another key, or not a sum of updates"
+            "the sum is out of range: encrypted under another key, or not a sum of updates"
+        )
+    whole = np.rint(raw)
+    # By how much is about the key, and not told.
+    if np.abs(raw - whole).max(initial=0.0) > RESIDUE_LIMIT:
+        raise CiphertextRefused(
+            "the sum is not a vector of integers: encrypted under another key, or not a sum of "
+            "updates"
         )
     return whole.astype(np.int64)

@@ -1,18 +1,21 @@
 """Choosing CKKS parameters whose sums are exact.
 
-The server adds K fresh public-key ciphertexts, each holding integers at scale D. A slot's noise has the standard
-deviation
+The server adds K fresh public-key ciphertexts, each holding integers at scale D. A slot's noise has
+the standard deviation
 
-    sigma_slot = sqrt(N / 2 * (1 + 2N/3) / 12) * sqrt(K)   (K=1: 683 at N=4096; 1,365 at N=8192; measured within 2%)
+    sigma_slot = sqrt(N / 2 * (1 + 2N/3) / 12) * sqrt(K)
 
-over D, and the exponential tail that `noise.slot_bits` bounds. A sum is rounded to integers, and refused when a slot
-lies further than 1/4 from one. Of this quarter, 3/16 are for the noise: D must be so large that a slot exceeds them
-with a probability of at most 2^-64, so that an honest coordinate is neither wrong nor refused but once in 2^64. The
-other 1/16 covers double-precision rounding in the transforms, which grows with the size of the packed integers and not
-with the noise (0.003 seen, at the largest sums that `max_sum_bits` allows).
+over D (K=1: 683 at N=4096; 1,365 at N=8192; measured within 2%), and the exponential tail that
+`noise.slot_bits` bounds. A sum is rounded to integers, and refused when a slot lies further than
+1/4 from one. Of this quarter, 3/16 are for the noise: D must be so large that a slot exceeds them
+with a probability of at most 2^-64, so that an honest coordinate is neither wrong nor refused but
+once in 2^64. The other 1/16 covers double-precision rounding in the transforms, which grows with
+the size of the packed integers and not with the noise (0.003 seen, at the largest sums that
+`max_sum_bits` allows).
 
-A wrong integer is not released unless noise leaps over the refused band, from 1/4 to 3/4 of the grid's step: it would
-have to reach 11/16, where the same bound gives `undetected_bits`, beyond 240 for every choice.
+A wrong integer is not released unless noise leaps over the refused band, from 1/4 to 3/4 of the
+grid's step: it would have to reach 11/16, where the same bound gives `undetected_bits`, beyond 240
+for every choice.
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ class CkksParameters:
 
     Attributes:
         poly_modulus: N, the ring's degree; N/2 slots a ciphertext.
-        coeff_mod_bits: bits of each prime; the last is the special prime, which no ciphertext carries.
+        coeff_mod_bits: bits of each prime; the last is the special prime, which no ciphertext
+            carries.
         scale_bits: log2 of the scale D.
         packing: fields in a slot.
         value_bits: bits of one signed value on the grid.
@@ -74,7 +78,8 @@ class CkksParameters:
 
     @property
     def exact_to_bits(self) -> float:
-        """-log2 of the probability that a coordinate of an honest sum is refused or not exact; at least 64."""
+        """-log2 of the probability that a coordinate of an honest sum is refused or not exact; at
+        least 64."""
         return slot_bits(self.poly_modulus, self.max_clients, _NOISE_SHARE * 2.0**self.scale_bits)
 
     @property
@@ -94,9 +99,10 @@ def ckks_parameters(
 ) -> CkksParameters:
     """Complete and check a CKKS choice.
 
-    `auto` for the chain takes one prime for the data, as long as security allows up to 60 bits, and a short
-    special prime, since nothing is ever key-switched. As many fields as fit are packed into a slot. `auto` for
-    the scale takes what the fields leave, so that the noise is as far below the grid as it can be.
+    `auto` for the chain takes one prime for the data, as long as security allows up to 60 bits, and
+    a short special prime, since nothing is ever key-switched. As many fields as fit are packed into
+    a slot. `auto` for the scale takes what the fields leave, so that the noise is as far below the
+    grid as it can be.
 
     Raises:
         ConfigError: the choice is insecure, or its sums would not certainly be exact.
@@ -107,8 +113,8 @@ def ckks_parameters(
     level = check_security(poly_modulus, chain, security)
 
     field_bits = value_bits + math.ceil(math.log2(max_clients))
-    # One bit is left free, so that sum * scale stays away from the modulus' ends with all its noise; the tenth is what
-    # primes just below a power of two lack.
+    # One bit is left free, so that sum * scale stays away from the modulus' ends with all its
+    # noise; the tenth is what primes just below a power of two lack.
     capacity = math.floor(data_modulus_bits(poly_modulus, chain) + 0.1) - 1
     smallest = min_scale_bits(poly_modulus, max_clients)
     exact_fields = max_sum_bits(poly_modulus) // field_bits
@@ -116,7 +122,8 @@ def ckks_parameters(
         raise ConfigError(
             "encryption.value_bits",
             value_bits,
-            f"sums of {max_clients} clients take {field_bits} bits, more than double precision keeps exact",
+            f"sums of {max_clients} clients take {field_bits} bits, more than double precision "
+            "keeps exact",
             allowed=f"at most {max_sum_bits(poly_modulus) - field_bits + value_bits}",
             hint="encryption.value_bits=16",
         )
@@ -125,7 +132,8 @@ def ckks_parameters(
         raise ConfigError(
             "encryption.coeff_mod_bits",
             chain,
-            f"the data primes hold {capacity + 1} bits; a sum of {max_clients} clients at {value_bits} bits "
+            f"the data primes hold {capacity + 1} bits; a sum of {max_clients} clients at "
+            f"{value_bits} bits "
             f"needs {field_bits} and a scale of at least {smallest}",
             allowed=f"data primes of at least {field_bits + smallest + 1} bits together",
             hint="a larger encryption.poly_modulus, or a smaller encryption.value_bits",
@@ -144,10 +152,15 @@ def ckks_parameters(
             raise ConfigError("encryption.scale_bits", scale, problem, **advice)
         if scale < smallest:
             bits = slot_bits(poly_modulus, max_clients, _NOISE_SHARE * 2.0**scale)
-            problem = f"too small for the grid: the noise of a sum of {max_clients} ciphertexts would reach it"
+            problem = (
+                f"too small for the grid: the noise of a sum of {max_clients} ciphertexts "
+                "would reach it"
+            )
             raise inexact(bits, "encryption.scale_bits", scale, problem, **advice)
         fields = min((capacity - scale) // field_bits, exact_fields)
-    return CkksParameters(poly_modulus, chain, scale, Packing(fields, field_bits), value_bits, max_clients, level)
+    return CkksParameters(
+        poly_modulus, chain, scale, Packing(fields, field_bits), value_bits, max_clients, level
+    )
 
 
 def ckks_noise(poly_modulus: int, clients: int) -> float:

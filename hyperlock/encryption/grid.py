@@ -1,11 +1,11 @@
 """The public grid: float32 vectors to small integers and back, by stochastic rounding.
 
-Every scheme, the plaintext baseline too, adds the integers of this grid. Sums are therefore exact and equal
-under all schemes, and what is released is a function of the inputs alone: it carries no encryption noise,
-which is what the attack of Li and Micciancio (eprint 2020/1533) on CKKS needs.
+Every scheme, the plaintext baseline too, adds the integers of this grid. Sums are therefore exact
+and equal under all schemes, and what is released is a function of the inputs alone: it carries no
+encryption noise, which is what the attack of Li and Micciancio (eprint 2020/1533) on CKKS needs.
 
-Stochastic rounding, floor(x / step + u) with u uniform on [0, 1), is unbiased: E[step * q] = x for every x
-inside the range (Alistarh et al., "QSGD", NeurIPS 2017, section 3.1).
+Stochastic rounding, floor(x / step + u) with u uniform on [0, 1), is unbiased: E[step * q] = x for
+every x inside the range (Alistarh et al., "QSGD", NeurIPS 2017, section 3.1).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Grid:
     Attributes:
         sizes: the number of coordinates of each tensor; they sum to the vector's length.
         ranges: the largest magnitude each tensor's values may have, one positive float a tensor.
-        value_bits: bits of one signed value; integers lie in [-(2^(value_bits-1) - 1), 2^(value_bits-1) - 1].
+        value_bits: bits of one signed value; integers lie in [-(2^(value_bits-1) - 1),
+            2^(value_bits-1) - 1].
     """
 
     sizes: tuple[int, ...]
@@ -43,7 +44,9 @@ class Grid:
         """float64[length]: the distance between neighbours on the grid, per coordinate."""
         return np.repeat(np.array(self.ranges, np.float64) / self.levels, self.sizes)
 
-    def quantise(self, values: NDArray[np.float32], rng: np.random.Generator) -> tuple[NDArray[np.integer], int]:
+    def quantise(
+        self, values: NDArray[np.float32], rng: np.random.Generator
+    ) -> tuple[NDArray[np.integer], int]:
         """Round a vector to the grid.
 
         Args:
@@ -51,8 +54,8 @@ class Grid:
             rng: source of the rounding; the same generator state gives the same integers.
 
         Returns:
-            int[length] within ±`levels`, of the narrowest type that holds them, and how many coordinates were outside
-            the range and so saturated.
+            int[length] within ±`levels`, of the narrowest type that holds them, and how many
+            coordinates were outside the range and so saturated.
 
         Raises:
             FloatingPointError: a value is NaN or infinite.

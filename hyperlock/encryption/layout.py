@@ -1,14 +1,15 @@
 """What a serialised ciphertext looks like, checked byte for byte before SEAL sees it.
 
-SEAL's deserialiser was not written for hostile input: it takes zstd and zlib, nested ones too, older versions inflated
-all of a stream before they looked at what they got, and bytes behind an object are ignored. Here a ciphertext is taken
-apart first. Everything but its coefficients is known beforehand, so it is compared; the stream is inflated under a
-bound; and SEAL receives an uncompressed ciphertext of exactly the right size. What remains for SEAL is to check its own
-minor version, that the parameters' id is known, and that the coefficients are below their primes.
+SEAL's deserialiser was not written for hostile input: it takes zstd and zlib, nested ones too,
+older versions inflated all of a stream before they looked at what they got, and bytes behind an
+object are ignored. Here a ciphertext is taken apart first. Everything but its coefficients is known
+beforehand, so it is compared; the stream is inflated under a bound; and SEAL receives an
+uncompressed ciphertext of exactly the right size. What remains for SEAL is to check its own minor
+version, that the parameters' id is known, and that the coefficients are below their primes.
 
-TenSEAL 0.3.16 to 0.3.18 frame a vector as protobuf (field 1 its size, field 2 one SEAL object, for CKKS field 3 the
-scale); SEAL 4 writes a header of 16 bytes, the ciphertext's fields, and its coefficients, or half of them and the seed
-of the other half.
+TenSEAL 0.3.16 to 0.3.18 frame a vector as protobuf (field 1 its size, field 2 one SEAL object, for
+CKKS field 3 the scale); SEAL 4 writes a header of 16 bytes, the ciphertext's fields, and its
+coefficients, or half of them and the seed of the other half.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import zstandard
 
 from hyperlock.encryption.scheme import CiphertextRefused
 
-_SEAL = struct.Struct("<HBBBBHQ")  # magic, header size, version, version, compression, reserved, bytes in all
+# Magic, header size, version, version, compression, reserved, bytes in all.
+_SEAL = struct.Struct("<HBBBBHQ")
 _MAGIC = 0xA15E
 _SEAL_MAJOR = 4  # for older ones SEAL takes other paths
 _PLAIN, _ZSTD = 0, 2
@@ -55,10 +57,13 @@ class Layout:
     def frame(self, size: int, seal: bytes) -> bytes:
         """A SEAL ciphertext as TenSEAL's vector of `size` slots."""
         slots = varint(size)
-        return b"".join([b"\x0a", varint(len(slots)), slots, b"\x12", varint(len(seal)), seal, self.suffix])
+        return b"".join(
+            [b"\x0a", varint(len(slots)), slots, b"\x12", varint(len(seal)), seal, self.suffix]
+        )
 
     def open(self, chunk: bytes | memoryview, size: int) -> bytes:
-        """One serialised vector of exactly `size` slots, made harmless: the same vector, uncompressed.
+        """One serialised vector of exactly `size` slots, made harmless: the same vector,
+        uncompressed.
 
         Raises:
             CiphertextRefused: the bytes are not one fresh ciphertext of this layout.
@@ -73,7 +78,9 @@ class Layout:
         start_of_seal = len(start) + used
         seal = bytes(chunk[start_of_seal : start_of_seal + length])
         if len(seal) != length or bytes(chunk[start_of_seal + length :]) != self.suffix:
-            raise CiphertextRefused("not one ciphertext of these parameters: something lacks or follows")
+            raise CiphertextRefused(
+                "not one ciphertext of these parameters: something lacks or follows"
+            )
         return self.frame(size, self._open_seal(seal))
 
     def _open_seal(self, seal: bytes) -> bytes:
@@ -95,7 +102,9 @@ class Layout:
             if body[_SEAL.size - _SEED_BYTES] != _BLAKE2:
                 raise CiphertextRefused("a ciphertext grown from a seed of another generator")
         elif body.endswith(bytes(4 * coefficients)):
-            raise CiphertextRefused("a ciphertext without its second polynomial, which anyone can read")
+            raise CiphertextRefused(
+                "a ciphertext without its second polynomial, which anyone can read"
+            )
         return _SEAL.pack(_MAGIC, _SEAL.size, *version, _PLAIN, 0, _SEAL.size + len(body)) + body
 
 
@@ -111,7 +120,9 @@ def _seal_object(data: bytes, sizes: tuple[int, ...]) -> tuple[bytes, tuple[int,
         try:
             size = zstandard.frame_content_size(body)
             if size not in sizes:  # what it would inflate to, and zstandard holds it to that
-                raise CiphertextRefused(f"a ciphertext that inflates to {size} bytes instead of {sizes}")
+                raise CiphertextRefused(
+                    f"a ciphertext that inflates to {size} bytes instead of {sizes}"
+                )
             body = zstandard.ZstdDecompressor().decompress(body, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise CiphertextRefused(f"a ciphertext that does not inflate: {error}") from None

@@ -1,41 +1,48 @@
 """The noise in a sum of ciphertexts, and how surely it stays as small as decryption needs it.
 
-Where it comes from. SEAL's public-key encryption (`Encryptor::encrypt_zero_internal` and `encrypt_zero_asymmetric`,
-SEAL 4) encrypts zero modulo q * P, with P the special prime, divides by P, and rounds. With r0, r1 the rounding
-errors of the two polynomials, and v = e * u + e0 + e1 * s the noise before,
+Where it comes from. SEAL's public-key encryption (`Encryptor::encrypt_zero_internal` and
+`encrypt_zero_asymmetric`, SEAL 4) encrypts zero modulo q * P, with P the special prime, divides by
+P, and rounds. With r0, r1 the rounding errors of the two polynomials, and v = e * u + e0 + e1 * s
+the noise before,
 
     c0 + c1 * s = message + r0 + r1 * s + v / P        modulo q and X^N + 1.
 
-The secret s has N coefficients uniform on {-1, 0, 1}. c1 = a * u + e1 is an RLWE sample under a secret u of its own, so
-that nobody, even with s in hand, tells it from a uniform polynomial: this is the assumption that the encryption rests
-on anyway, and under it r1 is uniform on [-1/2, 1/2], independent of s and of other ciphertexts. Each |r0| <= 1/2, and
-|v| / P < 1: at most 21 (2N + 1) / P, and at N=32768, where this can pass 1 if P has 20 bits, 900 standard deviations
-away. Against r1 * s that is 2^-15, and left out. Ciphertexts made with the secret key (seeded) are not rounded; their
-noise is e alone, of variance 10.5, which is less.
+The secret s has N coefficients uniform on {-1, 0, 1}. c1 = a * u + e1 is an RLWE sample under a
+secret u of its own, so that nobody, even with s in hand, tells it from a uniform polynomial: this
+is the assumption that the encryption rests on anyway, and under it r1 is uniform on [-1/2, 1/2],
+independent of s and of other ciphertexts. Each |r0| <= 1/2, and |v| / P < 1: at most 21 (2N + 1) /
+P, and at N=32768, where this can pass 1 if P has 20 bits, 900 standard deviations away. Against r1
+* s that is 2^-15, and left out. Ciphertexts made with the secret key (seeded) are not rounded;
+their noise is e alone, of variance 10.5, which is less.
 
-How far it reaches. Chernoff's bound, P(|X| > b) <= 2 exp(-L b) E exp(L X) for every L > 0, with two moment generating
-functions: sinh(L/2) / (L/2) <= exp(L^2 / 24) for a uniform error, (1 + 2 cosh L) / 3 <= exp(L^2 / 3) for a coefficient
-of s. No noise is taken to be Gaussian, as the estimates of Cheon, Kim, Kim and Song (eprint 2016/421, after 2012/099)
-do; at 2^-64 that would be a guess. K is the number of ciphertexts added, all under one s.
+How far it reaches. Chernoff's bound, P(|X| > b) <= 2 exp(-L b) E exp(L X) for every L > 0, with two
+moment generating functions: sinh(L/2) / (L/2) <= exp(L^2 / 24) for a uniform error, (1 + 2 cosh L)
+/ 3 <= exp(L^2 / 3) for a coefficient of s. No noise is taken to be Gaussian, as the estimates of
+Cheon, Kim, Kim and Song (eprint 2016/421, after 2012/099) do; at 2^-64 that would be a guess. K is
+the number of ciphertexts added, all under one s.
 
-A coefficient (BFV) of the sum of K polynomials r1 * s adds N products of a secret coefficient and K errors:
+A coefficient (BFV) of the sum of K polynomials r1 * s adds N products of a secret coefficient and K
+errors:
 
     E exp(L X) <= (1/3 + 2/3 exp(K L^2 / 24))^N        close to a Gaussian of variance K N / 18
 
-A slot (CKKS) is read as the real part of r1(z) * s(z) at a 2N-th root of unity z. Given s it adds N errors, whose
-weights' squares sum to |s(z)|^2 N / 2; and E exp(A |s(z)|^2) <= 1 / (1 - 2 A N / 3), since real and imaginary part are
-sums of N coefficients of s with weights whose squares sum to N / 2 in every direction. Together
+A slot (CKKS) is read as the real part of r1(z) * s(z) at a 2N-th root of unity z. Given s it adds N
+errors, whose weights' squares sum to |s(z)|^2 N / 2; and E exp(A |s(z)|^2) <= 1 / (1 - 2 A N / 3),
+since real and imaginary part are sums of N coefficients of s with weights whose squares sum to N /
+2 in every direction. Together
 
     E exp(L X) <= 1 / (1 - L^2 S^2 / 2),    S^2 = K N^2 / 36
 
-which is that of a Laplace distribution with standard deviation S: the tail is exponential, not Gaussian. r0 adds a
-variance of K N / 24, and rounding the encoded messages to integers one of up to K^2 N / 24, if all clients encode the
-same. Both are taken as uniform (2016/421) and independent of the rest.
+which is that of a Laplace distribution with standard deviation S: the tail is exponential, not
+Gaussian. r0 adds a variance of K N / 24, and rounding the encoded messages to integers one of up to
+K^2 N / 24, if all clients encode the same. Both are taken as uniform (2016/421) and independent of
+the rest.
 
-What the figure is for. Released sums are a function of the inputs, but for the probability counted here: by Li and
-Micciancio (eprint 2020/1533) a scheme whose decryptions are exact is as secure when they are shared as when they are
-not, and the loss is at most that probability, once a run, not something to search for. Li, Micciancio, Schultz and
-Sorrell (eprint 2022/816) keep such a statistical figure apart from the computational one of the security table.
+What the figure is for. Released sums are a function of the inputs, but for the probability counted
+here: by Li and Micciancio (eprint 2020/1533) a scheme whose decryptions are exact is as secure when
+they are shared as when they are not, and the loss is at most that probability, once a run, not
+something to search for. Li, Micciancio, Schultz and Sorrell (eprint 2022/816) keep such a
+statistical figure apart from the computational one of the security table.
 """
 
 from __future__ import annotations
@@ -47,20 +54,23 @@ MOST_BITS = 256.0  # as strong as any tabled security; figures above it are not 
 
 
 def coefficient_bits(poly_modulus: int, clients: int, allowed: float) -> float:
-    """-log2 of the probability that any of N coefficients of sums of r1 * s exceeds `allowed`, at least.
+    """-log2 of the probability that any of N coefficients of sums of r1 * s exceeds `allowed`, at
+    least.
 
     All N count: in BFV one wrong coefficient changes every slot.
     """
     if allowed <= 0:
         return 0.0
-    rate = 18 * allowed / (clients * poly_modulus)  # the best L for a Gaussian; every L gives a bound
+    # The best L for a Gaussian; every L gives a bound.
+    rate = 18 * allowed / (clients * poly_modulus)
     exponent = clients * rate**2 / 24
     moments = exponent + math.log(2 / 3 + math.exp(-exponent) / 3)
     return _bits(rate * allowed - poly_modulus * moments - math.log(poly_modulus))
 
 
 def slot_bits(poly_modulus: int, clients: int, allowed: float) -> float:
-    """-log2 of the probability that the noise of one CKKS slot of a sum, at scale 1, exceeds `allowed`, at least."""
+    """-log2 of the probability that the noise of one CKKS slot of a sum, at scale 1, exceeds
+    `allowed`, at least."""
     if allowed <= 0:
         return 0.0
     deviations = math.sqrt(2) * allowed / math.sqrt(clients * poly_modulus**2 / 36)
@@ -70,12 +80,14 @@ def slot_bits(poly_modulus: int, clients: int, allowed: float) -> float:
 
 
 def run_bits(bits: float, coordinates: int, rounds: int) -> float:
-    """-log2 of the probability that anything in a run is not exact, by the union bound over coordinates and rounds."""
+    """-log2 of the probability that anything in a run is not exact, by the union bound over
+    coordinates and rounds."""
     return bits - math.log2(coordinates * rounds)
 
 
 def least_allowed(bits: Callable[[float], float], wanted: float) -> float:
-    """The smallest argument at which a growing `bits` reaches `wanted`, within 2^-20 of it and never below."""
+    """The smallest argument at which a growing `bits` reaches `wanted`, within 2^-20 of it and
+    never below."""
     low, high = 1.0, 2.0
     while bits(high) < wanted:
         low, high = high, 2 * high

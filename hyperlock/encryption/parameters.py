@@ -1,11 +1,13 @@
-"""What encryption parameters have in common: the security table, exactness, SEAL's primes, and reading them.
+"""What encryption parameters have in common: the security table, exactness, SEAL's primes, and
+reading them.
 
-Security: the largest coefficient modulus (all primes, the special one included) for a ring of N coefficients
-with a uniform ternary secret, classical attacks: Albrecht et al., "Homomorphic Encryption Standard", 2018,
-table 1, as in SEAL's `hestdparms.h`.
+Security: the largest coefficient modulus (all primes, the special one included) for a ring of N
+coefficients with a uniform ternary secret, classical attacks: Albrecht et al., "Homomorphic
+Encryption Standard", 2018, table 1, as in SEAL's `hestdparms.h`.
 
-Exactness: a coordinate of an honest sum is released, and released exactly, but for a probability of at most
-2^-EXACT_BITS. `noise.py` derives it; `ckks_parameters.py` and `bfv_parameters.py` say how much noise each scheme bears.
+Exactness: a coordinate of an honest sum is released, and released exactly, but for a probability of
+at most 2^-EXACT_BITS. `noise.py` derives it; `ckks_parameters.py` and `bfv_parameters.py` say how
+much noise each scheme bears.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ SECURITY_LIMITS: dict[int, dict[int, int]] = {
     192: {1024: 19, 2048: 37, 4096: 75, 8192: 152, 16384: 305, 32768: 611},
     256: {1024: 14, 2048: 29, 4096: 58, 8192: 118, 16384: 237, 32768: 476},
 }
-POLY_MODULI = (2048, 4096, 8192, 16384, 32768)  # at 1024, two primes cannot hold a value with its noise
+# At 1024, two primes cannot hold a value with its noise.
+POLY_MODULI = (2048, 4096, 8192, 16384, 32768)
 EXACT_BITS = 64
-MIN_PRIME_BITS, MAX_PRIME_BITS = 20, 60  # SEAL's largest, and the smallest that exists for every N above
+# SEAL's largest, and the smallest that exists for every N above.
+MIN_PRIME_BITS, MAX_PRIME_BITS = 20, 60
 
 
 def check_security(poly_modulus: int, coeff_mod_bits: tuple[int, ...], security: int) -> int:
@@ -52,18 +56,23 @@ def check_security(poly_modulus: int, coeff_mod_bits: tuple[int, ...], security:
     total, limit = sum(coeff_mod_bits), SECURITY_LIMITS[security][poly_modulus]
     if total > limit:
         fitting = [n for n in POLY_MODULI if SECURITY_LIMITS[security][n] >= total]
-        hint = "encryption.coeff_mod_bits=auto" + (f" or encryption.poly_modulus={fitting[0]}" if fitting else "")
+        hint = "encryption.coeff_mod_bits=auto" + (
+            f" or encryption.poly_modulus={fitting[0]}" if fitting else ""
+        )
         raise ConfigError(
             "encryption.coeff_mod_bits",
             coeff_mod_bits,
-            f"{total} bits in all are too many for {security}-bit security at poly_modulus={poly_modulus}",
+            f"{total} bits in all are too many for {security}-bit security at "
+            f"poly_modulus={poly_modulus}",
             allowed=f"at most {limit} bits in all",
             hint=hint,
         )
     return max(level for level, limits in SECURITY_LIMITS.items() if total <= limits[poly_modulus])
 
 
-def inexact(bits: float, setting: str, value: object, problem: str, *, allowed: str, hint: str) -> ConfigError:
+def inexact(
+    bits: float, setting: str, value: object, problem: str, *, allowed: str, hint: str
+) -> ConfigError:
     """The refusal of a choice that is exact to fewer than EXACT_BITS bits, naming how many."""
     figure = f"a coordinate would be exact to {bits:.1f} bits, {EXACT_BITS} are needed"
     return ConfigError(setting, value, f"{problem}; {figure}", allowed=allowed, hint=hint)
@@ -72,18 +81,22 @@ def inexact(bits: float, setting: str, value: object, problem: str, *, allowed: 
 def data_modulus_bits(poly_modulus: int, coeff_mod_bits: tuple[int, ...]) -> float:
     """log2 of q, the product of the data primes, as SEAL will choose them.
 
-    `CoeffModulus::Create` takes, of each size, the largest primes that are 1 modulo 2N, the smaller ones first. Among
-    short primes these lie far apart: nine of ten of 21 bits at N=8192 come to 183.1 bits, not 189.
+    `CoeffModulus::Create` takes, of each size, the largest primes that are 1 modulo 2N, the smaller
+    ones first. Among short primes these lie far apart: nine of ten of 21 bits at N=8192 come to
+    183.1 bits, not 189.
     """
     sizes = Counter(coeff_mod_bits)
-    primes = {bits: list(_largest_primes(poly_modulus, bits, count)) for bits, count in sizes.items()}
+    primes = {
+        bits: list(_largest_primes(poly_modulus, bits, count)) for bits, count in sizes.items()
+    }
     chosen = [primes[bits].pop() for bits in coeff_mod_bits]
     return sum(map(math.log2, chosen[:-1]))
 
 
 @lru_cache
 def _largest_primes(poly_modulus: int, bits: int, count: int) -> tuple[int, ...]:
-    """The `count` largest primes of so many bits that are 1 modulo 2N; SEAL refuses chains that would need more."""
+    """The `count` largest primes of so many bits that are 1 modulo 2N; SEAL refuses chains that
+    would need more."""
     step = 2 * poly_modulus
     candidates = range((2**bits - 1) // step * step + 1, 2 ** (bits - 1), -step)
     found: list[int] = []
@@ -96,7 +109,8 @@ def _largest_primes(poly_modulus: int, bits: int, count: int) -> tuple[int, ...]
 
 
 def is_prime(number: int) -> bool:
-    """Miller-Rabin with the first twelve primes as bases: exact below 2^64 (Sorenson and Webster 2015)."""
+    """Miller-Rabin with the first twelve primes as bases: exact below 2^64 (Sorenson and Webster
+    2015)."""
     bases = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
     if number < 2 or any(number % base == 0 for base in bases):
         return number in bases
@@ -112,17 +126,25 @@ def is_prime(number: int) -> bool:
 
 def read_chain(value: object) -> tuple[int, ...]:
     """`encryption.coeff_mod_bits` as a chain of primes, or ConfigError."""
-    allowed = f"auto, or a list of two or more prime sizes of {MIN_PRIME_BITS} to {MAX_PRIME_BITS} bits"
+    allowed = (
+        f"auto, or a list of two or more prime sizes of {MIN_PRIME_BITS} to {MAX_PRIME_BITS} bits"
+    )
     setting, hint = "encryption.coeff_mod_bits", "encryption.coeff_mod_bits=[60,40]"
     if not isinstance(value, list | tuple) or not all(type(bits) is int for bits in value):
         raise ConfigError(setting, value, "is not a chain of primes", allowed=allowed, hint=hint)
     chain = tuple(value)
     if len(chain) < 2:
         raise ConfigError(
-            setting, value, "one prime is not enough: the last is the special prime", allowed=allowed, hint=hint
+            setting,
+            value,
+            "one prime is not enough: the last is the special prime",
+            allowed=allowed,
+            hint=hint,
         )
     if not all(MIN_PRIME_BITS <= bits <= MAX_PRIME_BITS for bits in chain):
-        raise ConfigError(setting, value, "a prime is too small or too large", allowed=allowed, hint=hint)
+        raise ConfigError(
+            setting, value, "a prime is too small or too large", allowed=allowed, hint=hint
+        )
     return chain
 
 
@@ -130,6 +152,10 @@ def read_integer(setting: str, value: object) -> int:
     """A setting that is not `auto` as an integer, or ConfigError."""
     if type(value) is not int:
         raise ConfigError(
-            setting, value, f"{show(value)!r} is not a number", allowed="auto, or an integer", hint=f"{setting}=auto"
+            setting,
+            value,
+            f"{show(value)!r} is not a number",
+            allowed="auto, or an integer",
+            hint=f"{setting}=auto",
         )
     return value

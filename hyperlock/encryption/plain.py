@@ -66,7 +66,9 @@ class Plain:
 
     def accumulator(self, public: bytes, length: int) -> PlainAccumulator:
         """Adds."""
-        return PlainAccumulator(self._dtype, self._sum_dtype, largest_value(self.value_bits), length)
+        return PlainAccumulator(
+            self._dtype, self._sum_dtype, largest_value(self.value_bits), length
+        )
 
     def decryptor(self, secret: bytes) -> PlainDecryptor:
         """Reads."""
@@ -94,7 +96,10 @@ class PlainAccumulator:
 
     def add(self, chunks: Sequence[Chunk]) -> None:
         """Fold one vector in."""
-        sizes = [min(CHUNK, self._length - start) * self._dtype.itemsize for start in range(0, self._length, CHUNK)]
+        sizes = [
+            min(CHUNK, self._length - start) * self._dtype.itemsize
+            for start in range(0, self._length, CHUNK)
+        ]
         if [len(chunk) for chunk in chunks] != sizes:
             raise CiphertextRefused("the chunks have another length than the vector")
         values = [np.frombuffer(chunk, self._dtype) for chunk in chunks]

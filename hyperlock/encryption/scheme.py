@@ -1,8 +1,8 @@
 """What every encryption scheme offers, and nothing that a model would recognise.
 
-A vector of integers becomes a sequence of ciphertext bytes, one ciphertext a chunk. Public and secret sides
-are different objects: an `Encryptor` and an `Accumulator` are made from the public key alone, a `Decryptor`
-from the secret key, and no object leads from the first two to the third.
+A vector of integers becomes a sequence of ciphertext bytes, one ciphertext a chunk. Public and
+secret sides are different objects: an `Encryptor` and an `Accumulator` are made from the public key
+alone, a `Decryptor` from the secret key, and no object leads from the first two to the third.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ Chunk = bytes | memoryview  # one serialised ciphertext
 
 
 class CiphertextRefused(HyperLockError):
-    """Bytes that are not a ciphertext of this scheme and key, or a sum that did not decrypt to integers."""
+    """Bytes that are not a ciphertext of this scheme and key, or a sum that did not decrypt to
+    integers."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class Encryptor(Protocol):
     """Made from the public key; lives at the client."""
 
     def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
-        """Serialised ciphertexts of int[length] with |value| <= largest_value(value_bits), as they are made."""
+        """Serialised ciphertexts of int[length] with |value| <= largest_value(value_bits), as they
+        are made."""
         ...
 
 
 class Accumulator(Protocol):
-    """Made from the public key; lives at the server and holds one running sum, whatever the cohort."""
+    """Made from the public key; lives at the server and holds one running sum, whatever the
+    cohort."""
 
     def add(self, chunks: Sequence[Chunk]) -> None:
         """Fold one encrypted vector in, wholly or, raising CiphertextRefused, not at all."""
@@ -55,7 +58,8 @@ class Decryptor(Protocol):
     """Made from the secret key; lives at the key holder."""
 
     def decrypt(self, chunks: Iterable[Chunk], length: int) -> NDArray[np.integer]:
-        """The exact integer sums, int[length] of the narrowest type that holds sums of `max_clients` updates.
+        """The exact integer sums, int[length] of the narrowest type that holds sums of
+        `max_clients` updates.
 
         Raises:
             CiphertextRefused: they are not certainly exact, or out of range.
@@ -83,13 +87,14 @@ class Scheme(Protocol):
 
     @property
     def security(self) -> int:
-        """Classical security in bits by the tables of `parameters.py`; 0 where nothing is encrypted."""
+        """Classical security in bits by the tables of `parameters.py`; 0 where nothing is
+        encrypted."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Name, every parameter and the library's version: parties with equal fingerprints understand
-        each other's bytes."""
+        """Name, every parameter and the library's version: parties with equal fingerprints
+        understand each other's bytes."""
         ...
 
     def chunks(self, length: int) -> int:
@@ -114,7 +119,8 @@ class Scheme(Protocol):
         ...
 
     def symmetric_encryptor(self, secret: bytes) -> Encryptor | None:
-        """For clients that share the secret key: ciphertexts of half the size; None where there are none."""
+        """For clients that share the secret key: ciphertexts of half the size; None where there are
+        none."""
         ...
 
     def accumulator(self, public: bytes, length: int) -> Accumulator:

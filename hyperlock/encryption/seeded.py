@@ -1,10 +1,11 @@
 """Half-size ciphertexts for those who hold the secret key.
 
-A symmetric ciphertext's second polynomial is random, so SEAL can send the seed it grew from instead of the polynomial.
-TenSEAL writes only whole ciphertexts; SEAL's own bindings write seeded ones, but only to a path. The path here is that
-of an anonymous file in memory (`memfd_create`, Linux), which no disk ever sees and which ends with the call. The bytes
-are then framed as TenSEAL frames its vectors, so that the server reads both forms alike. Where the platform has no such
-file, `available` is False and clients send the whole form.
+A symmetric ciphertext's second polynomial is random, so SEAL can send the seed it grew from instead
+of the polynomial. TenSEAL writes only whole ciphertexts; SEAL's own bindings write seeded ones, but
+only to a path. The path here is that of an anonymous file in memory (`memfd_create`, Linux), which
+no disk ever sees and which ends with the call. The bytes are then framed as TenSEAL frames its
+vectors, so that the server reads both forms alike. Where the platform has no such file, `available`
+is False and clients send the whole form.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class SeededEncryptor:
         encode: writes packed int64 values into SEAL's plaintext.
     """
 
-    def __init__(self, scheme: PackedScheme, context: Any, encode: Callable[[NDArray[np.int64], Any], None]) -> None:
+    def __init__(
+        self, scheme: PackedScheme, context: Any, encode: Callable[[NDArray[np.int64], Any], None]
+    ) -> None:
         from hyperlock.encryption._tenseal import sealapi
 
         self._scheme, self._encode = scheme, encode

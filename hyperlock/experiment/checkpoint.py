@@ -1,7 +1,8 @@
-"""A run's state after a round, so that it can go on where it was killed: never a key, and never a client's update.
+"""A run's state after a round, so that it can go on where it was killed: never a key, and never a
+client's update.
 
-A round's randomness derives from (seed, round, client), so that weights, ranges, the optimiser's slots and the number
-of the round are all that the next round needs to be what it would have been.
+A round's randomness derives from (seed, round, client), so that weights, ranges, the optimiser's
+slots and the number of the round are all that the next round needs to be what it would have been.
 """
 
 from __future__ import annotations
@@ -50,13 +51,16 @@ class Checkpoint:
     report: dict[str, Any]
 
     def restore(self, model: GlobalModel) -> GlobalModel:
-        """The global model of this checkpoint, from one of the same settings before its first round.
+        """The global model of this checkpoint, from one of the same settings before its first
+        round.
 
         Raises:
             ConfigError: it is of another architecture or optimiser.
         """
         known = {f.name for f in fields(cast(Any, model.optimizer))}
-        fits = self.weights.shape == model.weights.shape and len(self.ranges) == len(model.grid.ranges)
+        fits = self.weights.shape == model.weights.shape and len(self.ranges) == len(
+            model.grid.ranges
+        )
         if not fits or not known >= self.slots.keys():
             raise ConfigError("resume", FILE, "the checkpoint is of another model or optimiser")
         grid = replace(model.grid, ranges=self.ranges)
@@ -68,7 +72,11 @@ class Checkpoint:
 def slots_of(optimizer: Any) -> dict[str, NDArray]:
     """The arrays and numbers of a server optimiser, by field."""
     values = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)}
-    return {name: np.asarray(value) for name, value in values.items() if isinstance(value, np.ndarray | float | int)}
+    return {
+        name: np.asarray(value)
+        for name, value in values.items()
+        if isinstance(value, np.ndarray | float | int)
+    }
 
 
 def save(directory: Path, checkpoint: Checkpoint) -> None:
@@ -109,7 +117,11 @@ def load(directory: Path) -> Checkpoint:
             meta = json.loads(stored["meta"].tobytes())
             if meta.pop("version") != _VERSION:
                 raise ValueError("another version")
-            slots = {name.removeprefix(_SLOT): stored[name] for name in stored.files if name.startswith(_SLOT)}
+            slots = {
+                name.removeprefix(_SLOT): stored[name]
+                for name in stored.files
+                if name.startswith(_SLOT)
+            }
             ranges = tuple(float(value) for value in stored["ranges"])
             return Checkpoint(weights=stored["weights"], ranges=ranges, slots=slots, **meta)
     except FileNotFoundError:

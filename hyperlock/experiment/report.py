@@ -65,7 +65,10 @@ class Report:
         """The first round that was seen to reach the target."""
         if self.target is None:
             return None
-        return next((number for number, accuracy in self.accuracies.items() if accuracy >= self.target), None)
+        return next(
+            (number for number, accuracy in self.accuracies.items() if accuracy >= self.target),
+            None,
+        )
 
     def add_seconds(self, seconds: Mapping[str, float]) -> None:
         """Add to the run's seconds by stage."""
@@ -109,7 +112,11 @@ class Report:
         """What a resumed run must know of the rounds before, as JSON takes it."""
         kept = ("rounds", "metrics", "uplink_bytes", "wall")
         accuracies = {str(number): accuracy for number, accuracy in self.accuracies.items()}
-        return {**{name: getattr(self, name) for name in kept}, "accuracies": accuracies, "seconds": dict(self.seconds)}
+        return {
+            **{name: getattr(self, name) for name in kept},
+            "accuracies": accuracies,
+            "seconds": dict(self.seconds),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take in what `state` gave."""
@@ -124,7 +131,9 @@ class Report:
 
     def totals(self) -> dict[str, float]:
         """Totals of the run, under `total/`, and `rounds_to_target` if it was reached."""
-        encryption = sum(self.seconds[stage] for stage in ("quantise", "encrypt", "aggregate", "decrypt"))
+        encryption = sum(
+            self.seconds[stage] for stage in ("quantise", "encrypt", "aggregate", "decrypt")
+        )
         reached = self.rounds_to_target
         return {
             **({} if reached is None else {"rounds_to_target": reached}),
@@ -141,9 +150,15 @@ class Report:
     def rows(self) -> list[tuple[str, str]]:
         """The summary, as pairs of what and how much."""
         seconds = "  ".join(f"{stage} {self.seconds[stage]:.2f}" for stage in ROUND_STAGES)
-        around = "  ".join(f"{stage} {self.seconds[stage]:.2f}" for stage in ("import", "data", "setup", "track"))
+        around = "  ".join(
+            f"{stage} {self.seconds[stage]:.2f}" for stage in ("import", "data", "setup", "track")
+        )
         m = self.metrics
-        aim = "not reached" if self.rounds_to_target is None else f"reached in round {self.rounds_to_target}"
+        aim = (
+            "not reached"
+            if self.rounds_to_target is None
+            else f"reached in round {self.rounds_to_target}"
+        )
         return [
             ("test accuracy", f"{self.accuracy:.4f} after {self.rounds} rounds"),
             *([] if self.target is None else [("target accuracy", f"{self.target:g} {aim}")]),
@@ -165,7 +180,9 @@ class Report:
 
     def markdown(self) -> str:
         """The summary for the run's page."""
-        return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in self.rows())])
+        return "\n".join(
+            ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in self.rows())]
+        )
 
     def show(self, where: str) -> None:
         """Print the summary."""
@@ -176,7 +193,8 @@ class Report:
 
 
 def class_accuracies(confusion: NDArray[np.int64]) -> dict[str, float]:
-    """`class/0`, ...: the share of each class' samples that were answered rightly; none of a class without samples.
+    """`class/0`, ...: the share of each class' samples that were answered rightly; none of a class
+    without samples.
 
     Args:
         confusion: int64[classes, classes], rows by class, columns by answer.
@@ -209,9 +227,16 @@ def check_objectives(names: Sequence[str], known: Collection[str] = ()) -> None:
             near = get_close_matches(name, known, 1)
             hint = f"objective={near[0]}" if near else "objective=accuracy"
             raise ConfigError(
-                "objective", name, "the run has no such metric", allowed=", ".join(sorted(known)), hint=hint
+                "objective",
+                name,
+                "the run has no such metric",
+                allowed=", ".join(sorted(known)),
+                hint=hint,
             )
     if not names or len(set(names)) < len(names):
         raise ConfigError(
-            "objective", names, "must name one metric, or several different ones", hint="objective=accuracy"
+            "objective",
+            names,
+            "must name one metric, or several different ones",
+            hint="objective=accuracy",
         )

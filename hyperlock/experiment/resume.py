@@ -26,12 +26,15 @@ def resumed(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, Pat
         overrides: the command line; beside `resume` it may set what is in `FREE`.
 
     Raises:
-        ConfigError: there is no such run, it is complete, or its settings would change. A run whose rounds are all done
-            but that was killed before its end is not complete: what is left is its record.
+        ConfigError: there is no such run, it is complete, or its settings would change. A run whose
+            rounds are all done but that was killed before its end is not complete: what is left is
+            its record.
     """
     named = str(composed.resume)
     free = [text for text in overrides if text.partition("=")[0] in FREE]
-    if fixed := [text for text in overrides if text not in free and text.partition("=")[0] != "resume"]:
+    if fixed := [
+        text for text in overrides if text not in free and text.partition("=")[0] != "resume"
+    ]:
         raise ConfigError(
             "resume",
             named,
@@ -44,12 +47,16 @@ def resumed(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, Pat
         settings = compose("config", [*checkpoint.overrides, *free])
     except HydraException as error:
         text = f"its settings cannot be composed again ({str(error).splitlines()[0]})"
-        raise ConfigError("resume", named, text, hint="the same --config-dir as the run had") from None
+        raise ConfigError(
+            "resume", named, text, hint="the same --config-dir as the run had"
+        ) from None
     given = {text.partition("=")[0] for text in free}
     changed = [
         f"{key} was {was}, is {now}"
         for key, was, now in _differences(checkpoint.settings, flatten(settings))
-        if key not in given and not key.startswith("paths.") and key not in ("resume", "tracking.uri")
+        if key not in given
+        and not key.startswith("paths.")
+        and key not in ("resume", "tracking.uri")
     ]
     if changed:
         text = f"the settings' files have changed since: {'; '.join(changed)}"
@@ -58,11 +65,16 @@ def resumed(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, Pat
     accuracies = checkpoint.report.get("accuracies", {}).values()
     if (directory / FINISHED).exists():
         if aim is not None and any(accuracy >= aim for accuracy in accuracies):
-            text, hint = f"it reached its federation.target_accuracy={aim}", "federation.target_accuracy=null"
+            text, hint = (
+                f"it reached its federation.target_accuracy={aim}",
+                "federation.target_accuracy=null",
+            )
             raise ConfigError("resume", named, text, hint=f"{hint}, or a higher one, to go further")
         if checkpoint.round >= rounds:
             text = f"all of its federation.rounds={rounds} are done"
-            raise ConfigError("resume", named, text, hint=f"federation.rounds={2 * rounds}, to go further")
+            raise ConfigError(
+                "resume", named, text, hint=f"federation.rounds={2 * rounds}, to go further"
+            )
     with open_dict(settings):
         settings.resume = str(directory)
     (directory / FINISHED).unlink(missing_ok=True)

@@ -1,4 +1,5 @@
-"""The round loop: it moves bytes between the server and the other parties, and understands none of them."""
+"""The round loop: it moves bytes between the server and the other parties, and understands none of
+them."""
 
 from __future__ import annotations
 
@@ -34,28 +35,43 @@ class RoundReport:
     lost: int
 
 
-def distribute_key(public_key: bytes, server: Server, clients: Sequence[str], runtime: Runtime) -> None:
+def distribute_key(
+    public_key: bytes, server: Server, clients: Sequence[str], runtime: Runtime
+) -> None:
     """Give everyone the key holder's PublicKey message."""
     server.install_key(public_key)
     for _ in runtime.exchange(dict.fromkeys(clients, public_key)):
         pass
 
 
-def sample_cohort(clients: Sequence[str], size: int, seed: int, round_number: int, attempt: int = 1) -> list[str]:
-    """`size` distinct clients, uniformly, by (seed, round) and from the second attempt on by it too; in the clients'
-    own order."""
-    chosen = generator(seed, "cohort", round_number, *_again(attempt)).choice(len(clients), size, replace=False)
+def sample_cohort(
+    clients: Sequence[str], size: int, seed: int, round_number: int, attempt: int = 1
+) -> list[str]:
+    """`size` distinct clients, uniformly, by (seed, round) and from the second attempt on by it
+    too; in the clients' own order."""
+    chosen = generator(seed, "cohort", round_number, *_again(attempt)).choice(
+        len(clients), size, replace=False
+    )
     return [clients[i] for i in np.sort(chosen)]
 
 
 def drop_out(
-    cohort: Sequence[str], clients: Sequence[str], probability: float, seed: int, round_number: int, attempt: int = 1
+    cohort: Sequence[str],
+    clients: Sequence[str],
+    probability: float,
+    seed: int,
+    round_number: int,
+    attempt: int = 1,
 ) -> set[str]:
-    """Who of the cohort will not answer: each client with this probability, by (seed, round, client) and attempt."""
+    """Who of the cohort will not answer: each client with this probability, by (seed, round,
+    client) and attempt."""
     if probability == 0:
         return set()
     number = {client: i for i, client in enumerate(clients)}
-    draws = {name: generator(seed, "dropout", round_number, number[name], *_again(attempt)).random() for name in cohort}
+    draws = {
+        name: generator(seed, "dropout", round_number, number[name], *_again(attempt)).random()
+        for name in cohort
+    }
     return {name for name, draw in draws.items() if draw < probability}
 
 
@@ -108,7 +124,8 @@ def run_round(
     else:
         [(_, release)] = runtime.exchange({KEYHOLDER: aggregate})
         if isinstance(release, Lost):
-            # Not RoundFailed: another try would be refused, should it have decrypted; it does so once a round.
+            # Not RoundFailed: another try would be refused, should it have decrypted; it does so
+            # once a round.
             raise ReleaseRefused(f"round {number}: the key holder did not answer: {release.reason}")
         server.step(release)
     return RoundReport(float(np.mean(uplink)), downlink, len(uplink), server.refused, lost)

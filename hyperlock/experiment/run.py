@@ -1,7 +1,7 @@
 """From settings to a finished run: the only place that knows everything.
 
-The experimenter stands outside the roles: it builds the parties, drives the rounds and sees the global model in
-order to evaluate it, but never a key or a single client's update.
+The experimenter stands outside the roles: it builds the parties, drives the rounds and sees the
+global model in order to evaluate it, but never a key or a single client's update.
 """
 
 from __future__ import annotations
@@ -27,11 +27,24 @@ from hyperlock.errors import ConfigError, HyperLockError, RoundFailed
 from hyperlock.experiment import checkpoint
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.report import Report, check_objectives, class_accuracies, objective_names
-from hyperlock.experiment.rounds import RoundReport, distribute_key, drop_out, run_round, sample_cohort
+from hyperlock.experiment.rounds import (
+    RoundReport,
+    distribute_key,
+    drop_out,
+    run_round,
+    sample_cohort,
+)
 from hyperlock.monitor import Timings, progress
 from hyperlock.parties.model import GlobalModel
 from hyperlock.settings.parse import Config, construct, flatten, parse, target
-from hyperlock.tracking.mlflow import DIRECTORY, MlflowTracker, NoTracker, Tracker, directory_of, trial
+from hyperlock.tracking.mlflow import (
+    DIRECTORY,
+    MlflowTracker,
+    NoTracker,
+    Tracker,
+    directory_of,
+    trial,
+)
 
 if TYPE_CHECKING:
     from hyperlock.experiment.simulation import Parties
@@ -62,7 +75,8 @@ def run(
         start: where it stopped, if it is resumed.
 
     Raises:
-        HyperLockError: a setting, the data, a client or a round failed; the text says which and what to try.
+        HyperLockError: a setting, the data, a client or a round failed; the text says which and
+            what to try.
     """
     began, timings = time.perf_counter(), Timings()
     config = parse(composed)
@@ -74,7 +88,11 @@ def run(
     with timings.measure("data"):
         dataset = load_dataset(config)
         split = construct(
-            "split", config.split, labels=dataset.y_train, clients=config.federation.clients, seed=config.seed
+            "split",
+            config.split,
+            labels=dataset.y_train,
+            clients=config.federation.clients,
+            seed=config.seed,
         )
     with timings.measure("import"):
         import hyperlock.learning.tensorflow  # noqa: F401  (here, so that its seconds are not taken for another stage's)
@@ -93,9 +111,16 @@ def run(
     status = "FAILED"
     try:
         with timings.measure("setup"):
-            federation = parties.assemble(config, uuid.uuid4().hex, dataset, split, scheme, timings, start)
-            distribute_key(federation.public_key, federation.server, federation.clients, federation.runtime)
-        report.parameters, report.weights = federation.network.parameters, federation.keeper.model.weights
+            federation = parties.assemble(
+                config, uuid.uuid4().hex, dataset, split, scheme, timings, start
+            )
+            distribute_key(
+                federation.public_key, federation.server, federation.clients, federation.runtime
+            )
+        report.parameters, report.weights = (
+            federation.network.parameters,
+            federation.keeper.model.weights,
+        )
         report.add_seconds(timings.drain())
         recorded = tracker.last_step("time/round_s") if start is not None else 0
         if recorded < report.rounds:  # killed between its checkpoint and its record
@@ -108,8 +133,11 @@ def run(
                 with timings.measure("track"):
                     report.wall = time.perf_counter() - began
                     if directory is not None and every and (ends or report.rounds % every == 0):
-                        _keep(directory, composed, overrides, federation.keeper.model, tracker, report)
-                    if report.rounds > recorded:  # a round after the last checkpoint was recorded before the kill
+                        _keep(
+                            directory, composed, overrides, federation.keeper.model, tracker, report
+                        )
+                    # A round after the last checkpoint was recorded before the kill.
+                    if report.rounds > recorded:
                         tracker.log(metrics, report.rounds)
                 advance(report.accuracy)
         with timings.measure("track"):
@@ -143,26 +171,35 @@ def objective(composed: DictConfig, report: Report) -> float | tuple[float, ...]
     names = objective_names(composed)
     if "rounds_to_target" in names and report.rounds_to_target is None:
         target = composed.federation.target_accuracy
-        raise HyperLockError(f"objective rounds_to_target: {target} was not reached in {report.rounds} rounds")
+        raise HyperLockError(
+            f"objective rounds_to_target: {target} was not reached in {report.rounds} rounds"
+        )
     check_objectives(names, metrics)
     for name in names:
         if not math.isfinite(metrics[name]):
-            raise HyperLockError(f"objective {name} is {metrics[name]}: a smaller federation.learning_rate may help")
+            raise HyperLockError(
+                f"objective {name} is {metrics[name]}: a smaller federation.learning_rate may help"
+            )
     values = tuple(metrics[name] for name in names)
     return values if isinstance(composed.objective, ListConfig) else values[0]
 
 
 def load_dataset(config: Config) -> Dataset:
-    """The configured dataset, cut to `dataset.train_samples` and `dataset.test_samples` where these are set.
+    """The configured dataset, cut to `dataset.train_samples` and `dataset.test_samples` where these
+    are set.
 
     The last one is kept, since a sweep's trials mostly share it.
     """
     path = Path(getattr(config.dataset, "path", ""))
     key = f"{config.dataset} {config.seed} {path.stat().st_mtime_ns if path.is_file() else ''}"
     if key not in _loaded:
-        dataset: Dataset = construct("dataset", config.dataset, skip=("train_samples", "test_samples"))
+        dataset: Dataset = construct(
+            "dataset", config.dataset, skip=("train_samples", "test_samples")
+        )
         _loaded.clear()
-        _loaded[key] = dataset.take(config.dataset.train_samples, config.dataset.test_samples, config.seed)
+        _loaded[key] = dataset.take(
+            config.dataset.train_samples, config.dataset.test_samples, config.seed
+        )
     return _loaded[key]
 
 
@@ -173,9 +210,14 @@ def run_name(config: Config) -> str:
 
 
 def open_tracker(
-    config: Config, composed: DictConfig, scheme: Scheme, directory: Path | None = None, reopen: str = ""
+    config: Config,
+    composed: DictConfig,
+    scheme: Scheme,
+    directory: Path | None = None,
+    reopen: str = "",
 ) -> Tracker:
-    """Begin the run's record, with its settings and tags, or go on with that of the run `reopen`."""
+    """Begin the run's record, with its settings and tags, or go on with that of the run
+    `reopen`."""
     if config.tracking.sink == "none":
         return NoTracker()
     root, outputs = config.paths.root, config.paths.outputs
@@ -188,7 +230,10 @@ def open_tracker(
         "mlflow.source.name": "run.py",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": _git_commit(root),
-        **{f"version.{name}": version(name) for name in ("hyperlock", "tensorflow", "tenseal", "numpy", "mlflow")},
+        **{
+            f"version.{name}": version(name)
+            for name in ("hyperlock", "tensorflow", "tenseal", "numpy", "mlflow")
+        },
         **{f"tag.{tag}": "true" for tag in config.tags},
         **({} if directory is None else {DIRECTORY: str(directory.resolve())}),
     }
@@ -198,10 +243,18 @@ def open_tracker(
     tracking = config.tracking
     if reopen and directory_of(reopen, root, tracking.uri) is None:
         raise ConfigError(
-            "resume", reopen, "its record is not in this store", hint="tracking.uri=..., as the run had it"
+            "resume",
+            reopen,
+            "its record is not in this store",
+            hint="tracking.uri=..., as the run had it",
         )
-    params, again = flatten(_public(composed)), f"attributes.run_id = '{reopen}'" if reopen else None
-    return MlflowTracker(root, outputs, tracking.uri, tracking.experiment, name, params, tags, again)
+    params, again = (
+        flatten(_public(composed)),
+        f"attributes.run_id = '{reopen}'" if reopen else None,
+    )
+    return MlflowTracker(
+        root, outputs, tracking.uri, tracking.experiment, name, params, tags, again
+    )
 
 
 def _round(
@@ -223,7 +276,9 @@ def _round(
             result = federation.network.evaluate(model.weights, dataset.x_test, dataset.y_test)
             accuracy, loss = result.accuracy, result.loss
     report.weights = model.weights
-    return report.add_round(moved, totals, accuracy, loss, timings.drain(), time.perf_counter() - start)
+    return report.add_round(
+        moved, totals, accuracy, loss, timings.drain(), time.perf_counter() - start
+    )
 
 
 def _keep(
@@ -242,7 +297,9 @@ def _keep(
             weights=model.weights,
             ranges=model.grid.ranges,
             slots=checkpoint.slots_of(model.optimizer),
-            overrides=[text for text in overrides if text.lstrip("+").partition("=")[0] != "tracking.uri"],
+            overrides=[
+                text for text in overrides if text.lstrip("+").partition("=")[0] != "tracking.uri"
+            ],
             settings=flatten(_public(composed)),
             run_id=tracker.run_id,
             report=report.state(),
@@ -253,17 +310,23 @@ def _keep(
 def _forget_extra_evaluation(report: Report, config: Config) -> None:
     """Of a last round that is the last no more: a run of the new length would not have made it."""
     every, last = config.federation.evaluate_every, config.federation.rounds
-    report.accuracies = {n: value for n, value in report.accuracies.items() if n % every == 0 or n == last}
+    report.accuracies = {
+        n: value for n, value in report.accuracies.items() if n % every == 0 or n == last
+    }
 
 
 def _say_resumed(start: Checkpoint, config: Config, scheme: Scheme) -> None:
     log.info("going on after round %d", start.round)
     if scheme.security and config.keys.path is None:
-        log.info("the keys of the rounds before were kept nowhere (keys.path=null): this run makes new ones")
+        log.info(
+            "the keys of the rounds before were kept nowhere (keys.path=null): this run makes "
+            "new ones"
+        )
 
 
 def _attempt(number: int, config: Config, federation: Parties) -> RoundReport:
-    """A round, tried again with another cohort, and other clients lost, as often as the settings say."""
+    """A round, tried again with another cohort, and other clients lost, as often as the settings
+    say."""
     settings, clients = config.federation, federation.clients
     for attempt in range(1, settings.round_attempts + 1):
         cohort = sample_cohort(clients, settings.cohort_size, config.seed, number, attempt)
@@ -272,9 +335,13 @@ def _attempt(number: int, config: Config, federation: Parties) -> RoundReport:
             return run_round(number, cohort, clients, federation.server, federation.runtime, absent)
         except RoundFailed as error:
             if attempt == settings.round_attempts:
-                hint = f"federation.round_attempts={attempt + 4}, each of which draws its cohort anew"
+                hint = (
+                    f"federation.round_attempts={attempt + 4}, each of which draws its cohort anew"
+                )
                 raise RoundFailed(f"{error}\n  try: {hint}") from None
-            log.warning("%s; trying again (%d of %d attempts)", error, attempt + 1, settings.round_attempts)
+            log.warning(
+                "%s; trying again (%d of %d attempts)", error, attempt + 1, settings.round_attempts
+            )
     raise AssertionError("at least one attempt is made")
 
 
@@ -302,17 +369,31 @@ def _record(
     title = f"{report.name}: test accuracy"
     tracker.figure("accuracy", plots.accuracy_figure(report.accuracies, title, report.target))
     stages = report.stage_seconds()
-    tracker.figure("time_by_stage", plots.stages_figure(stages, f"{report.name}: where the time goes"))
+    tracker.figure(
+        "time_by_stage", plots.stages_figure(stages, f"{report.name}: where the time goes")
+    )
     uplink = report.metrics["bytes/uplink_per_client"]
-    tracker.figure("bytes", plots.bytes_figure(uplink, report.parameters, report.scheme, f"{report.name}: bytes"))
+    tracker.figure(
+        "bytes",
+        plots.bytes_figure(uplink, report.parameters, report.scheme, f"{report.name}: bytes"),
+    )
     counts = label_counts(dataset.y_train, split, dataset.classes)
-    tracker.figure("split", plots.split_figure(counts, f"{report.name}: training samples by client and class"))
+    tracker.figure(
+        "split", plots.split_figure(counts, f"{report.name}: training samples by client and class")
+    )
     if dataset.classes <= _CLASSES_SHOWN:
-        confusion = federation.network.confusion(report.weights, dataset.x_test, dataset.y_test, dataset.classes)
-        tracker.figure("confusion", plots.confusion_figure(confusion, f"{report.name}: answers on the test set"))
+        confusion = federation.network.confusion(
+            report.weights, dataset.x_test, dataset.y_test, dataset.classes
+        )
+        tracker.figure(
+            "confusion",
+            plots.confusion_figure(confusion, f"{report.name}: answers on the test set"),
+        )
         tracker.log(class_accuracies(confusion), report.rounds)
     if composed.tracking.log_model:
-        example = dataset.x_test[:2].astype(np.float32) / (255 if dataset.x_test.dtype == np.uint8 else 1)
+        example = dataset.x_test[:2].astype(np.float32) / (
+            255 if dataset.x_test.dtype == np.uint8 else 1
+        )
         tracker.model(federation.network.load(report.weights), example)
 
 
@@ -320,7 +401,10 @@ def _warn(config: Config, scheme: Scheme) -> None:
     if not scheme.security:
         log.warning("encryption=none: the server reads every update; for comparison only")
     elif config.keys.custody == "server":
-        log.warning("keys=server: the server holds the secret key and can read every update; for comparison only")
+        log.warning(
+            "keys=server: the server holds the secret key and can read every update; for "
+            "comparison only"
+        )
 
 
 def _public(composed: DictConfig) -> DictConfig:
@@ -334,6 +418,8 @@ def _public(composed: DictConfig) -> DictConfig:
 def _git_commit(root: str) -> str:
     try:
         command = ["git", "-C", root, "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -26,8 +26,23 @@ from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ConfigError
 from hyperlock.experiment.checkpoint import Checkpoint
-from hyperlock.learning.local import LearningRate, LocalData, Trainer, full_gradient, sgd_epochs, sgd_steps
-from hyperlock.learning.optimizers import Adaptive, Momentum, ServerOptimizer, Sgd, adagrad, adam, yogi
+from hyperlock.learning.local import (
+    LearningRate,
+    LocalData,
+    Trainer,
+    full_gradient,
+    sgd_epochs,
+    sgd_steps,
+)
+from hyperlock.learning.optimizers import (
+    Adaptive,
+    Momentum,
+    ServerOptimizer,
+    Sgd,
+    adagrad,
+    adam,
+    yogi,
+)
 from hyperlock.monitor import Timings
 from hyperlock.parties import keyfile
 from hyperlock.parties.client import Client, Replica
@@ -48,7 +63,15 @@ from hyperlock.settings.parse import (
     max_clients,
     target,
 )
-from hyperlock.settings.schema import FedAdagrad, FedAdam, FedAvgM, FedProx, FedSgd, FedYogi, LocalTraining
+from hyperlock.settings.schema import (
+    FedAdagrad,
+    FedAdam,
+    FedAvgM,
+    FedProx,
+    FedSgd,
+    FedYogi,
+    LocalTraining,
+)
 
 if TYPE_CHECKING:
     from hyperlock.learning.network import Network
@@ -83,13 +106,23 @@ def build_scheme(config: Config) -> Scheme:
         case CkksEncryption() as c:
             return Ckks(
                 ckks_parameters(
-                    c.poly_modulus, c.coeff_mod_bits, c.scale_bits, c.value_bits, max_clients(config), c.security
+                    c.poly_modulus,
+                    c.coeff_mod_bits,
+                    c.scale_bits,
+                    c.value_bits,
+                    max_clients(config),
+                    c.security,
                 )
             )
         case BfvEncryption() as b:
             return Bfv(
                 bfv_parameters(
-                    b.poly_modulus, b.coeff_mod_bits, b.fields, b.value_bits, max_clients(config), b.security
+                    b.poly_modulus,
+                    b.coeff_mod_bits,
+                    b.fields,
+                    b.value_bits,
+                    max_clients(config),
+                    b.security,
                 )
             )
         case NoEncryption() as n:
@@ -98,7 +131,8 @@ def build_scheme(config: Config) -> Scheme:
 
 
 def build_network(config: Config, dataset: Dataset) -> Network:
-    """The configured model with its initial weights; ConfigError if it cannot be trained, evaluated or kept."""
+    """The configured model with its initial weights; ConfigError if it cannot be trained, evaluated
+    or kept."""
     from hyperlock.learning import check_model
     from hyperlock.learning.network import Network
     from hyperlock.learning.tensorflow import tf
@@ -106,7 +140,10 @@ def build_network(config: Config, dataset: Dataset) -> Network:
     tf.keras.utils.set_random_seed(integer_seed(config.seed, "weights"))
     name, shape, classes = target(config.model), dataset.shape, dataset.classes
     model = check_model.build(
-        partial(construct, "model", config.model, shape=shape, classes=classes), name, shape, classes
+        partial(construct, "model", config.model, shape=shape, classes=classes),
+        name,
+        shape,
+        classes,
     )
     batch = getattr(config.federation, "batch_size", _GRADIENT_BATCH)
     network = Network(model, shape, dataset.x_train.dtype, batch)
@@ -123,12 +160,17 @@ def build_algorithm(config: Config, network: Network) -> tuple[Trainer, ServerOp
         case FedSgd() as f:
             return full_gradient(network), Sgd(f.learning_rate, f.learning_rate_decay)
         case LocalTraining() as f:
-            rate, mu = LearningRate(f.learning_rate, f.learning_rate_decay), f.mu if isinstance(f, FedProx) else 0.0
+            rate, mu = (
+                LearningRate(f.learning_rate, f.learning_rate_decay),
+                f.mu if isinstance(f, FedProx) else 0.0,
+            )
             if f.local_steps is not None:
                 return sgd_steps(network, f.local_steps, f.batch_size, rate, mu), build_optimizer(f)
             assert f.local_epochs is not None
             return sgd_epochs(network, f.local_epochs, rate, mu), build_optimizer(f)
-    raise ConfigError("federation.algorithm", config.federation.algorithm, "there is no such algorithm")
+    raise ConfigError(
+        "federation.algorithm", config.federation.algorithm, "there is no such algorithm"
+    )
 
 
 def build_optimizer(federation: LocalTraining) -> ServerOptimizer:
@@ -157,8 +199,9 @@ def assemble(
 ) -> Parties:
     """Build all parties of a simulation, as they were after the last round of `start`.
 
-    The key holder makes the keys. Under keys=authority it is a party of its own, reached by bytes alone; under
-    keys=clients the clients share it, with the model; under keys=server the server has it.
+    The key holder makes the keys. Under keys=authority it is a party of its own, reached by bytes
+    alone; under keys=clients the clients share it, with the model; under keys=server the server has
+    it.
     """
     network = build_network(config, dataset)
     trainer, optimizer = build_algorithm(config, network)
@@ -175,7 +218,11 @@ def assemble(
     keeper = ModelKeeper(identities[names[0] if custody == "clients" else SERVER], state, done)
     length = totals.width(encryption.value_bits) + network.parameters
     policy = (config.keys.min_clients, config.federation.rounds)
-    kept = keyfile.keep(Path(os.path.expanduser(config.keys.path)), scheme) if config.keys.path else None
+    kept = (
+        keyfile.keep(Path(os.path.expanduser(config.keys.path)), scheme)
+        if config.keys.path
+        else None
+    )
     keyholder = KeyHolder(identities[KEYHOLDER], scheme, length, *policy, timings, kept, done)
 
     server_side = (identities[SERVER], scheme, length, config.keys.min_clients, timings)

@@ -1,7 +1,7 @@
 """A user's own model: built, and refused with a reason before anything is trained if it cannot be.
 
-A builder is any function of `shape` (of one sample), `classes` (their number) and the model group's other keys that
-returns a Keras model mapping [batch, *shape] float32 to [batch, classes] logits.
+A builder is any function of `shape` (of one sample), `classes` (their number) and the model group's
+other keys that returns a Keras model mapping [batch, *shape] float32 to [batch, classes] logits.
 """
 
 from __future__ import annotations
@@ -54,7 +54,11 @@ def build(make: Callable[[], Any], target: str, shape: tuple[int, ...], classes:
     if got is None or tuple(got) != (_PROBE, classes):
         what = type(outputs).__name__ if got is None else _batch(tuple(got)[1:])
         raise refuse(f"for samples {_batch(shape)} the model gives {what}", due)
-    unused = [variable for variable in _seeds(model) if seeds.get(variable.path) == variable.numpy().tolist()]
+    unused = [
+        variable
+        for variable in _seeds(model)
+        if seeds.get(variable.path) == variable.numpy().tolist()
+    ]
     _refuse_untrainable(model, unused, refuse)
     values = np.asarray(outputs, np.float64)
     if (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-4):
@@ -63,7 +67,8 @@ def build(make: Callable[[], Any], target: str, shape: tuple[int, ...], classes:
 
 
 def try_training(network: Network, target: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Train on one batch, which is thrown away: a model that only works outside of a graph is found out here.
+    """Train on one batch, which is thrown away: a model that only works outside of a graph is found
+    out here.
 
     Raises:
         ConfigError: it raises.
@@ -96,7 +101,9 @@ def refuse_unsaved(model: Any, target: str) -> None:
 
 def _seeds(model: Any) -> list[Any]:
     """States of random numbers; recurrent layers have one even if they draw none."""
-    return [variable for variable in model.non_trainable_variables if "seed_generator" in variable.path]
+    return [
+        variable for variable in model.non_trainable_variables if "seed_generator" in variable.path
+    ]
 
 
 def _refuse_untrainable(model: Any, unused: list[Any], refuse: Callable[..., ConfigError]) -> None:
@@ -111,22 +118,30 @@ def _refuse_untrainable(model: Any, unused: list[Any], refuse: Callable[..., Con
             "the model has state that is not trained, which cannot be averaged as an update: "
             f"{'; '.join(sorted(set(state))[:3])}{more}",
             "layers whose weights are all trained",
-            "GroupNormalization or LayerNormalization in place of BatchNormalization; no Dropout; nothing frozen",
+            "GroupNormalization or LayerNormalization in place of BatchNormalization; no "
+            "Dropout; nothing frozen",
         )
     if not model.trainable_variables:
         raise refuse("the model has no weights to train", "at least one trained layer")
     kinds = {str(variable.dtype) for variable in model.trainable_variables}
     if kinds != {"float32"}:
         raise refuse(f"the model's weights are {', '.join(sorted(kinds))}", "weights of float32")
-    if model.losses or any(variable.constraint is not None for variable in model.trainable_variables):
-        raise refuse("the model has regularisers or constraints, which local training would leave out", "neither")
+    if model.losses or any(
+        variable.constraint is not None for variable in model.trainable_variables
+    ):
+        raise refuse(
+            "the model has regularisers or constraints, which local training would leave out",
+            "neither",
+        )
 
 
 def _why_untrained(model: Any, variable: Any) -> str:
     """Which layer holds a variable that is not trained, and what for."""
-    owner = [layer for layer in model._flatten_layers() if any(v is variable for v in layer.non_trainable_variables)][
-        -1
-    ]
+    owner = [
+        layer
+        for layer in model._flatten_layers()
+        if any(v is variable for v in layer.non_trainable_variables)
+    ][-1]
     name = f"{type(owner).__name__} ({owner.name})"
     if "seed_generator" in variable.path:
         return f"{name} draws at random, which the run's seed does not decide"

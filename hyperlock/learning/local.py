@@ -1,7 +1,7 @@
 """What a client does with the global model: pure functions from weights and data to an update.
 
-An update points downhill's opposite way: the server subtracts its mean, so that a gradient (FedSGD) and a
-weight difference (FedAvg, the "pseudo-gradient" of Reddi et al. 2021) are used alike.
+An update points downhill's opposite way: the server subtracts its mean, so that a gradient (FedSGD)
+and a weight difference (FedAvg, the "pseudo-gradient" of Reddi et al. 2021) are used alike.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ class LocalData:
 
 @dataclass(frozen=True)
 class LocalUpdate:
-    """float32[parameters], and the training loss: its mean over the batches, times the client's samples."""
+    """float32[parameters], and the training loss: its mean over the batches, times the client's
+    samples."""
 
     vector: Vector
     loss: float
 
 
-# From the global weights, the client's data, the round (from 1) and what draws its batches, to its update.
+# From the global weights, the client's data, the round (from 1) and what draws its batches, to its
+# update.
 Trainer = Callable[[Vector, LocalData, int, np.random.Generator], LocalUpdate]
 
 
@@ -52,29 +54,43 @@ class LearningRate:
 
 
 def sgd_epochs(network: Network, epochs: int, rate: LearningRate, mu: float = 0.0) -> Trainer:
-    """FedAvg's client (McMahan et al. 2017, algorithm 1): epochs of SGD; the update is before minus after.
+    """FedAvg's client (McMahan et al. 2017, algorithm 1): epochs of SGD; the update is before minus
+    after.
 
-    With `mu` it is FedProx's (Li et al. 2020, Federated Optimization in Heterogeneous Networks, algorithm 2): the
-    clients' objective has mu / 2 * |w - w_global|² added to it.
+    With `mu` it is FedProx's (Li et al. 2020, Federated Optimization in Heterogeneous Networks,
+    algorithm 2): the clients' objective has mu / 2 * |w - w_global|² added to it.
     """
 
-    def train(weights: Vector, data: LocalData, round_number: int, rng: np.random.Generator) -> LocalUpdate:
+    def train(
+        weights: Vector, data: LocalData, round_number: int, rng: np.random.Generator
+    ) -> LocalUpdate:
         trained, loss = weights, 0.0
         for _ in range(epochs):
             order = rng.permutation(len(data.y))
-            trained, loss = network.train(trained, data.x, data.y, order, rate(round_number), mu, weights)
+            trained, loss = network.train(
+                trained, data.x, data.y, order, rate(round_number), mu, weights
+            )
         return LocalUpdate(weights - trained, loss)
 
     return train
 
 
-def sgd_steps(network: Network, steps: int, batch_size: int, rate: LearningRate, mu: float = 0.0) -> Trainer:
-    """As `sgd_epochs`, but so many batches whatever a client has: passes over its shuffled samples, cut at the end."""
+def sgd_steps(
+    network: Network, steps: int, batch_size: int, rate: LearningRate, mu: float = 0.0
+) -> Trainer:
+    """As `sgd_epochs`, but so many batches whatever a client has: passes over its shuffled samples,
+    cut at the end."""
 
-    def train(weights: Vector, data: LocalData, round_number: int, rng: np.random.Generator) -> LocalUpdate:
+    def train(
+        weights: Vector, data: LocalData, round_number: int, rng: np.random.Generator
+    ) -> LocalUpdate:
         samples, drawn = len(data.y), steps * batch_size
-        order = np.concatenate([rng.permutation(samples) for _ in range(-(-drawn // samples))])[:drawn]
-        trained, loss = network.train(weights, data.x, data.y, order, rate(round_number), mu, weights)
+        order = np.concatenate([rng.permutation(samples) for _ in range(-(-drawn // samples))])[
+            :drawn
+        ]
+        trained, loss = network.train(
+            weights, data.x, data.y, order, rate(round_number), mu, weights
+        )
         return LocalUpdate(weights - trained, loss * samples / drawn)
 
     return train
@@ -83,7 +99,9 @@ def sgd_steps(network: Network, steps: int, batch_size: int, rate: LearningRate,
 def full_gradient(network: Network) -> Trainer:
     """FedSGD's client (McMahan et al. 2017, section 2): the gradient over all of its samples."""
 
-    def train(weights: Vector, data: LocalData, round_number: int, rng: np.random.Generator) -> LocalUpdate:
+    def train(
+        weights: Vector, data: LocalData, round_number: int, rng: np.random.Generator
+    ) -> LocalUpdate:
         gradient, loss = network.gradient(weights, data.x, data.y)
         return LocalUpdate(gradient, loss)
 

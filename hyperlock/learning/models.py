@@ -1,5 +1,5 @@
-"""Model builders. Each takes the shape of one sample and the number of classes, and returns a Keras model
-that maps [batch, *shape] float32 to [batch, classes] logits."""
+"""Model builders. Each takes the shape of one sample and the number of classes, and returns a Keras
+model that maps [batch, *shape] float32 to [batch, classes] logits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def mlp(shape: tuple[int, ...], classes: int, units: int, layers: int) -> Any:
 
 
 def two_nn(shape: tuple[int, ...], classes: int) -> Any:
-    """The "2NN" of McMahan et al. 2017, section 3: two hidden layers of 200; 199,210 parameters on MNIST."""
+    """The "2NN" of McMahan et al. 2017, section 3: two hidden layers of 200; 199,210 parameters on
+    MNIST."""
     return _dense("2nn", shape, classes, [200, 200])
 
 
@@ -25,8 +26,9 @@ def logistic(shape: tuple[int, ...], classes: int) -> Any:
 
 
 def cnn(shape: tuple[int, ...], classes: int) -> Any:
-    """The CNN of McMahan et al. 2017, section 3: two 5x5 convolutions of 32 and 64 channels, each followed by 2x2 max
-    pooling, then 512 rectified units; 1,663,370 parameters on MNIST, the paper's number, which same padding gives.
+    """The CNN of McMahan et al. 2017, section 3: two 5x5 convolutions of 32 and 64 channels, each
+    followed by 2x2 max pooling, then 512 rectified units; 1,663,370 parameters on MNIST, the
+    paper's number, which same padding gives.
 
     Args:
         shape: [height, width] or [height, width, channels].
@@ -57,4 +59,6 @@ def cnn(shape: tuple[int, ...], classes: int) -> Any:
 def _dense(name: str, shape: tuple[int, ...], classes: int, units: list[int]) -> Any:
     keras = tf.keras.layers
     hidden = [keras.Dense(width, activation="relu") for width in units]
-    return tf.keras.Sequential([tf.keras.Input(shape), keras.Flatten(), *hidden, keras.Dense(classes)], name=name)
+    return tf.keras.Sequential(
+        [tf.keras.Input(shape), keras.Flatten(), *hidden, keras.Dense(classes)], name=name
+    )

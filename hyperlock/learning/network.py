@@ -1,10 +1,11 @@
 """A Keras model as pure functions of one flat weight vector.
 
-Weights travel as float32[parameters], the concatenation of the trainable tensors in Keras' order. Training and
-gradients run as one traced TensorFlow function over a block of batches, with the loop inside the graph, so that a
-local epoch costs a few calls and no Python a step. Blocks have one fixed shape: the last is padded with samples of
-weight zero, and the number of batches that count is an argument. One trace therefore serves all clients, whatever
-their size. The functions hold no state: several threads may run them at once.
+Weights travel as float32[parameters], the concatenation of the trainable tensors in Keras' order.
+Training and gradients run as one traced TensorFlow function over a block of batches, with the loop
+inside the graph, so that a local epoch costs a few calls and no Python a step. Blocks have one
+fixed shape: the last is padded with samples of weight zero, and the number of batches that count is
+an argument. One trace therefore serves all clients, whatever their size. The functions hold no
+state: several threads may run them at once.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _EVALUATION_BATCH = 2000
 _KEPT_TRACES = 8
 _COMPILED = {"Sequential", "Functional", "InputLayer", "Flatten", "Dense"}
 
-# The functions depend on the architecture alone, so that another run of it in this process need not trace and
-# compile them again.
+# The functions depend on the architecture alone, so that another run of it in this process need not
+# trace and compile them again.
 _traced: dict[tuple[Hashable, ...], tuple[Any, Any, Any, Any]] = {}
 
 
@@ -49,9 +50,12 @@ class Network:
         batch_size: samples a batch.
     """
 
-    def __init__(self, model: Any, shape: tuple[int, ...], dtype: np.dtype, batch_size: int) -> None:
+    def __init__(
+        self, model: Any, shape: tuple[int, ...], dtype: np.dtype, batch_size: int
+    ) -> None:
         self.model = model
-        self._has_modes = "training" in signature(model.call).parameters  # a subclass may do without
+        # A subclass may do without.
+        self._has_modes = "training" in signature(model.call).parameters
         self._unused = [tf.constant(variable.numpy()) for variable in model.non_trainable_variables]
         self.shapes = [tuple(variable.shape) for variable in model.trainable_variables]
         self.sizes = tuple(int(np.prod(shape)) for shape in self.shapes)
@@ -64,16 +68,23 @@ class Network:
             tf.TensorSpec([], tf.int32),
         ]
         flat, scalar = tf.TensorSpec([self.parameters], tf.float32), tf.TensorSpec([], tf.float32)
-        # XLA compiles small dense loops well and convolutions badly (ten times slower than plain TensorFlow).
+        # XLA compiles small dense loops well and convolutions badly (ten times slower than plain
+        # TensorFlow).
         architecture = _architecture(model)
-        jit = architecture is not None and all(type(layer).__name__ in _COMPILED for layer in model._flatten_layers())
+        jit = architecture is not None and all(
+            type(layer).__name__ in _COMPILED for layer in model._flatten_layers()
+        )
         key = (architecture or object(), shape, np.dtype(dtype).str, batch_size)
         if key not in _traced:
             while len(_traced) >= _KEPT_TRACES:
                 del _traced[next(iter(_traced))]
             _traced[key] = (
                 tf.function(self._train, jit_compile=jit, input_signature=[flat, *block, scalar]),
-                tf.function(self._proximal, jit_compile=jit, input_signature=[flat, *block, scalar, flat, scalar]),
+                tf.function(
+                    self._proximal,
+                    jit_compile=jit,
+                    input_signature=[flat, *block, scalar, flat, scalar],
+                ),
                 tf.function(self._gradient, jit_compile=jit, input_signature=[flat, flat, *block]),
                 tf.function(self._logits, reduce_retracing=True),
             )
@@ -81,7 +92,9 @@ class Network:
 
     def initial_weights(self) -> Vector:
         """float32[parameters]: what the model's initialisers drew."""
-        return np.concatenate([np.ravel(v.numpy()) for v in self.model.trainable_variables]).astype(np.float32)
+        return np.concatenate([np.ravel(v.numpy()) for v in self.model.trainable_variables]).astype(
+            np.float32
+        )
 
     def train(
         self,
@@ -93,9 +106,11 @@ class Network:
         mu: float = 0.0,
         centre: Vector | None = None,
     ) -> tuple[Vector, float]:
-        """SGD over the samples in `order`, in batches; new weights, and the loss summed over the samples.
+        """SGD over the samples in `order`, in batches; new weights, and the loss summed over the
+        samples.
 
-        With `mu`, the objective has mu / 2 * |w - centre|² added to it; the loss is returned without it.
+        With `mu`, the objective has mu / 2 * |w - centre|² added to it; the loss is returned
+        without it.
         """
         current, loss = tf.constant(weights), 0.0
         pull = () if mu == 0 else (tf.constant(weights if centre is None else centre), mu)
@@ -118,11 +133,14 @@ class Network:
         right, loss = 0, 0.0
         for labels, logits in self._answers(weights, x, y):
             right += int(np.count_nonzero(np.argmax(logits.numpy(), axis=1) == labels))
-            loss += float(tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)))
+            loss += float(
+                tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+            )
         return Evaluation(right / len(y), loss / len(y))
 
     def confusion(self, weights: Vector, x: NDArray, y: NDArray, classes: int) -> NDArray[np.int64]:
-        """int64[classes, classes]: how many samples of a class (row) were taken for which (column)."""
+        """int64[classes, classes]: how many samples of a class (row) were taken for which
+        (column)."""
         counts = np.zeros((classes, classes), np.int64)
         for labels, logits in self._answers(weights, x, y):
             np.add.at(counts, (labels, np.argmax(logits.numpy(), axis=1)), 1)
@@ -131,11 +149,15 @@ class Network:
     def load(self, weights: Vector) -> Any:
         """The Keras model, holding these weights."""
         parts = np.split(weights, np.cumsum(self.sizes)[:-1])
-        for variable, part, shape in zip(self.model.trainable_variables, parts, self.shapes, strict=True):
+        for variable, part, shape in zip(
+            self.model.trainable_variables, parts, self.shapes, strict=True
+        ):
             variable.assign(part.reshape(shape))
         return self.model
 
-    def _answers(self, weights: Vector, x: NDArray, y: NDArray) -> Iterator[tuple[NDArray[np.int32], Any]]:
+    def _answers(
+        self, weights: Vector, x: NDArray, y: NDArray
+    ) -> Iterator[tuple[NDArray[np.int32], Any]]:
         """Labels and logits, some samples at a time."""
         flat = tf.constant(weights)
         for start in range(0, len(y), _EVALUATION_BATCH):
@@ -152,10 +174,17 @@ class Network:
             counts[: len(chosen)] = 1
             grid = (self._steps, self._batch)
             batches = np.int32(-(-len(chosen) // self._batch))
-            yield x[padded].reshape(*grid, *x.shape[1:]), y[padded].reshape(grid), counts.reshape(grid), batches
+            yield (
+                x[padded].reshape(*grid, *x.shape[1:]),
+                y[padded].reshape(grid),
+                counts.reshape(grid),
+                batches,
+            )
 
     def _tensors(self, flat: Any) -> list[Any]:
-        return [tf.reshape(p, s) for p, s in zip(tf.split(flat, self.sizes), self.shapes, strict=True)]
+        return [
+            tf.reshape(p, s) for p, s in zip(tf.split(flat, self.sizes), self.shapes, strict=True)
+        ]
 
     def _flat(self, tensors: Any) -> Any:
         return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
@@ -172,15 +201,23 @@ class Network:
         """Gradient of the summed loss of one batch, and that loss."""
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, self._forward(tensors, x, training=True))
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                y, self._forward(tensors, x, training=True)
+            )
             loss = tf.reduce_sum(losses * counts)
         return tape.gradient(loss, tensors, unconnected_gradients="zero"), loss
 
-    def _train(self, flat: Any, x: Any, y: Any, counts: Any, batches: Any, rate: Any) -> tuple[Any, Any]:
+    def _train(
+        self, flat: Any, x: Any, y: Any, counts: Any, batches: Any, rate: Any
+    ) -> tuple[Any, Any]:
         def step(i: Any, loss: Any, *tensors: Any) -> tuple[Any, ...]:
             gradients, batch_loss = self._batch_gradient(tensors, x[i], y[i], counts[i])
             scale = rate / tf.reduce_sum(counts[i])
-            return i + 1, loss + batch_loss, *[w - scale * g for w, g in zip(tensors, gradients, strict=True)]
+            return (
+                i + 1,
+                loss + batch_loss,
+                *[w - scale * g for w, g in zip(tensors, gradients, strict=True)],
+            )
 
         return self._loop(step, flat, batches)
 
@@ -192,12 +229,17 @@ class Network:
         def step(i: Any, loss: Any, *tensors: Any) -> tuple[Any, ...]:
             gradients, batch_loss = self._batch_gradient(tensors, x[i], y[i], counts[i])
             share = 1 / tf.reduce_sum(counts[i])
-            moved = [w - rate * (share * g + mu * (w - c)) for w, g, c in zip(tensors, gradients, centres, strict=True)]
+            moved = [
+                w - rate * (share * g + mu * (w - c))
+                for w, g, c in zip(tensors, gradients, centres, strict=True)
+            ]
             return i + 1, loss + batch_loss, *moved
 
         return self._loop(step, flat, batches)
 
-    def _gradient(self, flat: Any, total: Any, x: Any, y: Any, counts: Any, batches: Any) -> tuple[Any, Any]:
+    def _gradient(
+        self, flat: Any, total: Any, x: Any, y: Any, counts: Any, batches: Any
+    ) -> tuple[Any, Any]:
         tensors = self._tensors(flat)
 
         def step(i: Any, loss: Any, *sums: Any) -> tuple[Any, ...]:
@@ -208,12 +250,15 @@ class Network:
 
     def _loop(self, step: Any, flat: Any, batches: Any) -> tuple[Any, Any]:
         """What `batches` steps make of a flat vector's tensors, flat again, and of the loss."""
-        _, loss, *tensors = tf.while_loop(lambda i, *_: i < batches, step, (0, 0.0, *self._tensors(flat)))
+        _, loss, *tensors = tf.while_loop(
+            lambda i, *_: i < batches, step, (0, 0.0, *self._tensors(flat))
+        )
         return self._flat(tensors), loss
 
 
 def _architecture(model: Any) -> str | None:
-    """What decides a model's functions: all but its layers' names, which Keras counts on from model to model.
+    """What decides a model's functions: all but its layers' names, which Keras counts on from model
+    to model.
 
     None if Keras' own layers and functions are not all: of others the text has only the names.
     """

@@ -1,8 +1,9 @@
 """Server-side optimisers: pure steps from a mean update to new weights.
 
-The mean update points the opposite way of downhill (`local.py`), so every optimiser subtracts it where its paper
-adds Δ. An optimiser is frozen and a step returns the next one, with its slots: whoever takes the same steps from the
-same sums, as the clients do under keys=clients, holds the same model. Slots are float64[parameters].
+The mean update points the opposite way of downhill (`local.py`), so every optimiser subtracts it
+where its paper adds Δ. An optimiser is frozen and a step returns the next one, with its slots:
+whoever takes the same steps from the same sums, as the clients do under keys=clients, holds the
+same model. Slots are float64[parameters].
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class ServerOptimizer(Protocol):
 
 @dataclass(frozen=True)
 class Sgd:
-    """weights - learning_rate * mean. With rate 1 and weight differences this is FedAvg's averaging.
+    """weights - learning_rate * mean. With rate 1 and weight differences this is FedAvg's
+    averaging.
 
     Attributes:
         learning_rate: of this step.
@@ -47,7 +49,10 @@ class Sgd:
 
 @dataclass(frozen=True)
 class Momentum:
-    """FedAvgM (Hsu et al. 2019, arXiv 1909.06335, section 3): v <- beta v + mean; weights - learning_rate * v."""
+    """FedAvgM (Hsu et al. 2019, arXiv 1909.06335, section 3).
+
+    v <- beta v + mean; then weights - learning_rate * v.
+    """
 
     learning_rate: float
     beta: float
@@ -56,10 +61,13 @@ class Momentum:
     def step(self, weights: Weights, mean: Mean) -> tuple[Weights, Self]:
         """One step."""
         velocity = self.beta * self.velocity + mean
-        return (weights - self.learning_rate * velocity).astype(np.float32), replace(self, velocity=velocity)
+        return (weights - self.learning_rate * velocity).astype(np.float32), replace(
+            self, velocity=velocity
+        )
 
 
-SecondMoment = Callable[[Slot, Mean, float], Mean]  # from v, the squared mean update and beta2 to the next v
+# From v, the squared mean update and beta2 to the next v.
+SecondMoment = Callable[[Slot, Mean, float], Mean]
 
 
 def adagrad(second: Slot, squared: Mean, beta2: float) -> Mean:
@@ -79,9 +87,12 @@ def yogi(second: Slot, squared: Mean, beta2: float) -> Mean:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Algorithm 2 of Reddi et al. 2021 (Adaptive Federated Optimization, arXiv 2003.00295), in its order and signs:
+    """Algorithm 2 of Reddi et al. 2021 (Adaptive Federated Optimization, arXiv 2003.00295), in its
+    order and signs:
 
-        m <- beta1 m + (1 - beta1) Δ        v <- second_moment(v, Δ²)        x <- x + learning_rate m / (sqrt(v) + tau)
+        m <- beta1 m + (1 - beta1) Δ
+        v <- second_moment(v, Δ²)
+        x <- x + learning_rate m / (sqrt(v) + tau)
 
     from m = 0 and v = tau², without bias correction, for the paper has none.
 
@@ -104,6 +115,10 @@ class Adaptive:
     def step(self, weights: Weights, mean: Mean) -> tuple[Weights, Self]:
         """One step."""
         first = self.beta1 * self.first + (1 - self.beta1) * mean
-        second = self.second_moment(self.tau**2 if self.second is None else self.second, mean**2, self.beta2)
-        after = (weights - self.learning_rate * first / (np.sqrt(second) + self.tau)).astype(np.float32)
+        second = self.second_moment(
+            self.tau**2 if self.second is None else self.second, mean**2, self.beta2
+        )
+        after = (weights - self.learning_rate * first / (np.sqrt(second) + self.tau)).astype(
+            np.float32
+        )
         return after, replace(self, first=first, second=second)

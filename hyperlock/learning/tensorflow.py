@@ -1,12 +1,13 @@
 """The one place that imports TensorFlow.
 
-- Keras imports scikit-learn, pandas, matplotlib and SciPy if it finds them, for wrappers and plots that are not
-  used here; hiding them for the time of the import halves it (4.1 s against 2.3 s seen on two cores).
-- TensorFlow writes notices about missing GPUs to the process' stderr before any setting can stop it; they are
-  held back, and shown if the import fails.
-- One thread an operator: the bits of a matrix product depend on how it is divided among threads, so this is
-  what makes a run's accuracy the same on a laptop and on a server. Cores are used by training several clients
-  at a time instead (`runtime.workers`).
+- Keras imports scikit-learn, pandas, matplotlib and SciPy if it finds them, for wrappers and plots
+  that are not used here; hiding them for the time of the import halves it (4.1 s against 2.3 s seen
+  on two cores).
+- TensorFlow writes notices about missing GPUs to the process' stderr before any setting can stop
+  it; they are held back, and shown if the import fails.
+- One thread an operator: the bits of a matrix product depend on how it is divided among threads, so
+  this is what makes a run's accuracy the same on a laptop and on a server. Cores are used by
+  training several clients at a time instead (`runtime.workers`).
 """
 
 from __future__ import annotations
@@ -56,12 +57,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with _held_stderr(), _without(_UNUSED_BY_US):
     import tensorflow as tf
 
-    # It takes a sweep's models, one after the other, for one function that is traced again and again.
+    # It takes a sweep's models, one after the other, for one function that is traced again and
+    # again.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
     except RuntimeError:  # a notebook that has used TensorFlow before
-        logging.getLogger(__name__).warning("TensorFlow is in use already: results may depend on its threads")
+        logging.getLogger(__name__).warning(
+            "TensorFlow is in use already: results may depend on its threads"
+        )
     tf.config.list_logical_devices()
 
 __all__ = ["tf"]

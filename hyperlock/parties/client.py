@@ -22,8 +22,9 @@ from hyperlock.randomness import generator
 class Replica:
     """What the clients share under keys=clients: the secret key and the global model.
 
-    Every client decrypts the same sum and takes the same step, so that all hold the same model in every round. A
-    simulation keeps one copy for all of its clients instead of doing the same work once a client.
+    Every client decrypts the same sum and takes the same step, so that all hold the same model in
+    every round. A simulation keeps one copy for all of its clients instead of doing the same work
+    once a client.
 
     Args:
         keyholder: what holds the shared key.
@@ -49,7 +50,8 @@ class Client:
     """Holds its data and the public key; sees the global model and nothing of other clients.
 
     Args:
-        index: its number among the clients, from 0; with seed and round it decides batches and rounding.
+        index: its number among the clients, from 0; with seed and round it decides batches and
+            rounding.
         identity: its name as a party of the run, its signing key, and who else is enrolled.
         seed: the run's seed.
         data: its training samples.
@@ -58,7 +60,8 @@ class Client:
         tensor_sizes: coordinates of each tensor of the model.
         weight_unit: the public sample count that has weight 1.
         timings: where its stages' seconds go.
-        replica: under keys=clients, the clients' copy of the model and of the secret key; else None.
+        replica: under keys=clients, the clients' copy of the model and of the secret key; else
+            None.
     """
 
     def __init__(
@@ -86,7 +89,8 @@ class Client:
         """Answer a message: PublicKey and Aggregate with nothing, Train with an Update.
 
         Raises:
-            MessageRefused: it is none of these, not signed by who may send it, or of another run or an earlier round.
+            MessageRefused: it is none of these, not signed by who may send it, or of another run or
+                an earlier round.
             ClientFailure: training gave NaN or Inf.
             ReleaseRefused: under keys=clients, the Aggregate may not be decrypted.
         """
@@ -109,20 +113,30 @@ class Client:
             raise MessageRefused(f"{self.name} has no public key yet")
         size = 4 * sum(self._sizes) + 4 * len(self._sizes)
         message = Train.decode(data, self._identity, max_parts=2, max_part_bytes=size)
-        message.expect(fingerprint=self._scheme.fingerprint, key_id=key_id_of(self._public), length=0)
+        message.expect(
+            fingerprint=self._scheme.fingerprint, key_id=key_id_of(self._public), length=0
+        )
         if message.round < max(self._round, 1):
             raise MessageRefused(f"round {message.round} after round {self._round}")
         self._round = message.round
         weights, grid = self._read_model(message)
         values, share = self._update(message.round, weights, grid)
         with self._timings.measure("encrypt"):
-            vector = np.concatenate([totals.encode(share, grid.value_bits).astype(values.dtype), values])
+            vector = np.concatenate(
+                [totals.encode(share, grid.value_bits).astype(values.dtype), values]
+            )
             del values
             symmetric = self._replica.encryptor if self._replica is not None else None
             chunks = (symmetric or self._scheme.encryptor(self._public)).encrypt(vector)
             payload = track(chunks, self._scheme.chunks(vector.size), f"{self.name} encrypts")
             return Update(
-                message.run, message.round, self.name, message.key_id, message.fingerprint, vector.size, payload
+                message.run,
+                message.round,
+                self.name,
+                message.key_id,
+                message.fingerprint,
+                vector.size,
+                payload,
             ).encode(self._identity)
 
     def _step(self, data: bytes) -> None:
@@ -144,7 +158,9 @@ class Client:
             raise MessageRefused("the model's weights or ranges are not finite")
         return weights, Grid(self._sizes, tuple(map(float, ranges)), self._scheme.value_bits)
 
-    def _update(self, round_number: int, weights: np.ndarray, grid: Grid) -> tuple[np.ndarray, totals.Totals]:
+    def _update(
+        self, round_number: int, weights: np.ndarray, grid: Grid
+    ) -> tuple[np.ndarray, totals.Totals]:
         with self._timings.measure("train"):
             batches = generator(self._seed, "batches", round_number, self._index)
             update = self._trainer(weights, self._data, round_number, batches)
@@ -153,7 +169,9 @@ class Client:
             try:
                 if not np.isfinite(update.loss):
                     raise FloatingPointError("the training loss is NaN or Inf")
-                values, saturated = grid.quantise(update.vector * np.float32(self._weight), rounding)
+                values, saturated = grid.quantise(
+                    update.vector * np.float32(self._weight), rounding
+                )
             except FloatingPointError as error:
                 raise ClientFailure(
                     f"{self.name}, round {round_number}: {error}; training diverged.\n"

@@ -11,7 +11,8 @@ from hyperlock.parties.server import Server
 
 
 class DecryptingServer(Server):
-    """keys=server, the original demo's model: this server holds the secret key too and could read every update.
+    """keys=server, the original demo's model: this server holds the secret key too and could read
+    every update.
 
     For comparison only; a run with it warns and is tagged.
     """

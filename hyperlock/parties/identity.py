@@ -1,7 +1,7 @@
 """Who wrote a message: Ed25519 signatures (RFC 8032) against enrolled public keys.
 
-Each party of a run holds its own signing key and the public keys of all others. Signing keys have nothing to do with
-the encryption's keys: they prove who speaks, and open no ciphertext.
+Each party of a run holds its own signing key and the public keys of all others. Signing keys have
+nothing to do with the encryption's keys: they prove who speaks, and open no ciphertext.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from hyperlock.errors import MessageRefused
 
 SERVER, KEYHOLDER = "server", "keyholder"
 SIGNATURE_BYTES = 64
-_DOMAIN = b"hyperlock message\0"  # so that no signature made for another purpose is one of a message
+# So that no signature made for another purpose is one of a message.
+_DOMAIN = b"hyperlock message\0"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Identity:
     Attributes:
         run: the run's id.
         name: the party's name in it.
-        enrolled: raw Ed25519 public keys (32 bytes) of all parties by name; who is not in it has no say.
+        enrolled: raw Ed25519 public keys (32 bytes) of all parties by name; who is not in it has no
+            say.
     """
 
     run: str
@@ -47,13 +49,16 @@ class Identity:
         if sender not in self.enrolled:
             raise MessageRefused(f"sender {sender!r:.80} is not enrolled")
         try:
-            Ed25519PublicKey.from_public_bytes(self.enrolled[sender]).verify(signature, _DOMAIN + data)
+            Ed25519PublicKey.from_public_bytes(self.enrolled[sender]).verify(
+                signature, _DOMAIN + data
+            )
         except InvalidSignature:
             raise MessageRefused(f"the signature is not that of {sender!r:.80}") from None
 
 
 def enrol(run: str, names: Iterable[str]) -> dict[str, Identity]:
-    """New signing keys for all parties of a run that lives in one process; each knows all public keys."""
+    """New signing keys for all parties of a run that lives in one process; each knows all public
+    keys."""
     keys = {name: Ed25519PrivateKey.generate() for name in names}
     public = {name: key.public_key().public_bytes_raw() for name, key in keys.items()}
     return {name: Identity(run, name, public, key) for name, key in keys.items()}

@@ -1,4 +1,5 @@
-"""Keys on a disk, where a user asks for it by `keys.path`: one file that only its owner can read."""
+"""Keys on a disk, where a user asks for it by `keys.path`: one file that only its owner can
+read."""
 
 from __future__ import annotations
 
@@ -44,13 +45,16 @@ def _read(path: Path, scheme: Scheme) -> KeyPair:
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(_SETTING, path, "is no file", hint="keys.path=$HOME/.hyperlock/NAME.key")
+            raise ConfigError(
+                _SETTING, path, "is no file", hint="keys.path=$HOME/.hyperlock/NAME.key"
+            )
         if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o077):
             mode = stat.filemode(status.st_mode)
             raise ConfigError(
                 _SETTING,
                 path,
-                f"others than its owner may use it ({mode}, owner {status.st_uid}), so that its key is no secret",
+                f"others than its owner may use it ({mode}, owner {status.st_uid}), so that its "
+                "key is no secret",
                 allowed="a file of your own with mode 0600",
                 hint=f"chmod 600 {path} if nobody has read it; else another file, and new keys",
             )
@@ -60,18 +64,28 @@ def _read(path: Path, scheme: Scheme) -> KeyPair:
         if content["version"] != _VERSION:
             raise ValueError("another version")
         fingerprint, keys = content["fingerprint"], KeyPair(content["public"], content["secret"])
-    except Exception:  # msgpack raises many kinds for malformed input; none may show the file's content
-        raise ConfigError(_SETTING, path, "is not a key file of HyperLock", hint="another file") from None
+    except Exception:
+        # msgpack raises many kinds for malformed input; none may show the file's content
+        raise ConfigError(
+            _SETTING, path, "is not a key file of HyperLock", hint="another file"
+        ) from None
     if fingerprint != scheme.fingerprint:
         problem = f"its keys are for {fingerprint}, and this run uses {scheme.fingerprint}"
-        raise ConfigError(_SETTING, path, problem, hint="another file, or the settings that it was made with")
+        raise ConfigError(
+            _SETTING, path, problem, hint="another file, or the settings that it was made with"
+        )
     return keys
 
 
 def _write(path: Path, keys: KeyPair, scheme: Scheme) -> None:
     """Wholly or not at all; never readable by others, not even for a moment."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    content = {"version": _VERSION, "fingerprint": scheme.fingerprint, "public": keys.public, "secret": keys.secret}
+    content = {
+        "version": _VERSION,
+        "fingerprint": scheme.fingerprint,
+        "public": keys.public,
+        "secret": keys.secret,
+    }
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # with mode 0600
     part = Path(name)
     try:

@@ -1,8 +1,9 @@
-"""The key holder: decrypts sums, never single updates, one a round, and says nothing of what it refuses to release.
+"""The key holder: decrypts sums, never single updates, one a round, and says nothing of what it
+refuses to release.
 
-Its policy: at least `min_clients` contributors, counted inside the sum; no coordinate larger than they can make it; one
-decryption a round, whatever comes of it, so that refusals are no oracle to ask again and again; rounds in order, and no
-more of them than the run has.
+Its policy: at least `min_clients` contributors, counted inside the sum; no coordinate larger than
+they can make it; one decryption a round, whatever comes of it, so that refusals are no oracle to
+ask again and again; rounds in order, and no more of them than the run has.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class KeyHolder:
 
         Raises:
             MessageRefused: the bytes are not an Aggregate of this run and key.
-            ReleaseRefused: the round was decrypted before or is not one of the run's, the sum does not decrypt to
-                integers that updates can sum to, or it holds too few of them.
+            ReleaseRefused: the round was decrypted before or is not one of the run's, the sum does
+                not decrypt to integers that updates can sum to, or it holds too few of them.
         """
         message = Aggregate.decode(
             data,
@@ -80,7 +81,9 @@ class KeyHolder:
         key_id, fingerprint = self.key
         message.expect(key_id=key_id, fingerprint=fingerprint, length=self._length)
         if len(message.parts) != self._scheme.chunks(self._length):
-            raise MessageRefused(f"{len(message.parts)} ciphertexts instead of {self._scheme.chunks(self._length)}")
+            raise MessageRefused(
+                f"{len(message.parts)} ciphertexts instead of {self._scheme.chunks(self._length)}"
+            )
         return self._send(Release, message.round, self._length, self._sums(message).tobytes())
 
     def _send(self, kind: type[Message], round_number: int, length: int, payload: bytes) -> bytes:
@@ -91,7 +94,8 @@ class KeyHolder:
     def _sums(self, message: Aggregate) -> NDArray[np.integer]:
         if not self._decrypted < message.round <= self._rounds:
             raise ReleaseRefused(
-                f"round {message.round} was decrypted before, or is none of this run's {self._rounds}; "
+                f"round {message.round} was decrypted before, or is none of this run's "
+                f"{self._rounds}; "
                 f"the last was {self._decrypted}, and a key holder decrypts a round once"
             )
         self._decrypted = message.round
@@ -101,17 +105,25 @@ class KeyHolder:
                 sums = self._decryptor.decrypt(chunks, self._length)
             except CiphertextRefused as error:
                 raise ReleaseRefused(f"round {message.round}: {error}") from None
-        summed = totals.decode(sums[: totals.width(self._scheme.value_bits)], self._scheme.value_bits)
+        summed = totals.decode(
+            sums[: totals.width(self._scheme.value_bits)], self._scheme.value_bits
+        )
         contributors = summed.contributors
         if not self._min_clients <= contributors <= self._scheme.max_clients:
             raise ReleaseRefused(
                 f"round {message.round}: the sum holds {contributors} updates; "
-                f"between keys.min_clients={self._min_clients} and {self._scheme.max_clients} are released"
+                f"between keys.min_clients={self._min_clients} and {self._scheme.max_clients} "
+                "are released"
             )
-        if max(int(sums.max()), -int(sums.min())) > contributors * largest_value(self._scheme.value_bits):
+        if max(int(sums.max()), -int(sums.min())) > contributors * largest_value(
+            self._scheme.value_bits
+        ):
             raise ReleaseRefused(
-                f"round {message.round}: a coordinate is larger than {contributors} updates can make it"
+                f"round {message.round}: a coordinate is larger than {contributors} updates can "
+                "make it"
             )
         if summed.samples < contributors:
-            raise ReleaseRefused(f"round {message.round}: {contributors} updates on {summed.samples} samples")
+            raise ReleaseRefused(
+                f"round {message.round}: {contributors} updates on {summed.samples} samples"
+            )
         return sums

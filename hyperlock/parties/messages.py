@@ -1,21 +1,23 @@
 """The messages that parties exchange, and their bytes.
 
-All kinds share one header and carry their content as raw byte strings. `encode` and `decode` are each other's
-inverse; `decode` treats its input as hostile: it bounds every length before anything is allocated, refuses
-unknown or missing fields, a signature that is not the sender's and a digest that does not match, and says why.
+All kinds share one header and carry their content as raw byte strings. `encode` and `decode` are
+each other's inverse; `decode` treats its input as hostile: it bounds every length before anything
+is allocated, refuses unknown or missing fields, a signature that is not the sender's and a digest
+that does not match, and says why.
 
     kind        from -> to                payload
     PublicKey   key holder -> everyone    the public key
-    Train       server -> client          model: float32[parameters], grid ranges: float32[tensors]; both absent
-                                          when the clients hold the model (keys=clients)
+    Train       server -> client          model: float32[parameters], grid ranges: float32[tensors];
+                                          both absent when the clients hold the model (keys=clients)
     Update      client -> server          ciphertexts of totals and update
     Aggregate   server -> key holder      ciphertexts of the sum
     Release     key holder -> server      the exact sum: int[length], as narrow as the scheme allows
 
-On the wire: the payload's parts, end to end; a msgpack array of the header and an Ed25519 signature over it; the size
-of that array in four bytes. The header names the parts' sizes and the SHA-256 of them all, so that the signature covers
-every byte. It stands behind the payload so that parts can be written as they are made, and they are read in place:
-neither end holds a large payload twice. Numbers are little-endian. The sizes in the metrics are `len` of these bytes.
+On the wire: the payload's parts, end to end; a msgpack array of the header and an Ed25519 signature
+over it; the size of that array in four bytes. The header names the parts' sizes and the SHA-256 of
+them all, so that the signature covers every byte. It stands behind the payload so that parts can be
+written as they are made, and they are read in place: neither end holds a large payload twice.
+Numbers are little-endian. The sizes in the metrics are `len` of these bytes.
 """
 
 from __future__ import annotations
@@ -54,10 +56,11 @@ class Message:
         round: the round, from 1; 0 before the first.
         sender: the party that wrote it.
         key_id: which public key (`key_id_of`).
-        fingerprint: the scheme's, so that parties with other parameters or library versions are refused.
+        fingerprint: the scheme's, so that parties with other parameters or library versions are
+            refused.
         length: number of coordinates of the vector that the payload holds, 0 if none.
-        payload: raw byte strings: any iterable where a message is written, which `encode` goes through once; a tuple of
-            views into the message's bytes where one was read.
+        payload: raw byte strings: any iterable where a message is written, which `encode` goes
+            through once; a tuple of views into the message's bytes where one was read.
     """
 
     kind: ClassVar[str] = ""
@@ -84,16 +87,28 @@ class Message:
         for part in self.payload:
             sizes.append(out.write(part))
             sha.update(part)
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "payload"}
+        values = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "payload"
+        }
         header = msgpack.packb(
-            {"kind": self.kind, "version": VERSION, **values, "sizes": sizes, "digest": sha.digest()}
+            {
+                "kind": self.kind,
+                "version": VERSION,
+                **values,
+                "sizes": sizes,
+                "digest": sha.digest(),
+            }
         )
         envelope = msgpack.packb([header, identity.sign(header)])
         out.write(envelope + len(envelope).to_bytes(_SIZE_BYTES, "little"))
         return out.getvalue()
 
     @classmethod
-    def decode(cls, data: bytes, identity: Identity, *, max_parts: int, max_part_bytes: int) -> Self:
+    def decode(
+        cls, data: bytes, identity: Identity, *, max_parts: int, max_part_bytes: int
+    ) -> Self:
         """Read one message of this kind and of this run.
 
         Args:
@@ -122,7 +137,9 @@ class Message:
         if values["run"] != identity.run:
             raise MessageRefused(f"run {values['run']!r:.80} instead of {identity.run!r:.80}")
         if cls.only_from and values["sender"] != cls.only_from:
-            raise MessageRefused(f"a {cls.kind} message from {values['sender']!r:.80} instead of {cls.only_from!r}")
+            raise MessageRefused(
+                f"a {cls.kind} message from {values['sender']!r:.80} instead of {cls.only_from!r}"
+            )
         ends = list(accumulate(header["sizes"], initial=0))
         if ends[-1] != end:
             raise MessageRefused(f"a payload of {end} bytes where the header names {ends[-1]}")
@@ -201,15 +218,20 @@ class Release(Message):
 
 
 def kind_of(data: bytes) -> str:
-    """The kind that a message claims to be, before anything else is believed of it; "" if it claims none."""
+    """The kind that a message claims to be, before anything else is believed of it; "" if it claims
+    none."""
     try:
         header, _, _ = _envelope(data, _MAX_HEADER)
         unpacker = msgpack.Unpacker(
-            max_buffer_size=2 * _MAX_TEXT, max_str_len=_MAX_TEXT, max_array_len=0, max_map_len=_MAX_FIELDS
+            max_buffer_size=2 * _MAX_TEXT,
+            max_str_len=_MAX_TEXT,
+            max_array_len=0,
+            max_map_len=_MAX_FIELDS,
         )
         unpacker.feed(header[: 2 * _MAX_TEXT])
         unpacker.read_map_header()
-        name, kind = unpacker.unpack(), unpacker.unpack()  # `encode` writes it first; nothing else is read
+        # `encode` writes it first; nothing else is read.
+        name, kind = unpacker.unpack(), unpacker.unpack()
     except Exception:  # msgpack raises many kinds for malformed input
         return ""
     return kind if name == "kind" and isinstance(kind, str) else ""
@@ -235,7 +257,11 @@ def _envelope(data: bytes, max_header: int) -> tuple[bytes, bytes, int]:
             max_map_len=0,
             max_ext_len=0,
         )
-        if type(header) is not bytes or type(signature) is not bytes or len(signature) != SIGNATURE_BYTES:
+        if (
+            type(header) is not bytes
+            or type(signature) is not bytes
+            or len(signature) != SIGNATURE_BYTES
+        ):
             raise ValueError("no header and signature")
         return header, signature, end
     except Exception as error:  # msgpack raises many kinds for malformed input

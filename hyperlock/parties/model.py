@@ -1,7 +1,7 @@
 """The global model, and how an exact sum of updates steps it.
 
-The state is frozen and its step pure: whoever holds the model (the server; under keys=clients the clients)
-computes the same next state from the same sums.
+The state is frozen and its step pure: whoever holds the model (the server; under keys=clients the
+clients) computes the same next state from the same sums.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from hyperlock.learning.optimizers import ServerOptimizer
 from hyperlock.parties.identity import Identity
 from hyperlock.parties.messages import Release
 
-_SATURATION_TOLERATED = 1e-3  # share of coordinates outside the range beyond which the range is doubled
+# Share of coordinates outside the range beyond which the range is doubled.
+_SATURATION_TOLERATED = 1e-3
 _SMALLEST_RANGE = 1e-8
 
 
@@ -30,9 +31,11 @@ class GlobalModel:
         weights: float32[parameters].
         grid: on which the next round's updates are rounded.
         optimizer: the server-side optimiser and its slots.
-        weight_unit: the public sample count that gives a client weight 1; clients multiply their update by
-            samples / weight_unit before the grid, so that weighting costs nothing under encryption.
-        range_factor: the next range of a tensor is this times its largest mean magnitude in this round.
+        weight_unit: the public sample count that gives a client weight 1; clients multiply their
+            update by samples / weight_unit before the grid, so that weighting costs nothing under
+            encryption.
+        range_factor: the next range of a tensor is this times its largest mean magnitude in this
+            round.
     """
 
     weights: NDArray[np.float32]
@@ -58,11 +61,18 @@ class GlobalModel:
         grid = replace(self.grid, ranges=self._next_ranges(mean, round_totals))
         return replace(self, weights=weights, grid=grid, optimizer=optimizer)
 
-    def _next_ranges(self, mean: NDArray[np.float64], round_totals: totals.Totals) -> tuple[float, ...]:
+    def _next_ranges(
+        self, mean: NDArray[np.float64], round_totals: totals.Totals
+    ) -> tuple[float, ...]:
         """Follow the public aggregate; float32, as they travel."""
-        largest = [float(np.abs(part).max()) for part in np.split(mean, np.cumsum(self.grid.sizes)[:-1])]
+        largest = [
+            float(np.abs(part).max()) for part in np.split(mean, np.cumsum(self.grid.sizes)[:-1])
+        ]
         ranges = [max(self.range_factor * value, _SMALLEST_RANGE) for value in largest]
-        if round_totals.saturated > _SATURATION_TOLERATED * self.weights.size * round_totals.contributors:
+        if (
+            round_totals.saturated
+            > _SATURATION_TOLERATED * self.weights.size * round_totals.contributors
+        ):
             ranges = [max(new, 2 * old) for new, old in zip(ranges, self.grid.ranges, strict=True)]
         return tuple(float(np.float32(value)) for value in ranges)
 
@@ -76,7 +86,8 @@ class ModelKeeper:
         totals: the totals of that round.
 
     Args:
-        identity: of the party that holds it; a Release must be signed by the key holder enrolled with it.
+        identity: of the party that holds it; a Release must be signed by the key holder enrolled
+            with it.
         model: the state after `round_number`.
         round_number: the last round that was released.
     """
@@ -91,7 +102,8 @@ class ModelKeeper:
         length = self.model.length
         message = Release.decode(release, self._identity, max_parts=1, max_part_bytes=8 * length)
         message.expect(round=self.round + 1, length=length, key_id=key_id, fingerprint=fingerprint)
-        width = sum(map(len, message.parts)) / length  # bytes a sum: as many as the scheme's largest sum takes
+        # Bytes a sum: as many as the scheme's largest sum takes.
+        width = sum(map(len, message.parts)) / length
         if len(message.parts) != 1 or width not in (1, 2, 4, 8):
             raise MessageRefused("the release has another length than the model")
         sums = np.frombuffer(message.parts[0], f"<i{width:.0f}")

@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 
 class Server:
-    """Holds the public key and, unless the clients do, the global model; sees ciphertexts and released sums.
+    """Holds the public key and, unless the clients do, the global model; sees ciphertexts and
+    released sums.
 
     Updates are folded into one running sum as they arrive, so memory does not grow with the cohort.
 
@@ -61,7 +62,10 @@ class Server:
         payload: tuple[bytes, ...] = ()
         if self.keeper is not None:
             model = self.keeper.model
-            payload = (model.weights.astype("<f4").tobytes(), np.array(model.grid.ranges, "<f4").tobytes())
+            payload = (
+                model.weights.astype("<f4").tobytes(),
+                np.array(model.grid.ranges, "<f4").tobytes(),
+            )
         return self._send(Train, 0, payload)
 
     def receive(self, data: bytes) -> str | None:
@@ -94,7 +98,8 @@ class Server:
         """
         if self._sum is None or self._accepted < self._min_clients:
             raise RoundFailed(
-                f"round {self._round}: {self._accepted} updates were accepted and {self.refused} refused, "
+                f"round {self._round}: {self._accepted} updates were accepted and {self.refused} "
+                "refused, "
                 f"but keys.min_clients={self._min_clients}"
             )
         with self._timings.measure("aggregate"):
@@ -110,12 +115,20 @@ class Server:
 
     def _send(self, kind: type[Message], length: int, payload: Iterable[bytes]) -> bytes:
         identity = self._identity
-        return kind(identity.run, self._round, identity.name, *self._key, length, payload).encode(identity)
+        return kind(identity.run, self._round, identity.name, *self._key, length, payload).encode(
+            identity
+        )
 
     def _check(self, message: Update) -> None:
         key_id, fingerprint = self._key
-        message.expect(round=self._round, key_id=key_id, fingerprint=fingerprint, length=self._length)
+        message.expect(
+            round=self._round, key_id=key_id, fingerprint=fingerprint, length=self._length
+        )
         if message.sender not in self._waiting:
-            raise MessageRefused(f"sender {message.sender!r:.80} is not in this round's cohort, or sent before")
+            raise MessageRefused(
+                f"sender {message.sender!r:.80} is not in this round's cohort, or sent before"
+            )
         if len(message.parts) != self._scheme.chunks(self._length):
-            raise MessageRefused(f"{len(message.parts)} ciphertexts instead of {self._scheme.chunks(self._length)}")
+            raise MessageRefused(
+                f"{len(message.parts)} ciphertexts instead of {self._scheme.chunks(self._length)}"
+            )

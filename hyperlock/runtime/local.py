@@ -12,10 +12,10 @@ class LocalRuntime:
     """Calls each party's handler.
 
     Args:
-        handlers: by party name, what answers its messages. An error that a handler raises ends the run: in one
-            process it is a mistake to be seen and not a machine that was lost.
-        workers: how many parties may answer at once. Training releases Python's lock and so uses other cores;
-            results do not depend on it, for sums are exact in any order.
+        handlers: by party name, what answers its messages. An error that a handler raises ends the
+            run: in one process it is a mistake to be seen and not a machine that was lost.
+        workers: how many parties may answer at once. Training releases Python's lock and so uses
+            other cores; results do not depend on it, for sums are exact in any order.
     """
 
     def __init__(self, handlers: Mapping[str, Callable[[bytes], bytes]], workers: int = 1) -> None:

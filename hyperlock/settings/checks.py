@@ -1,4 +1,5 @@
-"""What settings must be, beyond their types, and between groups. Nothing heavy is imported to say so."""
+"""What settings must be, beyond their types, and between groups. Nothing heavy is imported to say
+so."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ def check(config: Config) -> None:
     _check_encryption(config)
 
 
-def _check(ok: bool, setting: str, value: object, problem: str, *, allowed: str = "", hint: str = "") -> None:
+def _check(
+    ok: bool, setting: str, value: object, problem: str, *, allowed: str = "", hint: str = ""
+) -> None:
     if not ok:
         raise ConfigError(setting, value, problem, allowed=allowed, hint=hint)
 
@@ -37,15 +40,25 @@ def _at_least(minimum: float, setting: str, value: float | None, hint: str = "")
 
 
 def _positive(setting: str, value: float) -> None:
-    _check(0 < value < float("inf"), setting, value, "must be a positive number", allowed="above 0, finite")
+    _check(
+        0 < value < float("inf"),
+        setting,
+        value,
+        "must be a positive number",
+        allowed="above 0, finite",
+    )
 
 
 def _share(setting: str, value: float, hint: str) -> None:
-    _check(0 <= value < 1, setting, value, "is out of range", allowed="0 or more, below 1", hint=hint)
+    _check(
+        0 <= value < 1, setting, value, "is out of range", allowed="0 or more, below 1", hint=hint
+    )
 
 
 def _check_learning(config: Config) -> None:
-    _check(0 <= config.seed < 2**32, "seed", config.seed, "is out of range", allowed="0 to 4294967295")
+    _check(
+        0 <= config.seed < 2**32, "seed", config.seed, "is out of range", allowed="0 to 4294967295"
+    )
     for setting in ("units", "layers"):
         if hasattr(config.model, setting):
             _at_least(1, f"model.{setting}", getattr(config.model, setting), f"model.{setting}=128")
@@ -63,7 +76,9 @@ def _check_federation(config: Config) -> None:
     decay = federation.learning_rate_decay
     allowed = "above 0, at most 1; 1 for none"
     _check(0 < decay <= 1, "federation.learning_rate_decay", decay, "is no decay", allowed=allowed)
-    _at_least(1, "federation.evaluate_every", federation.evaluate_every, "federation.evaluate_every=1")
+    _at_least(
+        1, "federation.evaluate_every", federation.evaluate_every, "federation.evaluate_every=1"
+    )
     _check_target(config)
     if isinstance(federation, LocalTraining):
         _check_local_training(federation)
@@ -99,10 +114,14 @@ def _check_target(config: Config) -> None:
     named = config.objective if isinstance(config.objective, list) else [config.objective]
     if target is not None:
         allowed = "above 0, at most 1; null for none"
-        _check(0 < target <= 1, "federation.target_accuracy", target, "is no accuracy", allowed=allowed)
+        _check(
+            0 < target <= 1, "federation.target_accuracy", target, "is no accuracy", allowed=allowed
+        )
     elif "rounds_to_target" in named:
         problem = "objective=rounds_to_target counts the rounds to it"
-        raise ConfigError("federation.target_accuracy", None, problem, hint="federation.target_accuracy=0.97")
+        raise ConfigError(
+            "federation.target_accuracy", None, problem, hint="federation.target_accuracy=0.97"
+        )
 
 
 def _check_local_training(federation: LocalTraining) -> None:
@@ -110,10 +129,14 @@ def _check_local_training(federation: LocalTraining) -> None:
     if steps is not None and epochs is not None:
         problem = f"federation.local_epochs={epochs} is set too"
         hint = f"federation.local_epochs=null federation.local_steps={steps}"
-        raise ConfigError("federation.local_steps", steps, problem, allowed="one of the two", hint=hint)
+        raise ConfigError(
+            "federation.local_steps", steps, problem, allowed="one of the two", hint=hint
+        )
     if steps is None and epochs is None:
         problem = "federation.local_steps=null too, so that nobody would train"
-        raise ConfigError("federation.local_epochs", None, problem, hint="federation.local_epochs=1")
+        raise ConfigError(
+            "federation.local_epochs", None, problem, hint="federation.local_epochs=1"
+        )
     _at_least(1, "federation.local_epochs", epochs)
     _at_least(1, "federation.local_steps", steps)
     _at_least(1, "federation.batch_size", federation.batch_size)
@@ -148,7 +171,9 @@ def _check_keys(config: Config) -> None:
         keys.min_clients,
         f"a round has only {cohort} clients ({what}), so that nothing would ever be released",
         allowed=f"2 to {cohort}" if cohort >= 2 else f"a cohort of at least 2, by {what}",
-        hint=f"keys.min_clients={cohort}" if cohort >= 2 else "federation.fraction=null federation.cohort=3",
+        hint=f"keys.min_clients={cohort}"
+        if cohort >= 2
+        else "federation.fraction=null federation.cohort=3",
     )
 
     if keys.path is None:
@@ -161,10 +186,13 @@ def _check_keys(config: Config) -> None:
         hint="keys.path=null",
     )
     _check(
-        not Path(os.path.expanduser(keys.path)).resolve().is_relative_to(Path(config.paths.root).resolve()),
+        not Path(os.path.expanduser(keys.path))
+        .resolve()
+        .is_relative_to(Path(config.paths.root).resolve()),
         "keys.path",
         keys.path,
-        "lies in the project's folder, from where keys get into version control and backups of outputs",
+        "lies in the project's folder, from where keys get into version control and backups of "
+        "outputs",
         allowed=f"a file outside {config.paths.root}",
         hint="keys.path=$HOME/.hyperlock/NAME.key",
     )

@@ -1,7 +1,8 @@
 """The schema of every setting, and the checks that cross groups.
 
-Hydra composes YAML on top of these dataclasses, so that a wrong type or an unknown key is refused while composing.
-`parse` turns the result into typed objects and checks what types cannot say; it imports nothing heavy.
+Hydra composes YAML on top of these dataclasses, so that a wrong type or an unknown key is refused
+while composing. `parse` turns the result into typed objects and checks what types cannot say; it
+imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -155,7 +156,12 @@ class Config:
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "dataset": {"mnist": MnistDataset, "digits": DigitsDataset, "npz": NpzDataset},
-    "split": {"iid": IidSplit, "dirichlet": DirichletSplit, "shards": ShardsSplit, "quantity": QuantitySplit},
+    "split": {
+        "iid": IidSplit,
+        "dirichlet": DirichletSplit,
+        "shards": ShardsSplit,
+        "quantity": QuantitySplit,
+    },
     "model": {"mlp": MlpModel, "logistic": LogisticModel, "2nn": TwoNnModel, "cnn": CnnModel},
     "federation": {
         "fedavg": FedAvg,
@@ -173,7 +179,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 
 def register() -> None:
-    """Make the schemas known to Hydra: `schema` for the top level, `schema/GROUP: OPTION` for the groups."""
+    """Make the schemas known to Hydra: `schema` for the top level, `schema/GROUP: OPTION` for the
+    groups."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for group, options in SCHEMAS.items():
@@ -203,8 +210,14 @@ def parse(composed: DictConfig) -> Config:
 
 
 def _refuse_unknown_keys(node: Any, path: str = "") -> None:
-    """Hydra lets `+group.key=value` add keys to a schema; such a key would be ignored, so it is refused."""
-    if isinstance(node, ListConfig) or not isinstance(node, DictConfig) or node._is_missing() or node._is_none():
+    """Hydra lets `+group.key=value` add keys to a schema; such a key would be ignored, so it is
+    refused."""
+    if (
+        isinstance(node, ListConfig)
+        or not isinstance(node, DictConfig)
+        or node._is_missing()
+        or node._is_none()
+    ):
         return
     schema = OmegaConf.get_type(node)
     known = [f.name for f in fields(schema)] if schema is not None and schema is not dict else None
@@ -228,11 +241,14 @@ def target(node: Any) -> str:
 
 
 def construct(group: str, node: Any, skip: tuple[str, ...] = (), **given: Any) -> Any:
-    """Call what `_target_` of a group names, with the group's other keys but those in `skip`, and what is given.
+    """Call what `_target_` of a group names, with the group's other keys but those in `skip`, and
+    what is given.
 
     Like `hydra.utils.instantiate`, but an error of ours comes out as it is instead of wrapped.
     """
-    options = {key: value for key, value in _keys(node).items() if key not in skip and key != "_target_"}
+    options = {
+        key: value for key, value in _keys(node).items() if key not in skip and key != "_target_"
+    }
     module, _, name = target(node).rpartition(".")
     try:
         function = getattr(import_module(module), name)
@@ -242,7 +258,9 @@ def construct(group: str, node: Any, skip: tuple[str, ...] = (), **given: Any) -
             target(node),
             f"cannot be imported ({type(error).__name__}: {error})",
             allowed="package.module.function",
-            hint="PYTHONPATH=/folder/of/the/package python run.py ..." if isinstance(error, ImportError) else "",
+            hint="PYTHONPATH=/folder/of/the/package python run.py ..."
+            if isinstance(error, ImportError)
+            else "",
         ) from None
     return function(**options, **given)
 

@@ -1,4 +1,5 @@
-"""The settings of what is learned: dataset, split, model, federation. `config.py` has the others, and reads all."""
+"""The settings of what is learned: dataset, split, model, federation. `config.py` has the others,
+and reads all."""
 
 from __future__ import annotations
 
@@ -122,7 +123,9 @@ class Federation:
         """Clients that are asked in a round."""
         if self.cohort is not None:
             return self.cohort
-        return self.clients if self.fraction is None else max(1, round(self.fraction * self.clients))
+        return (
+            self.clients if self.fraction is None else max(1, round(self.fraction * self.clients))
+        )
 
 
 @dataclass

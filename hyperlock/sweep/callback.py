@@ -1,8 +1,10 @@
-"""A sweep's own record: one parent run with its trials under it, whatever launches them and however it ends.
+"""A sweep's own record: one parent run with its trials under it, whatever launches them and however
+it ends.
 
-`SweepRecord` is a Hydra callback. In the sweeping process it opens the parent before the first trial and writes the
-summary after the last one, or when the process is told to end. In the trials' processes it names the parent to
-`hyperlock.tracking` by the environment, and notes why a trial failed.
+`SweepRecord` is a Hydra callback. In the sweeping process it opens the parent before the first
+trial and writes the summary after the last one, or when the process is told to end. In the trials'
+processes it names the parent to `hyperlock.tracking` by the environment, and notes why a trial
+failed.
 """
 
 from __future__ import annotations
@@ -30,7 +32,14 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.settings.parse import PASSWORD, refuse_passwords
 from hyperlock.sweep import trials
-from hyperlock.tracking.mlflow import TRIAL, MlflowTracker, NoTracker, on_this_host, process_ended, process_tag
+from hyperlock.tracking.mlflow import (
+    TRIAL,
+    MlflowTracker,
+    NoTracker,
+    on_this_host,
+    process_ended,
+    process_tag,
+)
 
 log = logging.getLogger(__name__)
 NUMBER = "HYPERLOCK_TRIAL_NUMBER"  # the study's number of a trial, where it has one
@@ -38,10 +47,11 @@ NUMBER = "HYPERLOCK_TRIAL_NUMBER"  # the study's number of a trial, where it has
 
 @functools.cache
 def storage(url: str) -> Any:
-    """Optuna's database storage, one for each address and process: `hydra.sweeper.storage._target_`.
+    """Optuna's database storage, one for each address and process:
+    `hydra.sweeper.storage._target_`.
 
-    Optuna 2.10 does not commit its schema's revision under SQLAlchemy 2, so that no study could ever be reopened;
-    here the revision is stamped in a transaction. A SQLite file's folder is made.
+    Optuna 2.10 does not commit its schema's revision under SQLAlchemy 2, so that no study could
+    ever be reopened; here the revision is stamped in a transaction. A SQLite file's folder is made.
 
     Raises:
         ConfigError: the address cannot be read, or the database cannot be reached.
@@ -73,12 +83,16 @@ def storage(url: str) -> Any:
     try:
         # SQLite answers "database is locked" after 5 s by default, which parallel trials can take.
         arguments = (
-            {"connect_args": {"timeout": 60}} if address.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
+            {"connect_args": {"timeout": 60}}
+            if address.get_backend_name() == "sqlite"
+            else {"pool_pre_ping": True}
         )
         return RDBStorage(url, engine_kwargs=arguments)
     except (SQLAlchemyError, ImportError) as error:
         shown = address.render_as_string(hide_password=True)
-        raise ConfigError(setting, shown, f"cannot be opened ({str(error).splitlines()[0]})") from None
+        raise ConfigError(
+            setting, shown, f"cannot be opened ({str(error).splitlines()[0]})"
+        ) from None
 
 
 def reason(error: BaseException) -> str:
@@ -102,13 +116,15 @@ _current: _Sweep | None = None
 
 
 class SweepRecord(Callback):
-    """`hydra.callbacks`; pickled to wherever trials run, so that it holds no more than the parent's id."""
+    """`hydra.callbacks`; pickled to wherever trials run, so that it holds no more than the parent's
+    id."""
 
     def __init__(self) -> None:
         self._parent: str | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check what can be checked, and open the parent. Hydra drops a callback's errors, so they end the process."""
+        """Check what can be checked, and open the parent. Hydra drops a callback's errors, so they
+        end the process."""
         global _current
         try:
             _check(config)
@@ -123,21 +139,30 @@ class SweepRecord(Callback):
             sys.exit(1)
         # Workers, wherever they start, find the code that this process runs.
         root = str(Path(__file__).resolve().parents[2])
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [root, os.environ.get("PYTHONPATH")])
+        )
         atexit.register(close)
         for number in (signal.SIGINT, signal.SIGTERM):
             _mark_killed_by(number)
         if kept_study(config):
-            log.info("study %s; continue it with hydra.sweeper.study_name=%s", _current.name, _current.name)
+            log.info(
+                "study %s; continue it with hydra.sweeper.study_name=%s",
+                _current.name,
+                _current.name,
+            )
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Tell the trial's tracker what it belongs to."""
         if config.hydra.mode == RunMode.MULTIRUN and self._parent:
             overrides = list(config.hydra.overrides.task)
-            os.environ[TRIAL] = json.dumps({"parent": self._parent, "number": _number(config), "overrides": overrides})
+            os.environ[TRIAL] = json.dumps(
+                {"parent": self._parent, "number": _number(config), "overrides": overrides}
+            )
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Record a failure; under a plain grid it is then no error of the sweep, as under a study."""
+        """Record a failure; under a plain grid it is then no error of the sweep, as under a
+        study."""
         trial = os.environ.pop(TRIAL, None)
         if config.hydra.mode != RunMode.MULTIRUN or job_return.status != JobStatus.FAILED:
             return
@@ -145,7 +170,9 @@ class SweepRecord(Callback):
         if not _crosses(error):
             error = job_return.return_value = HyperLockError(reason(error))
         if trial:
-            record_failure(config, _number(config), list(config.hydra.overrides.task), error, self._parent)
+            record_failure(
+                config, _number(config), list(config.hydra.overrides.task), error, self._parent
+            )
         if isinstance(error, HyperLockError) and "direction" not in config.hydra.sweeper:
             log.warning("trial %d failed: %s", _number(config), error)
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
@@ -158,14 +185,27 @@ class SweepRecord(Callback):
 
 
 def record_failure(
-    config: DictConfig, number: int, overrides: Sequence[str], error: BaseException, parent: str | None = None
+    config: DictConfig,
+    number: int,
+    overrides: Sequence[str],
+    error: BaseException,
+    parent: str | None = None,
 ) -> None:
-    """Mark a trial's run as failed, with the reason; make the run where the trial never came to have one."""
-    parent = parent or (_current.tracker.run_id if _current and isinstance(_current.tracker, MlflowTracker) else None)
+    """Mark a trial's run as failed, with the reason; make the run where the trial never came to
+    have one."""
+    parent = parent or (
+        _current.tracker.run_id
+        if _current and isinstance(_current.tracker, MlflowTracker)
+        else None
+    )
     if parent is None:
         return
     settings = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
-    tags = {"mlflow.parentRunId": parent, "trial": str(number), "overrides": json.dumps(list(overrides))}
+    tags = {
+        "mlflow.parentRunId": parent,
+        "trial": str(number),
+        "overrides": json.dumps(list(overrides)),
+    }
     tracker = _tracker(
         config,
         trials.trial_name(number),
@@ -180,7 +220,8 @@ def record_failure(
 
 
 def close(status: str | None = None, why: str = "") -> None:
-    """Write the sweep's summary and end the parent; nothing if that has been done, or there is no sweep."""
+    """Write the sweep's summary and end the parent; nothing if that has been done, or there is no
+    sweep."""
     global _current
     sweep, _current = _current, None
     if sweep is None:
@@ -230,7 +271,10 @@ def _open(config: DictConfig) -> _Sweep:
 
     choices = config.hydra.runtime.choices
     search = choices.get("hparams_search") or "none"
-    name = kept_study(config) or f"{'grid' if search == 'none' else search} {time.strftime('%m-%d %H:%M')}"
+    name = (
+        kept_study(config)
+        or f"{'grid' if search == 'none' else search} {time.strftime('%m-%d %H:%M')}"
+    )
     tags = {
         "sweep": search,
         "study": name,
@@ -241,7 +285,10 @@ def _open(config: DictConfig) -> _Sweep:
         "mlflow.source.type": "LOCAL",
         **process_tag(),
     }
-    space = {f"search.{key}": str(value) for key, value in (config.hydra.sweeper.get("params") or {}).items()}
+    space = {
+        f"search.{key}": str(value)
+        for key, value in (config.hydra.sweeper.get("params") or {}).items()
+    }
     typed = [override.partition("=") for override in config.hydra.overrides.task]
     space |= {f"search.{key}": value for key, _, value in typed}
     study = kept_study(config)
@@ -251,16 +298,26 @@ def _open(config: DictConfig) -> _Sweep:
             if process_ended(run.data.tags) and run.info.run_id != tracker.run_id:
                 tracker.client.set_terminated(run.info.run_id, "KILLED")
         log.info("record: %s", tracker.where())
-    onward = f"continue it with the same command and `hydra.sweeper.study_name={name}`" if study else "begin it again"
-    tracker.note(f"Running since {time.strftime('%Y-%m-%d %H:%M:%S')}. If its process has ended, {onward}.")
+    onward = (
+        f"continue it with the same command and `hydra.sweeper.study_name={name}`"
+        if study
+        else "begin it again"
+    )
+    tracker.note(
+        f"Running since {time.strftime('%Y-%m-%d %H:%M:%S')}. If its process has ended, {onward}."
+    )
     return _Sweep(config, tracker, name, time.time())
 
 
-def _tracker(config: DictConfig, name: str, params: dict[str, str], tags: dict[str, str], reopen: str | None) -> Any:
+def _tracker(
+    config: DictConfig, name: str, params: dict[str, str], tags: dict[str, str], reopen: str | None
+) -> Any:
     tracking, paths = config.tracking, config.paths
     if tracking.sink == "none":
         return NoTracker()
-    return MlflowTracker(paths.root, paths.outputs, tracking.uri, tracking.experiment, name, params, tags, reopen)
+    return MlflowTracker(
+        paths.root, paths.outputs, tracking.uri, tracking.experiment, name, params, tags, reopen
+    )
 
 
 def _number(config: DictConfig) -> int:

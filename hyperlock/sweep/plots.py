@@ -13,7 +13,9 @@ _SERIES = ("#4c72b0", "#dd8452", "#55a868", "#8172b3")
 _LOG_FROM = 10.0  # ratio of the largest to the smallest value from which an axis is logarithmic
 
 
-def history_figure(trials: Sequence[Trial], index: int, objective: str, maximise: bool, title: str) -> Any:
+def history_figure(
+    trials: Sequence[Trial], index: int, objective: str, maximise: bool, title: str
+) -> Any:
     """Each trial's value of one objective, and the best so far."""
     figure, [axes] = _figure(f"{title}: {objective} by trial")
     finished = [trial for trial in trials if trial.state == FINISHED]
@@ -25,13 +27,23 @@ def history_figure(trials: Sequence[Trial], index: int, objective: str, maximise
     top = values.index(better(values))
     offset = (0, 9) if maximise else (0, -15)
     axes.annotate(
-        f"{values[top]:.5g}", (numbers[top], values[top]), textcoords="offset points", xytext=offset, ha="center"
+        f"{values[top]:.5g}",
+        (numbers[top], values[top]),
+        textcoords="offset points",
+        xytext=offset,
+        ha="center",
     )
     failed = [trial.number for trial in trials if trial.state == FAILED]
     if failed:
         edge = axes.get_xaxis_transform()
         axes.scatter(
-            failed, [0.02] * len(failed), transform=edge, marker="x", color=_FAILED, label="failed", clip_on=False
+            failed,
+            [0.02] * len(failed),
+            transform=edge,
+            marker="x",
+            color=_FAILED,
+            label="failed",
+            clip_on=False,
         )
     axes.set(xlabel="trial", ylabel=objective)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -45,13 +57,25 @@ def history_figure(trials: Sequence[Trial], index: int, objective: str, maximise
 
 def importance_figure(shares: Mapping[str, Mapping[str, float]], title: str) -> Any:
     """How much each parameter explains of each objective; shares of one objective add up to 1."""
-    params = list(dict.fromkeys(param for each in shares.values() for param, share in each.items() if share > 0))
+    params = list(
+        dict.fromkeys(
+            param for each in shares.values() for param, share in each.items() if share > 0
+        )
+    )
     params.sort(key=lambda param: -max(each.get(param, 0.0) for each in shares.values()))
-    figure, [axes] = _figure(f"{title}: parameter importance", height=1.6 + 0.3 * len(params) * len(shares))
+    figure, [axes] = _figure(
+        f"{title}: parameter importance", height=1.6 + 0.3 * len(params) * len(shares)
+    )
     thickness = 0.8 / len(shares)
     for i, (objective, each) in enumerate(shares.items()):
         places = [row + (i - (len(shares) - 1) / 2) * thickness for row in range(len(params))]
-        bars = axes.barh(places, [each.get(p, 0.0) for p in params], thickness, label=objective, color=_SERIES[i % 4])
+        bars = axes.barh(
+            places,
+            [each.get(p, 0.0) for p in params],
+            thickness,
+            label=objective,
+            color=_SERIES[i % 4],
+        )
         axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
     axes.set_yticks(range(len(params)), params)
     axes.invert_yaxis()
@@ -62,8 +86,11 @@ def importance_figure(shares: Mapping[str, Mapping[str, float]], title: str) -> 
     return figure
 
 
-def front_figure(trials: Sequence[Trial], objectives: Sequence[str], maximise: Sequence[bool], title: str) -> Any:
-    """The Pareto front, each of its trials labelled by number, in one panel for each pair of objectives."""
+def front_figure(
+    trials: Sequence[Trial], objectives: Sequence[str], maximise: Sequence[bool], title: str
+) -> Any:
+    """The Pareto front, each of its trials labelled by number, in one panel for each pair of
+    objectives."""
     pairs = list(combinations(range(len(objectives)), 2))
     best = front(trials, maximise)
     leading = {trial.number for trial in best}
@@ -73,7 +100,11 @@ def front_figure(trials: Sequence[Trial], objectives: Sequence[str], maximise: S
         for scale, i in (("x", x), ("y", y)):
             _scale(axes, scale, [trial.values[i] for trial in (*best, *others)])
         axes.scatter(
-            [t.values[x] for t in others], [t.values[y] for t in others], color=_PALE, s=18, label="other trials"
+            [t.values[x] for t in others],
+            [t.values[y] for t in others],
+            color=_PALE,
+            s=18,
+            label="other trials",
         )
         ordered = sorted(best, key=lambda trial: trial.values[x])
         places = [(trial.values[x], trial.values[y]) for trial in ordered]
@@ -130,7 +161,9 @@ def _scale(axes: Any, which: str, values: Sequence[float]) -> None:
 def _figure(title: str, height: float = 4.0, panels: int = 1) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5 if panels == 1 else 5.2 * panels, height), dpi=120, layout="constrained")
+    figure = Figure(
+        figsize=(7.5 if panels == 1 else 5.2 * panels, height), dpi=120, layout="constrained"
+    )
     axes = figure.subplots(1, panels, squeeze=False)[0]
     figure.suptitle(title, fontsize=11)
     return figure, axes

@@ -1,4 +1,5 @@
-"""What a sweep came to: the best trials, a table of all, and pictures, on the parent's page and on the terminal."""
+"""What a sweep came to: the best trials, a table of all, and pictures, on the parent's page and on
+the terminal."""
 
 from __future__ import annotations
 
@@ -31,11 +32,17 @@ log = logging.getLogger(__name__)
 Importances = dict[str, dict[str, float]]
 
 
-def summarise(config: DictConfig, tracker: Any, name: str, status: str, seconds: float, why: str) -> None:
+def summarise(
+    config: DictConfig, tracker: Any, name: str, status: str, seconds: float, why: str
+) -> None:
     """Write the summary of a sweep that has ended, with whatever it finished."""
     names = objective_names(config)
     maximise = directions(config, names)
-    runs = tracker.search(f"tags.mlflow.parentRunId = '{tracker.run_id}'") if isinstance(tracker, MlflowTracker) else []
+    runs = (
+        tracker.search(f"tags.mlflow.parentRunId = '{tracker.run_id}'")
+        if isinstance(tracker, MlflowTracker)
+        else []
+    )
     study = _study(config, name)
     rows = from_study(study) if study is not None else from_runs(runs, names)
     best = front(rows, maximise)
@@ -44,10 +51,12 @@ def summarise(config: DictConfig, tracker: Any, name: str, status: str, seconds:
         lines.insert(1, f"- {' '.join(why.split())}")
     cost = _cost(runs)
     if cost:
-        lines.append(
-            "- {trials/seconds:.1f} s a trial (median): training and encryption {trials/work_share:.0%}, "
-            "evaluation {trials/evaluation_share:.0%}, all else {trials/other_share:.0%}".format_map(cost)
+        shares = (
+            "- {trials/seconds:.1f} s a trial (median): training and encryption "
+            "{trials/work_share:.0%}, evaluation {trials/evaluation_share:.0%}, "
+            "all else {trials/other_share:.0%}"
         )
+        lines.append(shares.format_map(cost))
     if status != "FINISHED" and study is not None:
         lines.append(f"- continue it with the same command and `hydra.sweeper.study_name={name}`")
     tracker.note("\n".join([*lines, "", markdown(rows, names, maximise)]))
@@ -55,8 +64,12 @@ def summarise(config: DictConfig, tracker: Any, name: str, status: str, seconds:
     if not rows or not isinstance(tracker, MlflowTracker):
         return
     tracker.document("trials.csv", table_csv(rows, names))
-    counts = {f"trials/{state}": sum(row.state == state for row in rows) for state in (FINISHED, FAILED)}
-    tracker.log({**counts, **cost, "trials/wall_s": seconds, **_extremes(best, names, maximise)}, len(rows))
+    counts = {
+        f"trials/{state}": sum(row.state == state for row in rows) for state in (FINISHED, FAILED)
+    }
+    tracker.log(
+        {**counts, **cost, "trials/wall_s": seconds, **_extremes(best, names, maximise)}, len(rows)
+    )
     if best:
         tracker.tag({"best": ", ".join(trial.name for trial in best)[:500]})
         if len(names) == 1:
@@ -70,7 +83,8 @@ def summarise(config: DictConfig, tracker: Any, name: str, status: str, seconds:
 
 
 def directions(config: DictConfig, names: Sequence[str]) -> list[bool]:
-    """For each objective, whether more is better: as the sweeper has it; in a plain grid, for accuracy alone."""
+    """For each objective, whether more is better: as the sweeper has it; in a plain grid, for
+    accuracy alone."""
     direction = config.hydra.sweeper.get("direction")
     if direction is None:
         return [name == "accuracy" for name in names]
@@ -98,7 +112,8 @@ def best_lines(best: Sequence[Trial], names: Sequence[str]) -> list[str]:
 
 
 def importances(study: Any, names: Sequence[str]) -> Importances:
-    """For each objective, each parameter's share in explaining it (mean decrease in impurity of a random forest)."""
+    """For each objective, each parameter's share in explaining it (mean decrease in impurity of a
+    random forest)."""
     import optuna
 
     found: Importances = {}
@@ -134,7 +149,8 @@ def _draw(
 
 
 def _study(config: DictConfig, name: str) -> Any:
-    """The kept study, or None: a plain grid has none, and neither has a sweep that ended before it began."""
+    """The kept study, or None: a plain grid has none, and neither has a sweep that ended before it
+    began."""
     from hyperlock.sweep.callback import kept_study, storage
 
     if kept_study(config) is None:
@@ -143,7 +159,9 @@ def _study(config: DictConfig, name: str) -> Any:
 
     node = config.hydra.sweeper.storage
     try:
-        return optuna.load_study(study_name=name, storage=storage(node) if isinstance(node, str) else instantiate(node))
+        return optuna.load_study(
+            study_name=name, storage=storage(node) if isinstance(node, str) else instantiate(node)
+        )
     except KeyError:
         return None
 
@@ -165,7 +183,9 @@ def _as_study(rows: Sequence[Trial], maximise: Sequence[bool]) -> Any:
         for row in finished:
             distributions = {key: choices[key] for key in row.params}
             study.add_trial(
-                optuna.trial.create_trial(params=dict(row.params), distributions=distributions, values=list(row.values))
+                optuna.trial.create_trial(
+                    params=dict(row.params), distributions=distributions, values=list(row.values)
+                )
             )
     return study
 
@@ -186,7 +206,9 @@ def _cost(runs: Sequence[Any]) -> dict[str, float]:
     }
 
 
-def _extremes(best: Sequence[Trial], names: Sequence[str], maximise: Sequence[bool]) -> Mapping[str, float]:
+def _extremes(
+    best: Sequence[Trial], names: Sequence[str], maximise: Sequence[bool]
+) -> Mapping[str, float]:
     """The best value of each objective, whichever trial has it."""
     if not best:
         return {}

@@ -1,12 +1,15 @@
-"""The sweeper behind `hydra/sweeper=study`: Optuna's search over Hydra's overrides, in a study that outlives it.
+"""The sweeper behind `hydra/sweeper=study`: Optuna's search over Hydra's overrides, in a study that
+outlives it.
 
 It reads the settings of the Optuna sweeper plugin and parses search spaces with it. What it adds:
 
-- a study is continued up to `n_trials` finished trials in all; what was running when a process died does not count;
-- a parameter that a trial's groups do not have (`encryption.poly_modulus` under `encryption=none`) is left out;
+- a study is continued up to `n_trials` finished trials in all; what was running when a process died
+  does not count;
+- a parameter that a trial's groups do not have (`encryption.poly_modulus` under `encryption=none`)
+  is left out;
 - a trial that cannot work is a failed trial, with its reason, as long as `max_failure_rate` allows;
-- Optuna's samplers learn nothing from a failed trial and may propose its like again and again, so that random draws
-  take their place for a while, for longer the more often they failed;
+- Optuna's samplers learn nothing from a failed trial and may propose its like again and again, so
+  that random draws take their place for a while, for longer the more often they failed;
 - a setting on the command line takes the place of the search's own.
 """
 
@@ -30,7 +33,11 @@ from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from optuna.distributions import BaseDistribution, CategoricalDistribution, DiscreteUniformDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    DiscreteUniformDistribution,
+)
 from optuna.trial import Trial, TrialState
 
 from hyperlock.errors import ConfigError, HyperLockError
@@ -53,12 +60,19 @@ class StudySweeperImpl(OptunaSweeperImpl):
         space, fixed = self._space(arguments)
         study = self._open(space)
         self._sampler_failures = self._random_draws = 0
-        self._random = optuna.samplers.RandomSampler(seed=None if study.trials else self.config.seed + 1)
+        self._random = optuna.samplers.RandomSampler(
+            seed=None if study.trials else self.config.seed + 1
+        )
         done = _done(study)
         if study.trials:
             # The sampler would otherwise draw again what it drew at the study's beginning.
             self.sampler.reseed_rng()
-            log.info("study %s: %d trials done, %d to go", self.study_name, done, max(0, self.n_trials - done))
+            log.info(
+                "study %s: %d trials done, %d to go",
+                self.study_name,
+                done,
+                max(0, self.n_trials - done),
+            )
         while done < self.n_trials:
             batch = self._batch(study, min(self.n_jobs, self.n_trials - done), space, fixed)
             done = _done(study)  # counted anew, since others may work on the same study
@@ -86,14 +100,21 @@ class StudySweeperImpl(OptunaSweeperImpl):
         study.sampler = self._random if self._random_draws else self.sampler
 
     def _batch(
-        self, study: optuna.Study, size: int, space: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]
+        self,
+        study: optuna.Study,
+        size: int,
+        space: Mapping[str, BaseDistribution],
+        fixed: Mapping[str, Any],
     ) -> list[Exception | None]:
         """Run trials at once; each one's error, or None."""
         trials = [study.ask() for _ in range(size)]
         overrides = {trial.number: self._choose(trial, space, fixed) for trial in trials}
         errors = {trial.number: self._composes(overrides[trial.number]) for trial in trials}
         runnable = [trial for trial in trials if errors[trial.number] is None]
-        jobs = [(*overrides[t.number], f"hydra.job.env_set.{sweep.NUMBER}='{t.number}'") for t in runnable]
+        jobs = [
+            (*overrides[t.number], f"hydra.job.env_set.{sweep.NUMBER}='{t.number}'")
+            for t in runnable
+        ]
         returns = self.launcher.launch(jobs, initial_job_idx=runnable[0].number) if runnable else []
         for trial, job in zip(runnable, returns, strict=True):
             errors[trial.number] = self._tell(study, trial, job)
@@ -119,16 +140,25 @@ class StudySweeperImpl(OptunaSweeperImpl):
         log.info("trial %d: %s", trial.number, ", ".join(f"{v:.6g}" for v in values))
         return None
 
-    def _space(self, arguments: Sequence[str]) -> tuple[dict[str, BaseDistribution], dict[str, Any]]:
-        """What is searched and what is fixed; the command line replaces what the search says of the same key."""
+    def _space(
+        self, arguments: Sequence[str]
+    ) -> tuple[dict[str, BaseDistribution], dict[str, Any]]:
+        """What is searched and what is fixed; the command line replaces what the search says of the
+        same key."""
         self._process_searchspace_config()
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         typed = parser.parse_overrides(list(arguments))
         keys = {override.get_key_element() for override in typed}
         own = parser.parse_overrides(
-            [setting for setting in self._parse_sweeper_params_config() if setting.partition("=")[0] not in keys]
+            [
+                setting
+                for setting in self._parse_sweeper_params_config()
+                if setting.partition("=")[0] not in keys
+            ]
         )
-        space, fixed = create_params_from_overrides([_without_glob(override) for override in (*own, *typed)])
+        space, fixed = create_params_from_overrides(
+            [_without_glob(override) for override in (*own, *typed)]
+        )
         # Groups first: which other keys there are depends on them.
         space = dict(sorted(space.items(), key=lambda item: not self._is_group(item[0])))
         if not space:
@@ -142,18 +172,30 @@ class StudySweeperImpl(OptunaSweeperImpl):
             self._check_key(key, space, fixed)
         return space, fixed
 
-    def _check_key(self, key: str, space: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]) -> None:
+    def _check_key(
+        self, key: str, space: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]
+    ) -> None:
         group = key.partition(".")[0]
         options: Sequence[Any] = (
-            space[group].choices if isinstance(space.get(group), CategoricalDistribution) else [None]
+            space[group].choices
+            if isinstance(space.get(group), CategoricalDistribution)
+            else [None]
         )
         chosen = {name: value for name, value in fixed.items() if self._is_group(name)}
-        if not any(self._applies(key, {**chosen, group: option} if option else chosen) for option in options):
+        if not any(
+            self._applies(key, {**chosen, group: option} if option else chosen)
+            for option in options
+        ):
             raise ConfigError(
-                key, "...", "the search names a setting that there is not", hint="python run.py --cfg job"
+                key,
+                "...",
+                "the search names a setting that there is not",
+                hint="python run.py --cfg job",
             )
 
-    def _choose(self, trial: Trial, space: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]) -> list[str]:
+    def _choose(
+        self, trial: Trial, space: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]
+    ) -> list[str]:
         """Let the sampler choose, and return the trial's overrides."""
         chosen = {key: value for key, value in fixed.items() if self._is_group(key)}
         for key, distribution in space.items():
@@ -167,7 +209,9 @@ class StudySweeperImpl(OptunaSweeperImpl):
         return [f"{key}={value}" for key, value in {**trial.params, **rest}.items()]
 
     def _is_group(self, key: str) -> bool:
-        return bool(self.hydra_context.config_loader.get_group_options(key.lstrip("+").partition("@")[0]))
+        return bool(
+            self.hydra_context.config_loader.get_group_options(key.lstrip("+").partition("@")[0])
+        )
 
     def _applies(self, key: str, chosen: Mapping[str, Any]) -> bool:
         """Whether the chosen groups have this key."""
@@ -195,7 +239,10 @@ class StudySweeperImpl(OptunaSweeperImpl):
             grid = {key: _choices(key, distribution) for key, distribution in space.items()}
             self.sampler = self.sampler(grid)
             self.n_trials = min(self.n_trials, math.prod(map(len, grid.values())))
-        elif "seed" in self.config.hydra.sweeper.sampler and self.config.hydra.sweeper.sampler.seed is None:
+        elif (
+            "seed" in self.config.hydra.sweeper.sampler
+            and self.config.hydra.sweeper.sampler.seed is None
+        ):
             # So that the same command asks the same questions.
             self.sampler = instantiate(self.config.hydra.sweeper.sampler, seed=self.config.seed)
         directions = [getattr(direction, "name", direction) for direction in self._get_directions()]
@@ -204,10 +251,15 @@ class StudySweeperImpl(OptunaSweeperImpl):
         if isinstance(self.storage, str):
             self.storage = sweep.storage(self.storage)
         try:
-            study = optuna.load_study(study_name=self.study_name, storage=self.storage, sampler=self.sampler)
+            study = optuna.load_study(
+                study_name=self.study_name, storage=self.storage, sampler=self.sampler
+            )
         except (KeyError, ValueError):  # there is none, or none is kept
             study = optuna.create_study(
-                study_name=self.study_name, storage=self.storage, sampler=self.sampler, directions=directions
+                study_name=self.study_name,
+                storage=self.storage,
+                sampler=self.sampler,
+                directions=directions,
             )
         begun = (
             [direction.name.lower() for direction in study.directions],
@@ -218,15 +270,20 @@ class StudySweeperImpl(OptunaSweeperImpl):
             raise ConfigError(
                 "hydra.sweeper.study_name",
                 self.study_name,
-                f"the study was begun to {_question(*begun)}, not to {_question(directions, objectives)}",
+                f"the study was begun to {_question(*begun)}, not to "
+                f"{_question(directions, objectives)}",
                 hint=hint,
             )
         for trial in study.get_trials(deepcopy=False):
             for key, before in trial.distributions.items():
                 now = space.get(key, before)
-                if type(now) is not type(before) or (isinstance(now, CategoricalDistribution) and now != before):
+                if type(now) is not type(before) or (
+                    isinstance(now, CategoricalDistribution) and now != before
+                ):
                     asked, begun_with = (getattr(each, "choices", each) for each in (now, before))
-                    raise ConfigError(key, asked, f"the study was begun with {begun_with}", hint=hint)
+                    raise ConfigError(
+                        key, asked, f"the study was begun with {begun_with}", hint=hint
+                    )
         study.set_user_attr("objectives", objectives)
         return study
 
@@ -236,7 +293,10 @@ class StudySweeperImpl(OptunaSweeperImpl):
             failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
             first = failed[0].user_attrs.get(REASON, "") if failed else "none was run"
             raise HyperLockError(f"none of {len(failed)} trials finished; the first: {first}")
-        best = [{"trial": t.number, "params": t.params, "values": list(t.values)} for t in study.best_trials]
+        best = [
+            {"trial": t.number, "params": t.params, "values": list(t.values)}
+            for t in study.best_trials
+        ]
         results = OmegaConf.create({"name": "optuna", "study": study.study_name, "best": best})
         Path(self.sweep_dir).mkdir(parents=True, exist_ok=True)
         OmegaConf.save(results, f"{self.sweep_dir}/optimization_results.yaml")
@@ -244,7 +304,8 @@ class StudySweeperImpl(OptunaSweeperImpl):
 
 @contextmanager
 def _grid_sampler_stops() -> Iterator[None]:
-    """Let pass what the grid sampler raises once the grid is done: it stops a loop that is not Optuna's here."""
+    """Let pass what the grid sampler raises once the grid is done: it stops a loop that is not
+    Optuna's here."""
     try:
         yield
     except RuntimeError as error:
@@ -253,7 +314,11 @@ def _grid_sampler_stops() -> Iterator[None]:
 
 
 def _done(study: optuna.Study) -> int:
-    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)))
+    return len(
+        study.get_trials(
+            deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+        )
+    )
 
 
 def _without_glob(override: Override) -> str:
@@ -281,7 +346,9 @@ def _choices(key: str, distribution: BaseDistribution) -> list[Any]:
 
 
 def _question(directions: Sequence[str], objectives: Sequence[str]) -> str:
-    return ", ".join(f"{direction} {name}" for direction, name in zip(directions, objectives, strict=False))
+    return ", ".join(
+        f"{direction} {name}" for direction, name in zip(directions, objectives, strict=False)
+    )
 
 
 def run(sweeper: StudySweeperImpl, arguments: list[str]) -> None:

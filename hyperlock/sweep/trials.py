@@ -55,12 +55,17 @@ def from_study(study: Any) -> list[Trial]:
         state = {"COMPLETE": FINISHED, "FAIL": FAILED}.get(trial.state.name, UNFINISHED)
         values = tuple(trial.values) if state == FINISHED else ()
         seconds = trial.duration.total_seconds() if trial.duration else None
-        rows.append(Trial(trial.number, state, trial.params, values, seconds, trial.user_attrs.get(REASON, "")))
+        rows.append(
+            Trial(
+                trial.number, state, trial.params, values, seconds, trial.user_attrs.get(REASON, "")
+            )
+        )
     return rows
 
 
 def from_runs(runs: Sequence[Any], objectives: Sequence[str]) -> list[Trial]:
-    """The trials of a plain grid, out of their MLflow runs; the parameters are those that differ among them."""
+    """The trials of a plain grid, out of their MLflow runs; the parameters are those that differ
+    among them."""
     overrides = [json.loads(run.data.tags.get("overrides", "[]")) for run in runs]
     settings = [dict(override.partition("=")[::2] for override in each) for each in overrides]
     keys = {key for each in settings for key in each}
@@ -84,24 +89,29 @@ def from_runs(runs: Sequence[Any], objectives: Sequence[str]) -> list[Trial]:
 
 
 def front(trials: Sequence[Trial], maximise: Sequence[bool]) -> list[Trial]:
-    """The finished trials that no other beats: the best ones of a single objective, else the Pareto front."""
+    """The finished trials that no other beats: the best ones of a single objective, else the Pareto
+    front."""
     finished = [trial for trial in trials if trial.state == FINISHED]
     costs = {
-        trial.number: [-value if up else value for value, up in zip(trial.values, maximise, strict=True)]
+        trial.number: [
+            -value if up else value for value, up in zip(trial.values, maximise, strict=True)
+        ]
         for trial in finished
     }
 
     def beaten(trial: Trial) -> bool:
         mine = costs[trial.number]
         return any(
-            theirs != mine and all(a <= b for a, b in zip(theirs, mine, strict=True)) for theirs in costs.values()
+            theirs != mine and all(a <= b for a, b in zip(theirs, mine, strict=True))
+            for theirs in costs.values()
         )
 
     return [trial for trial in finished if not beaten(trial)]
 
 
 def ranked(trials: Sequence[Trial], maximise: Sequence[bool]) -> list[Trial]:
-    """The front first, then the other finished ones, best first objective first; then failed and unfinished ones."""
+    """The front first, then the other finished ones, best first objective first; then failed and
+    unfinished ones."""
     leading = {trial.number for trial in front(trials, maximise)}
 
     def key(trial: Trial) -> tuple[Any, ...]:
@@ -139,19 +149,23 @@ def table_csv(trials: Sequence[Trial], objectives: Sequence[str]) -> str:
     for trial in trials:
         values = trial.values or [""] * len(objectives)
         params = [show(trial.params[key]) if key in trial.params else "" for key in keys]
-        writer.writerow([trial.number, trial.state, *values, *params, trial.seconds or "", trial.reason])
+        writer.writerow(
+            [trial.number, trial.state, *values, *params, trial.seconds or "", trial.reason]
+        )
     return text.getvalue()
 
 
 def describe(params: Mapping[str, Any]) -> str:
     """Parameters as they are typed: `model.units=128 federation.learning_rate=0.1`."""
     return " ".join(
-        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in params.items()
     )
 
 
 def shares(metrics: Mapping[str, float]) -> tuple[float, float, float] | None:
-    """Of a run's wall time without imports: training and encryption, evaluation, and everything else."""
+    """Of a run's wall time without imports: training and encryption, evaluation, and everything
+    else."""
     wall = metrics.get("total/wall_s", 0.0) - metrics.get("total/import_s", 0.0)
     if wall <= 0:
         return None

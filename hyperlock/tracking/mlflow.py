@@ -16,7 +16,8 @@ from hyperlock.process import held_back
 
 Metrics = Mapping[str, float]
 DIRECTORY = "directory"  # tag: where a run writes what it can be resumed from
-TRIAL = "HYPERLOCK_TRIAL"  # what a sweep tells its trials' processes, as JSON: parent, number, overrides
+# What a sweep tells its trials' processes, as JSON: parent, number, overrides.
+TRIAL = "HYPERLOCK_TRIAL"
 
 
 class Tracker(Protocol):
@@ -93,14 +94,16 @@ class MlflowTracker:
     """One MLflow run, by explicit id; no state of MLflow's fluent interface is relied on.
 
     Args:
-        root: the project's root; the default store is `mlflow.db` there, which `mlflow ui` finds by itself.
+        root: the project's root; the default store is `mlflow.db` there, which `mlflow ui` finds by
+            itself.
         outputs: artifacts go to `mlflow/` in it, unless the store is a server.
         uri: another store; else the environment's MLFLOW_TRACKING_URI, else the default.
         experiment: created if new.
         name: the run's name.
         params: flat settings.
         tags: what a person would filter by.
-        reopen: the newest run that this filter finds, if it finds any, is continued instead of a new one begun.
+        reopen: the newest run that this filter finds, if it finds any, is continued instead of a
+            new one begun.
     """
 
     def __init__(
@@ -118,8 +121,14 @@ class MlflowTracker:
         import mlflow
         from mlflow.exceptions import MlflowException
 
-        # Creating the store prints every migration, and each run's end a link into the server's default page.
-        for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.models.model", "mlflow.tracking.fluent"):
+        # Creating the store prints every migration, and each run's end a link into the server's
+        # default page.
+        for noisy in (
+            "alembic",
+            "mlflow.store.db.utils",
+            "mlflow.models.model",
+            "mlflow.tracking.fluent",
+        ):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self._uri = store_uri(root, uri)
         self._is_default = self._uri == f"sqlite:///{Path(root) / 'mlflow.db'}"
@@ -131,7 +140,9 @@ class MlflowTracker:
             allowed = "sqlite:///FILE, postgresql://..., http://..."
             raise ConfigError("tracking.uri", "(not shown)", problem, allowed=allowed) from None
         self._is_server = self._uri.startswith("http")  # a server decides itself where artifacts go
-        self._experiment = self._experiment_id(experiment, None if self._is_server else Path(outputs) / "mlflow")
+        self._experiment = self._experiment_id(
+            experiment, None if self._is_server else Path(outputs) / "mlflow"
+        )
         found = self.search(reopen, 1) if reopen else []
         if found:
             self.run_id = found[0].info.run_id
@@ -146,7 +157,9 @@ class MlflowTracker:
 
         try:
             with self._writing():
-                self._client.log_batch(self.run_id, params=[Param(key, value[:6000]) for key, value in params.items()])
+                self._client.log_batch(
+                    self.run_id, params=[Param(key, value[:6000]) for key, value in params.items()]
+                )
         except BaseException:  # no run is left RUNNING, whatever ended this one
             self.finish("FAILED")
             raise
@@ -179,7 +192,10 @@ class MlflowTracker:
 
     def last_step(self, metric: str) -> int:
         """The last round whose metrics are in the store; 0 if none is."""
-        return max((entry.step for entry in self._client.get_metric_history(self.run_id, metric)), default=0)
+        return max(
+            (entry.step for entry in self._client.get_metric_history(self.run_id, metric)),
+            default=0,
+        )
 
     def figure(self, name: str, figure: Any) -> None:
         """`plots/name.png`."""
@@ -193,7 +209,8 @@ class MlflowTracker:
             self._client.log_dict(self.run_id, dict(content), name)
 
     def model(self, model: Any, example: Any) -> None:
-        """As MLflow's TensorFlow flavour; requirements are stated, since inferring them takes 20 s."""
+        """As MLflow's TensorFlow flavour; requirements are stated, since inferring them takes 20
+        s."""
         from importlib.metadata import version
 
         import mlflow
@@ -202,7 +219,10 @@ class MlflowTracker:
         signature = mlflow.models.infer_signature(example, model(example).numpy())
         with self._writing(), mlflow.start_run(run_id=self.run_id):
             mlflow.tensorflow.log_model(
-                model, name="model", signature=signature, pip_requirements=[f"tensorflow=={version('tensorflow')}"]
+                model,
+                name="model",
+                signature=signature,
+                pip_requirements=[f"tensorflow=={version('tensorflow')}"],
             )
 
     def note(self, markdown: str) -> None:
@@ -215,7 +235,8 @@ class MlflowTracker:
             self._client.set_terminated(self.run_id, status)
 
     def _writing(self) -> AbstractContextManager[None]:
-        """An interrupt within a commit leaves SQLite's lock behind, and the next write waits 20 s for it and fails."""
+        """An interrupt within a commit leaves SQLite's lock behind, and the next write waits 20 s
+        for it and fails."""
         return held_back() if self._uri.startswith("sqlite") else nullcontext()
 
     def where(self) -> str:
@@ -226,13 +247,16 @@ class MlflowTracker:
             # The address itself may hold a password.
             store = "" if self._is_default else " --backend-store-uri URI"
             base, command = "http://127.0.0.1:5000", f"mlflow ui --workers 1{store}, then "
-        return f"{command}{base}/#/experiments/{self._experiment}/runs/{self.run_id}?workflowType=machine_learning"
+        page = f"#/experiments/{self._experiment}/runs/{self.run_id}?workflowType=machine_learning"
+        return f"{command}{base}/{page}"
 
     def _experiment_id(self, name: str, artifacts: Path | None) -> str:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is not None:
             return experiment.experiment_id
-        return self._client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None)
+        return self._client.create_experiment(
+            name, artifact_location=artifacts.as_uri() if artifacts else None
+        )
 
 
 def directory_of(run_id: str, root: str, uri: str | None) -> str | None:
@@ -262,7 +286,8 @@ def trial() -> tuple[str | None, dict[str, str]]:
 
 
 def process_tag() -> dict[str, str]:
-    """Marks a run as this process' own, so that it can be told later that the process ended without a word."""
+    """Marks a run as this process' own, so that it can be told later that the process ended without
+    a word."""
     return {"process": f"{socket.gethostname()}:{os.getpid()}"}
 
 

@@ -21,7 +21,9 @@ _COLOURS = {
 }
 
 
-def accuracy_figure(accuracies: Mapping[int, float], title: str, target: float | None = None) -> Any:
+def accuracy_figure(
+    accuracies: Mapping[int, float], title: str, target: float | None = None
+) -> Any:
     """Test accuracy by round, of those that were evaluated, and the target if there is one."""
     figure, axes = _figure(title)
     axes.plot(
@@ -32,11 +34,20 @@ def accuracy_figure(accuracies: Mapping[int, float], title: str, target: float |
     )
     last = max(accuracies)
     axes.annotate(
-        f"{accuracies[last]:.4f}", (last, accuracies[last]), textcoords="offset points", xytext=(0, 8), ha="right"
+        f"{accuracies[last]:.4f}",
+        (last, accuracies[last]),
+        textcoords="offset points",
+        xytext=(0, 8),
+        ha="right",
     )
     if target is not None:
         axes.axhline(target, linestyle="--", color=_COLOURS["quantise"])
-        axes.annotate(f"target {target:g}", (min(accuracies), target), textcoords="offset points", xytext=(0, 4))
+        axes.annotate(
+            f"target {target:g}",
+            (min(accuracies), target),
+            textcoords="offset points",
+            xytext=(0, 4),
+        )
     axes.set(xlabel="round", ylabel="test accuracy")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.margins(y=0.15)
@@ -48,7 +59,11 @@ def stages_figure(seconds: Mapping[str, float], title: str) -> Any:
     """Seconds of each stage, summed over rounds and clients."""
     figure, axes = _figure(title, height=3.4)
     names = list(seconds)
-    bars = axes.barh(names, [seconds[name] for name in names], color=[_COLOURS.get(name, "#cccccc") for name in names])
+    bars = axes.barh(
+        names,
+        [seconds[name] for name in names],
+        color=[_COLOURS.get(name, "#cccccc") for name in names],
+    )
     axes.bar_label(bars, fmt="%.2f s", padding=4)
     axes.invert_yaxis()
     axes.margins(x=0.15)
@@ -88,7 +103,12 @@ def split_figure(counts: NDArray[np.int64], title: str) -> Any:
     figure = Figure(figsize=(8.5, 1.4 + height), dpi=120, layout="constrained")
     sizes, cells = figure.subplots(2, 1, sharex=True, height_ratios=[1, height])
     sizes.set_title(title, fontsize=11)
-    sizes.bar(range(clients), counts.sum(axis=1), width=0.8 if clients <= 50 else 1.0, color=_COLOURS["train"])
+    sizes.bar(
+        range(clients),
+        counts.sum(axis=1),
+        width=0.8 if clients <= 50 else 1.0,
+        color=_COLOURS["train"],
+    )
     sizes.set(ylabel="samples")
     sizes.yaxis.get_major_locator().set_params(nbins=2, integer=True)
     sizes.spines[["top", "right"]].set_visible(False)
@@ -105,12 +125,21 @@ def split_figure(counts: NDArray[np.int64], title: str) -> Any:
         for client, row in enumerate(counts):
             for label, count in enumerate(row):
                 dark = count > counts.max() / 2
-                cells.text(client, label, count, ha="center", va="center", fontsize=7, color="w" if dark else "k")
+                cells.text(
+                    client,
+                    label,
+                    count,
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="w" if dark else "k",
+                )
     return figure
 
 
 def confusion_figure(counts: NDArray[np.int64], title: str) -> Any:
-    """What was taken for what: of each class (row), the share of its samples that was given each answer (column).
+    """What was taken for what: of each class (row), the share of its samples that was given each
+    answer (column).
 
     Args:
         counts: int64[classes, classes].
@@ -136,7 +165,15 @@ def confusion_figure(counts: NDArray[np.int64], title: str) -> Any:
         for row in range(classes):
             for column in range(classes):
                 colour = "w" if shares[row, column] > 0.25 else "k"
-                axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=7, color=colour)
+                axes.text(
+                    column,
+                    row,
+                    counts[row, column],
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=colour,
+                )
     return figure
 
 

@@ -1,4 +1,5 @@
-"""Datasets: what is read is what was written, and a file that cannot be used is refused by what is wrong with it."""
+"""Datasets: what is read is what was written, and a file that cannot be used is refused by what is
+wrong with it."""
 
 from __future__ import annotations
 
@@ -48,7 +49,9 @@ def four(**changes: object) -> dict[str, object]:
 
 def test_four_arrays_are_taken_as_they_are(file: Path) -> None:
     dataset = read(file, **four())
-    assert (dataset.x_train == X[:15].astype(np.float32)).all() and (dataset.x_test == X[15:].astype(np.float32)).all()
+    assert (dataset.x_train == X[:15].astype(np.float32)).all() and (
+        dataset.x_test == X[15:].astype(np.float32)
+    ).all()
     assert (dataset.y_train == Y[:15]).all() and (dataset.y_test == Y[15:]).all()
     assert dataset.x_train.dtype == dataset.x_test.dtype == np.float32
     assert dataset.y_train.dtype == dataset.y_test.dtype == np.int32
@@ -84,7 +87,11 @@ def test_four_arrays_go_before_two(file: Path) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64, np.float16, bool])
 def test_uint8_stays_and_other_numbers_become_float32(file: Path, dtype: type) -> None:
     dataset = read(file, x=(X * 200).astype(dtype), y=Y)
-    assert dataset.x_train.dtype == dataset.x_test.dtype == (np.uint8 if dtype == np.uint8 else np.float32)
+    assert (
+        dataset.x_train.dtype
+        == dataset.x_test.dtype
+        == (np.uint8 if dtype == np.uint8 else np.float32)
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, np.uint64])
@@ -113,7 +120,8 @@ def test_a_file_with_other_arrays_is_refused(file: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"x": X[:19]}, {"y": Y[:19]}, {"x": X[:0], "y": Y[:0]}, {"x": np.arange(20.0)}, {"x": np.float64(3)},
+        {"x": X[:19]}, {"y": Y[:19]}, {"x": X[:0], "y": Y[:0]}, {"x": np.arange(20.0)},
+        {"x": np.float64(3)},
         {"y": Y[:, None]}, {"y": np.int64(3)}, {"y": np.eye(4)[Y].astype(int)},
     ],
     ids=lambda changes: " ".join(f"{k}{np.shape(v)}" for k, v in changes.items()),
@@ -134,7 +142,9 @@ def test_nan_and_inf_are_refused_and_the_sample_named(file: Path, bad: float, sa
     x = X.copy()
     x[sample, 2, 1] = x[14, 0, 0] = bad
     assert f"x contains NaN or Inf, first in sample {sample}" in refused(file, x=x, y=Y)
-    assert f"x_train contains NaN or Inf, first in sample {sample}" in refused(file, **four(x_train=x[:15]))
+    assert f"x_train contains NaN or Inf, first in sample {sample}" in refused(
+        file, **four(x_train=x[:15])
+    )
     assert "x_test contains NaN or Inf, first in sample 2" in refused(
         file, **four(x_test=np.where(np.arange(5)[:, None, None] == 2, bad, X[15:]))
     )
@@ -147,10 +157,14 @@ def test_values_too_large_for_float32_are_refused(file: Path) -> None:
 
 def test_negative_labels_are_refused(file: Path) -> None:
     assert "negative class -1" in refused(file, x=X, y=Y - 1)
-    assert "y_test contains the negative class -3" in refused(file, **four(y_test=np.array([0, 1, -3, 0, 1])))
+    assert "y_test contains the negative class -3" in refused(
+        file, **four(y_test=np.array([0, 1, -3, 0, 1]))
+    )
 
 
-@pytest.mark.parametrize("y", [Y.astype(float), Y > 1, Y.astype(str), Y.astype(complex)], ids=lambda y: str(y.dtype))
+@pytest.mark.parametrize(
+    "y", [Y.astype(float), Y > 1, Y.astype(str), Y.astype(complex)], ids=lambda y: str(y.dtype)
+)
 def test_labels_that_are_no_integers_are_refused(file: Path, y: np.ndarray) -> None:
     assert f"y is {y.dtype}" in refused(file, x=X, y=y)
     assert f"y_train is {y.dtype}" in refused(file, **four(y_train=y[:15]))
@@ -162,13 +176,17 @@ def test_labels_beyond_int32_are_refused(file: Path, form: str) -> None:
     refused(file, **({"x": X, "y": y} if form == "two arrays" else four(y_train=y[:15])))
 
 
-@pytest.mark.parametrize("x", [X.astype(str), X.astype(complex), X.astype("M8[s]")], ids=lambda x: str(x.dtype))
+@pytest.mark.parametrize(
+    "x", [X.astype(str), X.astype(complex), X.astype("M8[s]")], ids=lambda x: str(x.dtype)
+)
 def test_features_that_are_no_real_numbers_are_refused(file: Path, x: np.ndarray) -> None:
     assert f"x is {x.dtype}" in refused(file, x=x, y=Y)
 
 
 def test_classes_only_in_the_test_set_are_refused(file: Path) -> None:
-    assert "y_test has classes that y_train lacks" in refused(file, **four(y_test=np.array([0, 1, 2, 3, 4])))
+    assert "y_test has classes that y_train lacks" in refused(
+        file, **four(y_test=np.array([0, 1, 2, 3, 4]))
+    )
 
 
 def test_a_single_class_is_refused(file: Path) -> None:
@@ -284,7 +302,9 @@ def test_mnist_is_mnist() -> None:
 
 
 @pytest.mark.parametrize("key", ["x_train", "y_train", "x_test", "y_test"])
-def test_mnist_with_one_altered_value_is_refused(file: Path, key: str, mnist: dict[str, np.ndarray]) -> None:
+def test_mnist_with_one_altered_value_is_refused(
+    file: Path, key: str, mnist: dict[str, np.ndarray]
+) -> None:
     altered = mnist[key].copy()
     altered.flat[-1] ^= 1
     np.savez(file, **{**mnist, key: altered})
@@ -313,7 +333,15 @@ def test_digits_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "create_connection", no_network)
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     dataset = datasets.digits(0.2, seed=0)
-    assert dataset.x_train.shape == (1438, 8, 8) and len(dataset.y_test) == 359 and dataset.classes == 10
-    assert dataset.x_train.dtype == np.float32 and dataset.x_train.min() == 0 and dataset.x_train.max() == 1
+    assert (
+        dataset.x_train.shape == (1438, 8, 8)
+        and len(dataset.y_test) == 359
+        and dataset.classes == 10
+    )
+    assert (
+        dataset.x_train.dtype == np.float32
+        and dataset.x_train.min() == 0
+        and dataset.x_train.max() == 1
+    )
     assert set(dataset.y_train) == set(dataset.y_test) == set(range(10))
     assert (datasets.digits(0.2, seed=1).y_test != dataset.y_test).any()

@@ -28,7 +28,9 @@ def skew(parts: Parts, labels: np.ndarray) -> float:
     return float(np.mean([np.abs(share - everyone).sum() / 2 for share in shares]))
 
 
-LABEL_LISTS = st.lists(st.integers(0, 5), min_size=1, max_size=60).map(lambda v: np.array(v, np.int32))
+LABEL_LISTS = st.lists(st.integers(0, 5), min_size=1, max_size=60).map(
+    lambda v: np.array(v, np.int32)
+)
 
 
 @given(labels=LABEL_LISTS, seed=st.integers(0, 2**32 - 1), data=st.data())
@@ -55,8 +57,15 @@ def test_dirichlet_gives_every_sample_to_one_client(
     assert_a_split(dirichlet(labels, clients, seed, alpha), clients, labels.size)
 
 
-SPLITS = [iid, partial(dirichlet, alpha=0.3), partial(shards, shards_per_client=1), partial(quantity, alpha=0.3)]
-each_split = pytest.mark.parametrize("split", SPLITS, ids=["iid", "dirichlet", "shards", "quantity"])
+SPLITS = [
+    iid,
+    partial(dirichlet, alpha=0.3),
+    partial(shards, shards_per_client=1),
+    partial(quantity, alpha=0.3),
+]
+each_split = pytest.mark.parametrize(
+    "split", SPLITS, ids=["iid", "dirichlet", "shards", "quantity"]
+)
 
 
 @given(labels=LABEL_LISTS, seed=st.integers(0, 2**32 - 1), data=st.data())
@@ -99,7 +108,9 @@ def test_iid_parts_look_alike() -> None:
 
 def test_dirichlet_skew_grows_as_alpha_shrinks() -> None:
     def mean_skew(alpha: float) -> float:
-        return float(np.mean([skew(dirichlet(LABELS, 10, seed, alpha), LABELS) for seed in range(10)]))
+        return float(
+            np.mean([skew(dirichlet(LABELS, 10, seed, alpha), LABELS) for seed in range(10)])
+        )
 
     skews = [mean_skew(alpha) for alpha in (100.0, 5.0, 0.5, 0.05)]
     assert skews == sorted(skews)
@@ -111,7 +122,10 @@ def test_dirichlet_shares_have_the_mean_and_variance_of_their_law() -> None:
     """A client's share of a class: mean 1/K, variance (1/K)(1 - 1/K) / (K alpha + 1)."""
     clients, alpha = 4, 0.7
     labels = np.zeros(2000, np.int32)
-    shares = [[part.size / 2000 for part in dirichlet(labels, clients, seed, alpha)] for seed in range(400)]
+    shares = [
+        [part.size / 2000 for part in dirichlet(labels, clients, seed, alpha)]
+        for seed in range(400)
+    ]
     assert np.mean(shares, axis=0) == pytest.approx([0.25] * 4, abs=0.05)
     assert np.var(shares) == pytest.approx(0.25 * 0.75 / (clients * alpha + 1), rel=0.15)
 
@@ -126,7 +140,9 @@ def test_dirichlet_draws_a_clients_samples_of_a_class_at_random() -> None:
 @each_split
 def test_more_clients_than_samples_are_refused(split, clients: int) -> None:
     labels = np.zeros(3, np.int32)
-    with pytest.raises(ConfigError, match=f"federation.clients={clients}: .*only 3 training samples") as caught:
+    with pytest.raises(
+        ConfigError, match=f"federation.clients={clients}: .*only 3 training samples"
+    ) as caught:
         split(labels, clients, 0)
     assert "at most 3" in str(caught.value)
     assert_a_split(split(labels, 3, 0), 3, 3)
@@ -147,12 +163,14 @@ def test_more_shards_than_samples_or_none_are_refused(each: int) -> None:
 
 
 def test_two_shards_give_clients_two_classes_as_in_the_paper() -> None:
-    """60,000 samples of 10 equal classes: 200 shards of 300, each of one class, two for each of 100 clients."""
+    """60,000 samples of 10 equal classes: 200 shards of 300, each of one class, two for each of 100
+    clients."""
     labels = np.random.default_rng(0).permutation(60_000).astype(np.int32) % 10
     counts = label_counts(labels, shards(labels, 100, 0, 2), 10)
     assert set(np.unique(counts)) <= {0, 300, 600}
     assert (counts.sum(axis=1) == 600).all() and (counts.sum(axis=0) == 6000).all()
-    assert (np.count_nonzero(counts, axis=1) == 2).mean() > 0.8  # the others drew both shards from one class
+    # The others drew both shards from one class.
+    assert (np.count_nonzero(counts, axis=1) == 2).mean() > 0.8
 
 
 def test_more_shards_give_more_classes() -> None:

@@ -1,4 +1,5 @@
-"""Packed BFV: parameters by rule, exact sums with real TenSEAL, refusals that name the figure that fails."""
+"""Packed BFV: parameters by rule, exact sums with real TenSEAL, refusals that name the figure that
+fails."""
 
 import math
 import re
@@ -51,17 +52,22 @@ def test_the_rule_chooses_secure_parameters_with_a_margin(value_bits, clients, s
     ],
 )
 def test_sums_of_as_many_clients_as_allowed_are_exact(value_bits, clients, ring):
-    """Thirds of the vector: all at +levels, all at -levels, random; for few clients into a second ciphertext too."""
+    """Thirds of the vector: all at +levels, all at -levels, random; for few clients into a second
+    ciphertext too."""
     scheme = Bfv(bfv_parameters(ring, "auto", "auto", value_bits, clients, 128))
     keys, levels, rng = scheme.generate_keys(), largest_value(value_bits), np.random.default_rng(0)
-    length = scheme.parameters.packing.fields * scheme.parameters.slots + (50 if clients <= 16 else -50)
+    length = scheme.parameters.packing.fields * scheme.parameters.slots + (
+        50 if clients <= 16 else -50
+    )
     encryptor, total = scheme.encryptor(keys.public), scheme.accumulator(keys.public, length)
     expected = np.zeros(length, np.int64)
     for _ in range(clients):
         vector = rng.integers(-levels, levels, length, endpoint=True)
         vector[: length // 3], vector[length // 3 : 2 * length // 3] = levels, -levels
         chunks = tuple(encryptor.encrypt(vector))
-        assert max(map(len, chunks)) <= scheme.max_chunk_bytes and len(chunks) == scheme.chunks(length)
+        assert max(map(len, chunks)) <= scheme.max_chunk_bytes and len(chunks) == scheme.chunks(
+            length
+        )
         total.add(chunks)
         expected += vector
     assert (scheme.decryptor(keys.secret).decrypt(total.total(), length) == expected).all()
@@ -74,17 +80,29 @@ def test_primes_are_primes(number):
 
 def test_large_primes_and_pseudoprimes_are_told_apart():
     assert is_prime(2**61 - 1) and is_prime(2**59 - 55)
-    assert not is_prime(3215031751) and not is_prime(3825123056546413051) and not is_prime((2**31 - 1) ** 2)
+    assert (
+        not is_prime(3215031751)
+        and not is_prime(3825123056546413051)
+        and not is_prime((2**31 - 1) ** 2)
+    )
 
 
 REFUSED = {
     "fields overflow": ((4096, "auto", 5, 8, 16, 128), "encryption.fields=5", "5 x 12 bits"),
-    "security limit": ((4096, [60, 50], "auto", 8, 16, 128), "encryption.coeff_mod_bits=[60,50]", "at most 109 bits"),
+    "security limit": (
+        (4096, [60, 50], "auto", 8, 16, 128),
+        "encryption.coeff_mod_bits=[60,50]",
+        "at most 109 bits",
+    ),
     "margin": ((4096, [57, 40], 4, 8, 16, 128), "encryption.coeff_mod_bits=[57,40]", "margin"),
     "no chain": ((2048, "auto", 4, 8, 16, 128), "encryption.poly_modulus=2048", "at most 54 bits"),
     "ring not tabled": ((5000, "auto", "auto", 8, 16, 128), "encryption.poly_modulus=5000", "4096"),
     "not a number": (("big", "auto", "auto", 8, 16, 128), "encryption.poly_modulus=big", "integer"),
-    "too many bits": (("auto", "auto", "auto", 24, 2**40, 128), "encryption.value_bits=24", "field overflow"),
+    "too many bits": (
+        ("auto", "auto", "auto", 24, 2**40, 128),
+        "encryption.value_bits=24",
+        "field overflow",
+    ),
 }
 
 
@@ -110,11 +128,15 @@ def test_a_chain_of_the_size_that_a_refusal_asks_for_is_enough():
 def test_every_ring_that_has_room_can_be_asked_for():
     for ring in POLY_MODULI:
         p = bfv_parameters(ring, "auto", "auto", 8, 16, 128)
-        assert p.poly_modulus == ring and margin_bits(ring, p.coeff_mod_bits, p.packing.fields * 12, 16) >= 0
+        assert (
+            p.poly_modulus == ring
+            and margin_bits(ring, p.coeff_mod_bits, p.packing.fields * 12, 16) >= 0
+        )
 
 
 def test_the_margin_follows_the_noise_that_is_measured(bfv):
-    """A fresh ciphertext's budget says how large its noise is; the rule's sigma must not be below it."""
+    """A fresh ciphertext's budget says how large its noise is; the rule's sigma must not be below
+    it."""
     from hyperlock.encryption._tenseal import tenseal as ts
     from hyperlock.encryption.ciphertexts import secret_context
 

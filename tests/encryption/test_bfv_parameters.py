@@ -1,4 +1,5 @@
-"""BFV's parameters: the margin rule that their docstring states, and sums that are exact under it."""
+"""BFV's parameters: the margin rule that their docstring states, and sums that are exact under
+it."""
 
 import math
 from itertools import product
@@ -12,12 +13,17 @@ from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
 from hyperlock.errors import ConfigError
 
-TOO_SMALL = "the rule counts t as 2^(fields * field_bits): at 12 bits and N=4096 it is 40961, ten times that"
+TOO_SMALL = (
+    "the rule counts t as 2^(fields * field_bits): "
+    "at 12 bits and N=4096 it is 40961, ten times that"
+)
 
 
 def choices() -> list:
     found = []
-    for ring, bits, clients, fields in product(("auto", *POLY_MODULI), (4, 8, 12, 16), (2, 16, 128, 1024), ("auto", 1)):
+    for ring, bits, clients, fields in product(
+        ("auto", *POLY_MODULI), (4, 8, 12, 16), (2, 16, 128, 1024), ("auto", 1)
+    ):
         try:
             found.append(bfv_parameters(ring, "auto", fields, bits, clients, 128))
         except ConfigError:
@@ -34,7 +40,8 @@ def test_automatic_parameters_are_secure_and_their_fields_hold_every_sum() -> No
 
 
 def test_automatic_parameters_hold_the_margin() -> None:
-    """q / (4t) >= 9.5 sigma sqrt(K) + 2K, with the t that is used: it may be far above 2^(fields * field_bits)."""
+    """q / (4t) >= 9.5 sigma sqrt(K) + 2K, with the t that is used: it may be far above 2^(fields *
+    field_bits)."""
     for p in choices():
         sigma = math.sqrt((1 + 2 * p.poly_modulus / 3) / 12)
         noise = 9.5 * sigma * math.sqrt(p.max_clients) + 2 * p.max_clients
@@ -44,7 +51,8 @@ def test_automatic_parameters_hold_the_margin() -> None:
 @pytest.mark.parametrize(
     "choice",
     [
-        (2048, "auto", "auto", 4, 16), ("auto", "auto", "auto", 8, 16), ("auto", "auto", "auto", 16, 16),
+        (2048, "auto", "auto", 4, 16), ("auto", "auto", "auto", 8, 16),
+        ("auto", "auto", "auto", 16, 16),
         ("auto", "auto", "auto", 8, 128),
         (4096, "auto", 1, 8, 16),
     ],

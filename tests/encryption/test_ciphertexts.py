@@ -1,4 +1,5 @@
-"""What CKKS and BFV share: a refused vector leaves no trace in a sum, and narrow integers never wrap."""
+"""What CKKS and BFV share: a refused vector leaves no trace in a sum, and narrow integers never
+wrap."""
 
 from __future__ import annotations
 
@@ -45,7 +46,10 @@ def sums(scheme: PackedScheme, keys: KeyPair, length: int) -> Iterator[Ciphertex
     """Sums that hold the same three vectors, one of them seeded: same bytes."""
     encryptor = scheme.encryptor(keys.public)
     symmetric = scheme.symmetric_encryptor(keys.secret) if seeded.available else encryptor
-    given = [tuple(each.encrypt(vector(length, i))) for i, each in enumerate((encryptor, symmetric, encryptor))]
+    given = [
+        tuple(each.encrypt(vector(length, i)))
+        for i, each in enumerate((encryptor, symmetric, encryptor))
+    ]
     while True:
         made = scheme.accumulator(keys.public, length)
         for chunks in given:
@@ -59,7 +63,9 @@ def test_the_bytes_of_a_sum_are_as_before_wherever_a_vector_breaks_off(
 ) -> None:
     length = 3 * scheme.parameters.slots * scheme.parameters.packing.fields + 10
     assert scheme.chunks(length) == 4
-    summed, untouched = (made for made, _ in zip(sums(scheme, keys, length), range(2), strict=False))
+    summed, untouched = (
+        made for made, _ in zip(sums(scheme, keys, length), range(2), strict=False)
+    )
     good = list(scheme.encryptor(keys.public).encrypt(vector(length, 9)))
     for bad in (b"garbage", good[place][:-1], good[place - 1] if place in (0, 3) else b""):
         with pytest.raises(CiphertextRefused):
@@ -88,7 +94,11 @@ def test_no_more_than_one_ciphertext_of_a_vector_is_parsed_at_a_time(
 # Narrow integers
 
 
-CHOICES = [(bits, clients) for bits in (4, 5, 8, 9, 12, 16, 20, 24) for clients in (1, 2, 16, 17, 128, 1000)]
+CHOICES = [
+    (bits, clients)
+    for bits in (4, 5, 8, 9, 12, 16, 20, 24)
+    for clients in (1, 2, 16, 17, 128, 1000)
+]
 
 
 def opened(choice: tuple[int, int]) -> tuple[PackedDecryptor, int]:
@@ -100,16 +110,21 @@ def opened(choice: tuple[int, int]) -> tuple[PackedDecryptor, int]:
         def load(self, context: Any, chunk: Any, size: int) -> Any:
             return np.frombuffer(chunk, np.int64)
 
-    return PackedDecryptor(Open(made.parameters), None, lambda slots: slots), clients * largest_value(value_bits)
+    return PackedDecryptor(
+        Open(made.parameters), None, lambda slots: slots
+    ), clients * largest_value(value_bits)
 
 
 @given(choice=st.sampled_from(CHOICES), data=st.data())
 def test_sums_come_out_exactly_or_not_at_all(choice: tuple[int, int], data: st.DataObject) -> None:
-    """In the narrowest type that holds the largest sum; whatever a field can hold beyond it is refused, not wrapped."""
+    """In the narrowest type that holds the largest sum; whatever a field can hold beyond it is
+    refused, not wrapped."""
     decryptor, top = opened(choice)
     packing = decryptor._scheme.parameters.packing
     most = 2 ** (packing.field_bits - 1) - 1
-    edge = st.sampled_from([top, -top, top + 1, -top - 1, most, -most, 128, -129, 32768, -32769, 2**31, -(2**31) - 1])
+    edge = st.sampled_from(
+        [top, -top, top + 1, -top - 1, most, -most, 128, -129, 32768, -32769, 2**31, -(2**31) - 1]
+    )
     fields = st.one_of(st.integers(-top, top), edge.filter(lambda value: abs(value) <= most))
     values = np.array(data.draw(st.lists(fields, min_size=1, max_size=30)))
     packed = packing.pack(values, 0, packing.slots(values.size))

@@ -1,4 +1,5 @@
-"""CKKS with real keys: sums are exact at the extremes, noise is what the bound assumes, the rest is refused."""
+"""CKKS with real keys: sums are exact at the extremes, noise is what the bound assumes, the rest is
+refused."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,7 +45,8 @@ def test_sums_of_all_clients_are_exact(choice: tuple) -> None:
     scheme = Ckks(ckks_parameters(*choice, 128))
     keys, levels, clients = scheme.generate_keys(), largest_value(choice[3]), scheme.max_clients
     encryptor, decryptor = scheme.encryptor(keys.public), scheme.decryptor(keys.secret)
-    # Two ciphertexts, the second one short. Thirds of the vector: all at +levels, all at -levels, random.
+    # Two ciphertexts, the second one short. Thirds of the vector: all at +levels, all at -levels,
+    # random.
     length = scheme.parameters.packing.fields * (scheme.parameters.slots + 100) - 1
     third, rng = length // 3, np.random.default_rng(0)
     accumulator, expected = scheme.accumulator(keys.public, length), np.zeros(length, np.int64)
@@ -62,7 +64,8 @@ def test_sums_of_all_clients_are_exact(choice: tuple) -> None:
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_whole_vectors_at_one_extreme_are_exact(ckks: Ckks, keys: KeyPair, sign: int) -> None:
-    """Alike slots gather in one coefficient, which is where an overflow of the modulus would show."""
+    """Alike slots gather in one coefficient, which is where an overflow of the modulus would
+    show."""
     length = ckks.parameters.slots * ckks.parameters.packing.fields
     vector = np.full(length, sign * 127)
     sums = ckks.decryptor(keys.secret).decrypt(total(ckks, keys.public, [vector] * 16), length)
@@ -84,7 +87,8 @@ def test_the_same_vector_is_never_encrypted_to_the_same_bytes(ckks: Ckks, keys: 
 
 
 @pytest.mark.parametrize(
-    ("n", "chain", "clients"), [(4096, "auto", 1), (4096, "auto", 9), (8192, [60, 60], 1), (8192, [40, 20], 4)]
+    ("n", "chain", "clients"),
+    [(4096, "auto", 1), (4096, "auto", 9), (8192, [60, 60], 1), (8192, [40, 20], 4)],
 )
 def test_noise_is_what_the_bound_assumes(n: int, chain: object, clients: int) -> None:
     from hyperlock.encryption._tenseal import tenseal as ts
@@ -115,7 +119,9 @@ def test_seal_builds_every_automatic_chain(n: int, security: int) -> None:
 
 def test_a_chain_with_too_few_primes_of_a_size_is_refused_by_name() -> None:
     scheme = Ckks(ckks_parameters(32768, [20] * 6 + [60], "auto", 8, 16, 128))
-    with pytest.raises(ConfigError, match=r"encryption\.coeff_mod_bits=\[20,20,20,20,20,20,60\]") as caught:
+    with pytest.raises(
+        ConfigError, match=r"encryption\.coeff_mod_bits=\[20,20,20,20,20,20,60\]"
+    ) as caught:
         scheme.generate_keys()
     assert "try: " in str(caught.value)
 
@@ -123,9 +129,14 @@ def test_a_chain_with_too_few_primes_of_a_size_is_refused_by_name() -> None:
 # What must be refused
 
 
-def refused_by(ckks: Ckks, public: bytes, chunks: Iterable[bytes], reason: str = ".", length: int = 20) -> None:
+def refused_by(
+    ckks: Ckks, public: bytes, chunks: Iterable[bytes], reason: str = ".", length: int = 20
+) -> None:
     """Refused as the first vector and as another, and without a trace in the sum."""
-    chunks, (accumulator, untouched) = tuple(chunks), (ckks.accumulator(public, length) for _ in range(2))
+    chunks, (accumulator, untouched) = (
+        tuple(chunks),
+        (ckks.accumulator(public, length) for _ in range(2)),
+    )
     with pytest.raises(CiphertextRefused, match=reason):
         accumulator.add(chunks)
     good = tuple(ckks.encryptor(public).encrypt(np.arange(length) % 100))
@@ -139,7 +150,15 @@ def refused_by(ckks: Ckks, public: bytes, chunks: Iterable[bytes], reason: str =
 def test_what_is_not_a_ciphertext_is_refused(ckks: Ckks, keys: KeyPair) -> None:
     (chunk,) = ckks.encryptor(keys.public).encrypt(np.arange(20))
     rng = np.random.default_rng(2)
-    for bad in (b"", b"garbage", bytes(100), rng.bytes(len(chunk)), keys.public, chunk + b"x", chunk * 2):
+    for bad in (
+        b"",
+        b"garbage",
+        bytes(100),
+        rng.bytes(len(chunk)),
+        keys.public,
+        chunk + b"x",
+        chunk * 2,
+    ):
         refused_by(ckks, keys.public, (bad,))
     for cut in (1, 2, 10, 100, len(chunk) // 2, len(chunk) - 1):
         refused_by(ckks, keys.public, (chunk[:cut],))
@@ -155,10 +174,14 @@ def test_what_is_not_a_ciphertext_is_refused(ckks: Ckks, keys: KeyPair) -> None:
     ],
     ids=str,
 )
-def test_ciphertexts_of_other_parameters_are_refused(ckks: Ckks, keys: KeyPair, choice: tuple, reason: str) -> None:
+def test_ciphertexts_of_other_parameters_are_refused(
+    ckks: Ckks, keys: KeyPair, choice: tuple, reason: str
+) -> None:
     other = Ckks(ckks_parameters(*choice, 128))
     slots = ckks.parameters.packing.slots(20)
-    chunks = other.encryptor(other.generate_keys().public).encrypt(np.arange(slots * other.parameters.packing.fields))
+    chunks = other.encryptor(other.generate_keys().public).encrypt(
+        np.arange(slots * other.parameters.packing.fields)
+    )
     refused_by(ckks, keys.public, chunks, reason)
 
 
@@ -167,9 +190,14 @@ def test_a_ciphertext_at_another_scale_is_refused(ckks: Ckks, keys: KeyPair, sca
     other = Ckks(ckks_parameters(4096, "auto", scale, 8, 16, 128))
     assert other.parameters.scale_bits != ckks.parameters.scale_bits
     slots = ckks.parameters.packing.slots(20)
-    (chunk,) = other.encryptor(keys.public).encrypt(np.arange(slots * other.parameters.packing.fields))
+    (chunk,) = other.encryptor(keys.public).encrypt(
+        np.arange(slots * other.parameters.packing.fields)
+    )
     pretended = chunk.removesuffix(other.layout.suffix) + ckks.layout.suffix
-    for bad, reason in ((chunk, "something lacks or follows"), (pretended, rf"other parameters: .*{2.0**scale:.1f}")):
+    for bad, reason in (
+        (chunk, "something lacks or follows"),
+        (pretended, rf"other parameters: .*{2.0**scale:.1f}"),
+    ):
         refused_by(ckks, keys.public, [bad], reason)
         with pytest.raises(CiphertextRefused, match=reason):
             ckks.decryptor(keys.secret).decrypt([bad], 20)
@@ -207,12 +235,21 @@ def test_a_vector_of_another_length_than_the_sum_is_refused(
 def test_a_failed_add_leaves_the_sum_as_it_was(ckks: Ckks, keys: KeyPair) -> None:
     """The first ciphertext is good, the second is not: neither may be added."""
     good = tuple(ckks.encryptor(keys.public).encrypt(np.arange(7000) % 100))
-    for bad in ((good[0], b"garbage"), (good[0], good[1][:-1]), (good[0],), (*good, good[0]), (good[0], good[0])):
+    for bad in (
+        (good[0], b"garbage"),
+        (good[0], good[1][:-1]),
+        (good[0],),
+        (*good, good[0]),
+        (good[0], good[0]),
+    ):
         refused_by(ckks, keys.public, bad, length=7000)
 
 
 def test_a_refused_first_vector_leaves_an_empty_sum(ckks: Ckks, keys: KeyPair) -> None:
-    accumulator, good = ckks.accumulator(keys.public, 20), tuple(ckks.encryptor(keys.public).encrypt(np.arange(20)))
+    accumulator, good = (
+        ckks.accumulator(keys.public, 20),
+        tuple(ckks.encryptor(keys.public).encrypt(np.arange(20))),
+    )
     with pytest.raises(CiphertextRefused):
         accumulator.add((b"garbage",))
     accumulator.add(good)
@@ -274,7 +311,8 @@ def test_a_slot_beyond_all_fields_is_refused(value: float) -> None:
 
 @pytest.mark.parametrize("length", [18, 22, 6145, 1])
 def test_a_sum_of_another_length_is_refused(ckks: Ckks, keys: KeyPair, length: int) -> None:
-    chunks = tuple(ckks.encryptor(keys.public).encrypt(np.arange(20)))  # 7 slots: 19 to 21 coordinates
+    # 7 slots: 19 to 21 coordinates.
+    chunks = tuple(ckks.encryptor(keys.public).encrypt(np.arange(20)))
     with pytest.raises(CiphertextRefused, match=r"not one ciphertext of \d+ slots"):
         ckks.decryptor(keys.secret).decrypt(chunks, length)
     with pytest.raises(CiphertextRefused, match="more than 20 coordinates"):
@@ -290,8 +328,11 @@ def test_nothing_at_all_is_not_a_sum(ckks: Ckks, keys: KeyPair) -> None:
             decryptor.decrypt(chunks, 20)
 
 
-def switched_down(scheme: Ckks, public: bytes, values: list[float], folder: Path, sealapi: Any) -> bytes:
-    """A ciphertext of these parameters with one data prime switched away, as TenSEAL would write it."""
+def switched_down(
+    scheme: Ckks, public: bytes, values: list[float], folder: Path, sealapi: Any
+) -> bytes:
+    """A ciphertext of these parameters with one data prime switched away, as TenSEAL would write
+    it."""
     from hyperlock.encryption._tenseal import tenseal as ts
 
     context = ts.context_from(public)
@@ -306,7 +347,12 @@ def test_a_ciphertext_at_a_lower_level_is_refused(tmp_path: Path, sealapi: Any) 
     """TenSEAL would switch the whole sum down to it, where the fields no longer fit."""
     scheme = Ckks(ckks_parameters(8192, [40, 40, 40], 30, 8, 16, 128))
     public = scheme.generate_keys().public
-    refused_by(scheme, public, (switched_down(scheme, public, [1.0] * 7, tmp_path, sealapi),), "inflates to")
+    refused_by(
+        scheme,
+        public,
+        (switched_down(scheme, public, [1.0] * 7, tmp_path, sealapi),),
+        "inflates to",
+    )
 
 
 # Keys
@@ -353,7 +399,8 @@ def test_what_is_not_a_public_key_is_refused(ckks: Ckks, keys: KeyPair, cut: int
 
 def test_fingerprints_differ_wherever_bytes_would() -> None:
     choices = [
-        (4096, "auto", "auto", 8, 16), (8192, "auto", "auto", 8, 16), (4096, [60, 49], "auto", 8, 16),
+        (4096, "auto", "auto", 8, 16), (8192, "auto", "auto", 8, 16),
+        (4096, [60, 49], "auto", 8, 16),
         (4096, "auto", 22, 8, 16), (4096, "auto", "auto", 9, 16), (4096, "auto", "auto", 8, 8),
         (4096, "auto", "auto", 9, 8), (4096, "auto", 40, 8, 16),
     ]  # fmt: skip
@@ -361,7 +408,9 @@ def test_fingerprints_differ_wherever_bytes_would() -> None:
     assert len(prints) == len(choices)
 
 
-def test_the_fingerprint_names_tenseals_version(ckks: Ckks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fingerprint_names_tenseals_version(
+    ckks: Ckks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = ckks.fingerprint
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.3.16-other")
     assert ckks.fingerprint != before

@@ -1,11 +1,18 @@
-"""The grid: unbiased rounding, exact on the grid, never outside it, every saturated coordinate counted."""
+"""The grid: unbiased rounding, exact on the grid, never outside it, every saturated coordinate
+counted."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS, Grid, integer_type, largest_value
+from hyperlock.encryption.grid import (
+    MAX_VALUE_BITS,
+    MIN_VALUE_BITS,
+    Grid,
+    integer_type,
+    largest_value,
+)
 
 VALUE_BITS = st.integers(MIN_VALUE_BITS, MAX_VALUE_BITS)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -16,7 +23,8 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def fine_grid(length: int, value_bits: int, exponent: int = -6) -> Grid:
-    """A grid whose step is a power of two, so that its values are exact in float32 up to 24 bits."""
+    """A grid whose step is a power of two, so that its values are exact in float32 up to 24
+    bits."""
     return Grid((length,), (largest_value(value_bits) * 2.0**exponent,), value_bits)
 
 
@@ -43,7 +51,9 @@ def test_the_mean_of_many_roundings_approaches_the_vector() -> None:
 
 
 @given(value_bits=VALUE_BITS, seed=SEEDS, data=st.data())
-def test_values_on_the_grid_come_back_as_they_were(value_bits: int, seed: int, data: st.DataObject) -> None:
+def test_values_on_the_grid_come_back_as_they_were(
+    value_bits: int, seed: int, data: st.DataObject
+) -> None:
     levels = largest_value(value_bits)
     whole = np.array(data.draw(st.lists(st.integers(-levels, levels), min_size=1, max_size=30)))
     grid = fine_grid(whole.size, value_bits)
@@ -72,10 +82,14 @@ def test_values_in_range_move_by_less_than_a_step(
 
 
 @given(value_bits=VALUE_BITS, seed=SEEDS, data=st.data())
-def test_values_outside_the_range_saturate_and_are_counted(value_bits: int, seed: int, data: st.DataObject) -> None:
+def test_values_outside_the_range_saturate_and_are_counted(
+    value_bits: int, seed: int, data: st.DataObject
+) -> None:
     levels = largest_value(value_bits)
     beyond = data.draw(st.lists(st.integers(levels + 1, 20 * levels), min_size=1, max_size=10))
-    signs = data.draw(st.lists(st.sampled_from([-1, 1]), min_size=len(beyond), max_size=len(beyond)))
+    signs = data.draw(
+        st.lists(st.sampled_from([-1, 1]), min_size=len(beyond), max_size=len(beyond))
+    )
     inside = data.draw(st.lists(st.integers(-levels, levels), max_size=10))
     whole = np.array([b * s for b, s in zip(beyond, signs, strict=True)] + inside, np.float64)
     grid = Grid((whole.size,), (float(levels),), value_bits)
@@ -86,7 +100,11 @@ def test_values_outside_the_range_saturate_and_are_counted(value_bits: int, seed
 
 @pytest.mark.parametrize("value_bits", range(MIN_VALUE_BITS, MAX_VALUE_BITS + 1))
 def test_levels_are_the_largest_signed_value(value_bits: int) -> None:
-    assert Grid((1,), (1.0,), value_bits).levels == largest_value(value_bits) == 2 ** (value_bits - 1) - 1
+    assert (
+        Grid((1,), (1.0,), value_bits).levels
+        == largest_value(value_bits)
+        == 2 ** (value_bits - 1) - 1
+    )
 
 
 def test_both_ends_of_the_range_are_levels() -> None:
@@ -128,7 +146,9 @@ def test_the_vector_is_left_as_it_was() -> None:
 
 
 @given(value_bits=VALUE_BITS, clients=st.integers(1, 200), seed=SEEDS)
-def test_a_sum_of_integers_stands_for_the_sum_of_values(value_bits: int, clients: int, seed: int) -> None:
+def test_a_sum_of_integers_stands_for_the_sum_of_values(
+    value_bits: int, clients: int, seed: int
+) -> None:
     levels = largest_value(value_bits)
     whole = rng(seed).integers(-levels, levels, (clients, 6), endpoint=True)
     grid = fine_grid(6, value_bits)
@@ -143,7 +163,9 @@ def test_an_integer_type_holds_its_largest_value_and_no_narrower_one_does(larges
     assert bounds.bits == 8 or largest > 2 ** (bounds.bits // 2 - 1) - 1
 
 
-@pytest.mark.parametrize(("value_bits", "size"), [(4, 1), (8, 1), (9, 2), (16, 2), (17, 4), (24, 4)])
+@pytest.mark.parametrize(
+    ("value_bits", "size"), [(4, 1), (8, 1), (9, 2), (16, 2), (17, 4), (24, 4)]
+)
 def test_integers_are_as_narrow_as_the_grid(value_bits: int, size: int) -> None:
     grid = Grid((40_000, 3), (1.0, 2.0), value_bits)  # more than one block
     integers, saturated = grid.quantise(np.full(40_003, -9e9, np.float32), rng())

@@ -1,4 +1,5 @@
-"""Ciphertexts on the wire: both forms go through as they were made; whatever is not one of these parameters does not.
+"""Ciphertexts on the wire: both forms go through as they were made; whatever is not one of these
+parameters does not.
 
 What a hostile client may put there is in tests/security.
 """
@@ -39,7 +40,11 @@ def sent(request: pytest.FixtureRequest) -> tuple[PackedScheme, KeyPair, bytes, 
     """A scheme, its keys, one ciphertext in one form, and its slots."""
     name, form = request.param
     scheme, keys = SCHEMES[name], KEYS[name]
-    encryptor = scheme.symmetric_encryptor(keys.secret) if form == "seeded" else scheme.encryptor(keys.public)
+    encryptor = (
+        scheme.symmetric_encryptor(keys.secret)
+        if form == "seeded"
+        else scheme.encryptor(keys.public)
+    )
     (chunk,) = encryptor.encrypt(VALUES)
     return scheme, keys, chunk, scheme.blocks(VALUES.size)[0][1]
 
@@ -65,7 +70,9 @@ def test_seal_is_handed_an_uncompressed_ciphertext_of_exactly_the_right_size(sen
     assert forgery.coefficients.size == halves * layout.poly_modulus * layout.primes
     assert len(opened) <= scheme.max_chunk_bytes
     # Opening what is open, or compressed anew, gives the same.
-    compressed = replace(forgery, outer=replace(forgery.outer, compression=ZSTD), compress=zstandard.compress)
+    compressed = replace(
+        forgery, outer=replace(forgery.outer, compression=ZSTD), compress=zstandard.compress
+    )
     assert layout.open(opened, slots) == layout.open(compressed.write(), slots) == opened
 
 
@@ -77,7 +84,8 @@ def test_a_framed_ciphertext_is_what_tenseal_writes(sent: tuple) -> None:
     assert (
         scheme.layout.open(written, slots)
         == replace(
-            Forgery.of(written, scheme.layout, slots), outer=Forgery.of(chunk, scheme.layout, slots).outer
+            Forgery.of(written, scheme.layout, slots),
+            outer=Forgery.of(chunk, scheme.layout, slots).outer,
         ).write()
     )
 
@@ -128,6 +136,10 @@ def test_a_length_written_in_more_bytes_than_it_takes_is_refused(name: str) -> N
     slots = scheme.blocks(VALUES.size)[0][1]
     forgery = Forgery.of(chunk, scheme.layout, slots)
     start = b"\x0a" + varint(len(varint(slots))) + varint(slots) + b"\x12"
-    for length in (varint(len(forgery.seal))[:-1] + bytes([varint(len(forgery.seal))[-1] | 128, 0]), b"\xff" * 5, b""):
+    for length in (
+        varint(len(forgery.seal))[:-1] + bytes([varint(len(forgery.seal))[-1] | 128, 0]),
+        b"\xff" * 5,
+        b"",
+    ):
         with pytest.raises(CiphertextRefused):
             scheme.layout.open(start + length + forgery.seal + forgery.suffix, slots)

@@ -1,4 +1,5 @@
-"""The tail bounds of `noise.py` hold for what they describe, for SEAL's ciphertexts, and for every choice taken."""
+"""The tail bounds of `noise.py` hold for what they describe, for SEAL's ciphertexts, and for every
+choice taken."""
 
 import math
 import re
@@ -12,13 +13,20 @@ from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
-from hyperlock.encryption.noise import MOST_BITS, coefficient_bits, least_allowed, run_bits, slot_bits
+from hyperlock.encryption.noise import (
+    MOST_BITS,
+    coefficient_bits,
+    least_allowed,
+    run_bits,
+    slot_bits,
+)
 from hyperlock.encryption.parameters import EXACT_BITS, POLY_MODULI, data_modulus_bits
 from hyperlock.errors import ConfigError
 
 
 def noise_polynomials(rng: np.random.Generator, n: int, clients: int, keys: int) -> np.ndarray:
-    """float64[keys, n]: sums of r1 * s over `clients` under one s each, as the docstring describes them."""
+    """float64[keys, n]: sums of r1 * s over `clients` under one s each, as the docstring describes
+    them."""
     twist = np.exp(1j * np.pi * np.arange(n) / n)
     errors = rng.uniform(-0.5, 0.5, (keys, clients, n)).sum(1)
     secrets = rng.integers(-1, 1, (keys, n), endpoint=True)
@@ -27,7 +35,9 @@ def noise_polynomials(rng: np.random.Generator, n: int, clients: int, keys: int)
 
 
 @pytest.mark.parametrize(("n", "clients"), [(64, 1), (64, 16), (256, 3)])
-def test_coefficients_exceed_no_threshold_more_often_than_the_bound_says(n: int, clients: int) -> None:
+def test_coefficients_exceed_no_threshold_more_often_than_the_bound_says(
+    n: int, clients: int
+) -> None:
     noise = np.abs(noise_polynomials(np.random.default_rng(0), n, clients, 20_000))
     assert np.std(noise_polynomials(np.random.default_rng(1), n, clients, 2000)) == pytest.approx(
         math.sqrt(clients * n / 18), rel=0.03
@@ -45,7 +55,8 @@ def test_coefficients_of_long_sums_are_nearly_gaussian() -> None:
 
 @pytest.mark.parametrize(("n", "clients"), [(64, 1), (64, 16), (256, 3)])
 def test_slots_exceed_no_threshold_more_often_than_the_bound_says(n: int, clients: int) -> None:
-    """And more often by far than a Gaussian would, so that the exponential tail is no excess of caution."""
+    """And more often by far than a Gaussian would, so that the exponential tail is no excess of
+    caution."""
     noise = noise_polynomials(np.random.default_rng(0), n, clients, 20_000)
     slots = (np.fft.fft(noise * np.exp(-1j * np.pi * np.arange(n) / n))[:, : n // 2]).real
     sigma = n * math.sqrt(clients) / 6
@@ -57,7 +68,9 @@ def test_slots_exceed_no_threshold_more_often_than_the_bound_says(n: int, client
 
 
 @pytest.mark.parametrize(("n", "clients"), [(2048, 1), (4096, 4)])
-def test_seals_slots_exceed_no_threshold_more_often_than_the_bound_says(n: int, clients: int) -> None:
+def test_seals_slots_exceed_no_threshold_more_often_than_the_bound_says(
+    n: int, clients: int
+) -> None:
     """Fresh keys each time: under one key, the same slots are noisy in every ciphertext."""
     from hyperlock.encryption._tenseal import tenseal as ts
 
@@ -66,7 +79,10 @@ def test_seals_slots_exceed_no_threshold_more_often_than_the_bound_says(n: int, 
     slots = []
     for _ in range(40):
         keys = scheme.generate_keys()
-        encryptor, accumulator = scheme.encryptor(keys.public), scheme.accumulator(keys.public, length)
+        encryptor, accumulator = (
+            scheme.encryptor(keys.public),
+            scheme.accumulator(keys.public, length),
+        )
         for _ in range(clients):
             accumulator.add(tuple(encryptor.encrypt(np.zeros(length, np.int64))))
         (chunk,) = tuple(accumulator.total())
@@ -82,7 +98,11 @@ def test_figures_grow_with_what_is_allowed_and_fall_with_the_clients() -> None:
         figures = [bits_of(4096, 1, deviations * sigma) for deviations in np.linspace(0, 60, 200)]
         assert figures == sorted(figures) and figures[0] == 0
         assert bits_of(4096, 1, 1e12) == MOST_BITS and bits_of(4096, 1, -5.0) == 0
-        assert bits_of(4096, 4, 2 * 40 * sigma) <= bits_of(4096, 1, 40 * sigma) < bits_of(4096, 1, 41 * sigma) + 1
+        assert (
+            bits_of(4096, 4, 2 * 40 * sigma)
+            <= bits_of(4096, 1, 40 * sigma)
+            < bits_of(4096, 1, 41 * sigma) + 1
+        )
         least = least_allowed(lambda allowed, bits_of=bits_of: bits_of(4096, 1, allowed), 64)
         assert bits_of(4096, 1, least) >= 64 > bits_of(4096, 1, least * (1 - 2**-18))
 
@@ -111,7 +131,12 @@ def test_every_choice_taken_is_exact_to_64_bits_and_says_so(n: int, clients: int
 
 def test_the_presets() -> None:
     bfv = bfv_parameters("auto", "auto", "auto", 8, 16, 128)
-    assert (bfv.poly_modulus, bfv.coeff_mod_bits[0], bfv.packing.fields, bfv.packing.field_bits) == (4096, 60, 4, 12)
+    assert (
+        bfv.poly_modulus,
+        bfv.coeff_mod_bits[0],
+        bfv.packing.fields,
+        bfv.packing.field_bits,
+    ) == (4096, 60, 4, 12)
     assert bfv.exact_to_bits == pytest.approx(180.4, abs=0.1)
     ckks = ckks_parameters(8192, "auto", "auto", 8, 16, 128)
     assert (ckks.coeff_mod_bits, ckks.scale_bits, ckks.packing.fields) == ((60, 30), 23, 3)
@@ -126,7 +151,11 @@ def test_a_scale_below_the_smallest_is_refused_with_the_figure_that_fails() -> N
             ckks_parameters(n, "auto", smallest - 1, 8, 16, 128)
         figure = re.search(r"exact to ([\d.]+) bits, 64 are needed", str(caught.value))
         bits = slot_bits(n, 16, 3 / 16 * 2.0 ** (smallest - 1))
-        assert figure is not None and float(figure[1]) == pytest.approx(bits, abs=0.05) and bits < EXACT_BITS
+        assert (
+            figure is not None
+            and float(figure[1]) == pytest.approx(bits, abs=0.05)
+            and bits < EXACT_BITS
+        )
 
 
 def test_data_primes_a_bit_too_short_are_refused_with_the_figure_that_fails() -> None:
@@ -134,7 +163,9 @@ def test_data_primes_a_bit_too_short_are_refused_with_the_figure_that_fails() ->
         bfv_parameters(4096, [59, 40], 4, 8, 16, 128)
     figure = re.search(r"exact to ([\d.]+) bits, 64 are needed", str(caught.value))
     budget = 2.0**57 / bfv_rule.plain_modulus(4096, 48)
-    assert figure is not None and float(figure[1]) == pytest.approx(bfv_rule.exact_bits(4096, 16, budget), abs=0.05)
+    assert figure is not None and float(figure[1]) == pytest.approx(
+        bfv_rule.exact_bits(4096, 16, budget), abs=0.05
+    )
 
 
 def test_nine_and_a_half_standard_deviations_were_not_enough_for_bfv() -> None:
@@ -161,7 +192,9 @@ def test_the_data_modulus_is_the_one_that_seal_chooses(n: int, chain: list[int])
 
     context = ts.context(ts.SCHEME_TYPE.CKKS, n, coeff_mod_bit_sizes=chain)
     primes = context.seal_context().data.first_context_data().parms().coeff_modulus()
-    assert data_modulus_bits(n, tuple(chain)) == pytest.approx(math.log2(math.prod(p.value() for p in primes)))
+    assert data_modulus_bits(n, tuple(chain)) == pytest.approx(
+        math.log2(math.prod(p.value() for p in primes))
+    )
 
 
 def test_short_primes_do_not_overflow_unnoticed() -> None:

@@ -30,21 +30,32 @@ def unpack(packing: Packing, packed: np.ndarray, length: int) -> np.ndarray:
 
 
 @given(choice=st.sampled_from(CHOICES), length=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
-def test_sums_of_packed_vectors_unpack_to_sums(choice: tuple[int, int], length: int, seed: int) -> None:
+def test_sums_of_packed_vectors_unpack_to_sums(
+    choice: tuple[int, int], length: int, seed: int
+) -> None:
     value_bits, clients = choice
     levels = largest_value(value_bits)
-    vectors = np.random.default_rng(seed).integers(-levels, levels, (clients, length), endpoint=True)
+    vectors = np.random.default_rng(seed).integers(
+        -levels, levels, (clients, length), endpoint=True
+    )
     for packing in packings(value_bits, clients):
         packed = sum(pack(packing, vector) for vector in vectors)
         assert (unpack(packing, packed, length) == vectors.sum(axis=0)).all()
 
 
-@given(choice=st.sampled_from(CHOICES), signs=st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=40))
-def test_all_clients_at_the_extremes_unpack_exactly(choice: tuple[int, int], signs: list[int]) -> None:
+@given(
+    choice=st.sampled_from(CHOICES),
+    signs=st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=40),
+)
+def test_all_clients_at_the_extremes_unpack_exactly(
+    choice: tuple[int, int], signs: list[int]
+) -> None:
     value_bits, clients = choice
     vector = np.array(signs) * largest_value(value_bits)
     for packing in packings(value_bits, clients):
-        assert (unpack(packing, pack(packing, vector) * clients, vector.size) == vector * clients).all()
+        assert (
+            unpack(packing, pack(packing, vector) * clients, vector.size) == vector * clients
+        ).all()
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
@@ -84,13 +95,19 @@ def test_the_vector_is_left_as_it_was() -> None:
     cut=st.integers(1, 9),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_ranges_of_slots_are_parts_of_the_whole(choice: tuple[int, int], length: int, cut: int, seed: int) -> None:
+def test_ranges_of_slots_are_parts_of_the_whole(
+    choice: tuple[int, int], length: int, cut: int, seed: int
+) -> None:
     value_bits, clients = choice
     levels = largest_value(value_bits)
-    vector = np.random.default_rng(seed).integers(-levels, levels, length, integer_type(levels), endpoint=True)
+    vector = np.random.default_rng(seed).integers(
+        -levels, levels, length, integer_type(levels), endpoint=True
+    )
     for packing in packings(value_bits, clients):
         slots = packing.slots(length)
-        parts = [packing.pack(vector, start, min(start + cut, slots)) for start in range(0, slots, cut)]
+        parts = [
+            packing.pack(vector, start, min(start + cut, slots)) for start in range(0, slots, cut)
+        ]
         assert (np.concatenate(parts) == pack(packing, vector)).all()
         values = np.full(length, 99, integer_type(clients * levels))
         for i in reversed(range(len(parts))):  # in any order
@@ -98,8 +115,13 @@ def test_ranges_of_slots_are_parts_of_the_whole(choice: tuple[int, int], length:
         assert (values == vector.astype(np.int64) * clients).all()
 
 
-@given(fields=st.lists(st.integers(-(2**11), 2**11 - 1), min_size=3, max_size=3), size=st.sampled_from([1, 2, 4, 8]))
-def test_a_field_that_does_not_fit_is_an_error_and_never_wraps(fields: list[int], size: int) -> None:
+@given(
+    fields=st.lists(st.integers(-(2**11), 2**11 - 1), min_size=3, max_size=3),
+    size=st.sampled_from([1, 2, 4, 8]),
+)
+def test_a_field_that_does_not_fit_is_an_error_and_never_wraps(
+    fields: list[int], size: int
+) -> None:
     packing, values = Packing(3, 12), np.zeros(3, f"<i{size}")
     packed = pack(packing, np.array(fields))
     if max(fields) < 2 ** (8 * size - 1) and min(fields) >= -(2 ** (8 * size - 1)):

@@ -1,4 +1,5 @@
-"""Parameters: the security table, the bounds under which sums are exact, and refusals that say what to do."""
+"""Parameters: the security table, the bounds under which sums are exact, and refusals that say what
+to do."""
 
 import math
 import re
@@ -9,9 +10,19 @@ import pytest
 
 from hyperlock.encryption import ckks_parameters as parameters
 from hyperlock.encryption.bfv_parameters import bfv_parameters
-from hyperlock.encryption.ckks_parameters import RESIDUE_LIMIT, CkksParameters, ckks_noise, ckks_parameters
+from hyperlock.encryption.ckks_parameters import (
+    RESIDUE_LIMIT,
+    CkksParameters,
+    ckks_noise,
+    ckks_parameters,
+)
 from hyperlock.encryption.grid import largest_value
-from hyperlock.encryption.parameters import MAX_PRIME_BITS, POLY_MODULI, SECURITY_LIMITS, check_security
+from hyperlock.encryption.parameters import (
+    MAX_PRIME_BITS,
+    POLY_MODULI,
+    SECURITY_LIMITS,
+    check_security,
+)
 from hyperlock.errors import ConfigError
 
 VALUE_BITS, MAX_CLIENTS = (8, 12, 16), (2, 16, 128, 1024)
@@ -26,9 +37,11 @@ def assert_exact_and_secure(p: CkksParameters) -> None:
     assert p.max_clients * largest_value(p.value_bits) < 2 ** (packing.field_bits - 1)
     slot_bits = packing.fields * packing.field_bits
     assert packing.fields >= 1 and slot_bits <= 62
-    # Sum times scale stays a bit away from the ends, q / 2, of the data modulus; primes are just below 2^bits.
+    # Sum times scale stays a bit away from the ends, q / 2, of the data modulus; primes are just
+    # below 2^bits.
     assert 2.0 ** (slot_bits - 1 + p.scale_bits) <= 2.0 ** (sum(chain[:-1]) - 1) / 2
-    # Noise is below 3/16 but once in 2^64, by its Laplace tail, and rounding in the transforms below 1/16.
+    # Noise is below 3/16 but once in 2^64, by its Laplace tail, and rounding in the transforms
+    # below 1/16.
     sigma = math.sqrt(n / 2 * (1 + 2 * n / 3) / 12) * math.sqrt(p.max_clients) / 2.0**p.scale_bits
     assert math.exp(-math.sqrt(2) * (3 / 16) / sigma) <= 2.0**-64 * (1 + 1e-9)
     assert 2.0 ** (slot_bits - 1) * 8 * math.log2(n) * 2.0**-53 <= 1 / 16
@@ -85,9 +98,13 @@ def test_automatic_parameters_are_exact_and_secure_or_refused(
 
 
 @pytest.mark.parametrize("n", POLY_MODULI)
-@pytest.mark.parametrize("chain", [[60, 40, 40, 60], [40, 40], [60, 60], [60, 20], [30, 24], [20, 20, 20]])
+@pytest.mark.parametrize(
+    "chain", [[60, 40, 40, 60], [40, 40], [60, 60], [60, 20], [30, 24], [20, 20, 20]]
+)
 def test_chosen_chains_and_scales_are_exact_and_secure_or_refused(n: int, chain: list[int]) -> None:
-    for value_bits, clients, scale in product(VALUE_BITS, MAX_CLIENTS, ("auto", 15, 20, 25, 30, 40, 60)):
+    for value_bits, clients, scale in product(
+        VALUE_BITS, MAX_CLIENTS, ("auto", 15, 20, 25, 30, 40, 60)
+    ):
         try:
             p = ckks_parameters(n, chain, scale, value_bits, clients, 128)
         except ConfigError:
@@ -114,7 +131,8 @@ def test_the_usual_chains_just_work(n: int, chain: list[int], security: int) -> 
 
 
 def test_as_many_fields_as_fit_share_a_slot() -> None:
-    """60 data bits, one free, 19 of least scale at N=4096: 40 bits, which hold three fields of 12."""
+    """60 data bits, one free, 19 of least scale at N=4096: 40 bits, which hold three fields of
+    12."""
     p = ckks_parameters(4096, [60, 49], "auto", 8, 16, 128)
     assert (p.packing.fields, p.packing.field_bits) == (3, 12)
     assert p.scale_bits == 59 - 36
@@ -135,18 +153,50 @@ def test_scales_at_the_ends_of_what_is_allowed_are_taken() -> None:
 REFUSED = {
     "ring not tabled": ((5000, "auto", "auto", 8, 16, 128), "encryption.poly_modulus", "5000"),
     "ring too small": ((1024, "auto", "auto", 8, 16, 128), "encryption.poly_modulus", "1024"),
-    "chain too long": ((4096, [60, 50], "auto", 8, 16, 128), "encryption.coeff_mod_bits", "[60,50]"),
-    "chain too long for 256": ((8192, [60, 60], "auto", 8, 16, 256), "encryption.coeff_mod_bits", "[60,60]"),
+    "chain too long": (
+        (4096, [60, 50], "auto", 8, 16, 128),
+        "encryption.coeff_mod_bits",
+        "[60,50]",
+    ),
+    "chain too long for 256": (
+        (8192, [60, 60], "auto", 8, 16, 256),
+        "encryption.coeff_mod_bits",
+        "[60,60]",
+    ),
     "one prime": ((8192, [60], "auto", 8, 16, 128), "encryption.coeff_mod_bits", "[60]"),
     "no prime": ((8192, [], "auto", 8, 16, 128), "encryption.coeff_mod_bits", "[]"),
-    "prime too large": ((8192, [61, 40], "auto", 8, 16, 128), "encryption.coeff_mod_bits", "[61,40]"),
-    "prime too small": ((8192, [60, 19], "auto", 8, 16, 128), "encryption.coeff_mod_bits", "[60,19]"),
-    "prime is no integer": ((8192, [60, 40.0], "auto", 8, 16, 128), "encryption.coeff_mod_bits", "[60,40.0]"),
-    "prime is a boolean": ((8192, [60, True], "auto", 8, 16, 128), "encryption.coeff_mod_bits", "[60,true]"),
+    "prime too large": (
+        (8192, [61, 40], "auto", 8, 16, 128),
+        "encryption.coeff_mod_bits",
+        "[61,40]",
+    ),
+    "prime too small": (
+        (8192, [60, 19], "auto", 8, 16, 128),
+        "encryption.coeff_mod_bits",
+        "[60,19]",
+    ),
+    "prime is no integer": (
+        (8192, [60, 40.0], "auto", 8, 16, 128),
+        "encryption.coeff_mod_bits",
+        "[60,40.0]",
+    ),
+    "prime is a boolean": (
+        (8192, [60, True], "auto", 8, 16, 128),
+        "encryption.coeff_mod_bits",
+        "[60,true]",
+    ),
     "chain is a word": ((8192, "best", "auto", 8, 16, 128), "encryption.coeff_mod_bits", "best"),
     "chain is null": ((8192, None, "auto", 8, 16, 128), "encryption.coeff_mod_bits", "null"),
-    "chain too short": ((4096, [20, 20], "auto", 8, 16, 128), "encryption.coeff_mod_bits", "[20,20]"),
-    "ring holds no value": ((2048, "auto", "auto", 16, 1024, 128), "encryption.coeff_mod_bits", "[34,20]"),
+    "chain too short": (
+        (4096, [20, 20], "auto", 8, 16, 128),
+        "encryption.coeff_mod_bits",
+        "[20,20]",
+    ),
+    "ring holds no value": (
+        (2048, "auto", "auto", 16, 1024, 128),
+        "encryption.coeff_mod_bits",
+        "[34,20]",
+    ),
     "scale too small": ((8192, [60, 40, 40, 60], 10, 8, 16, 128), "encryption.scale_bits", "10"),
     "scale too large": ((8192, [40, 40], 38, 8, 16, 128), "encryption.scale_bits", "38"),
     "scale is a word": ((8192, "auto", "big", 8, 16, 128), "encryption.scale_bits", "big"),
@@ -176,19 +226,23 @@ def test_a_hint_names_the_setting_to_change(name: str) -> None:
 def test_where_no_scale_would_do_none_is_offered() -> None:
     for n in POLY_MODULI:
         for scale in (5, 30):
-            allowed = re.search(r"allowed: (\d+) to (-?\d+)", str(refusal(n, [20, 20], scale, 8, 16, 128)))
+            allowed = re.search(
+                r"allowed: (\d+) to (-?\d+)", str(refusal(n, [20, 20], scale, 8, 16, 128))
+            )
             assert allowed is None or int(allowed[1]) <= int(allowed[2]), allowed[0]
 
 
 def test_the_ring_that_a_refused_chain_is_sent_to_takes_it() -> None:
     for n, chain in ((2048, [40, 20]), (4096, [60, 50]), (8192, [60, 60, 60, 60])):
-        hint = re.search(r"encryption\.poly_modulus=(\d+)", str(refusal(n, chain, "auto", 8, 16, 128)))
+        hint = re.search(
+            r"encryption\.poly_modulus=(\d+)", str(refusal(n, chain, "auto", 8, 16, 128))
+        )
         assert hint is not None
         assert check_security(int(hint[1]), tuple(chain), 128) >= 128
     longest = refusal(32768, [60] * 14 + [42], "auto", 8, 16, 128)
-    assert "poly_modulus=32768" in str(longest).splitlines()[0] and "try: encryption.coeff_mod_bits=auto" in str(
-        longest
-    )
+    assert "poly_modulus=32768" in str(longest).splitlines()[
+        0
+    ] and "try: encryption.coeff_mod_bits=auto" in str(longest)
 
 
 def test_data_primes_as_large_as_the_refusal_asks_for_are_enough() -> None:
@@ -213,7 +267,8 @@ def test_the_smallest_scale_is_no_larger_than_it_must_be() -> None:
 
 
 def test_automatic_chains_stay_under_the_newer_guidance_too() -> None:
-    """Bossuat et al., eprint 2024/463, 128 bits, ternary secret; docs/security.md says so for N of 4096 and above."""
+    """Bossuat et al., eprint 2024/463, 128 bits, ternary secret; docs/security.md says so for N of
+    4096 and above."""
     newer = {4096: 106, 8192: 214, 16384: 430, 32768: 868}
     for n, bits, clients in product(newer, range(4, 25, 4), MAX_CLIENTS):
         for choose in (ckks_parameters, bfv_parameters):

@@ -12,7 +12,10 @@ from hyperlock.encryption.scheme import CiphertextRefused, KeyPair, Scheme
 
 
 def released(scheme: Scheme, keys: KeyPair, vectors: list[np.ndarray]) -> np.ndarray:
-    encryptor, accumulator = scheme.encryptor(keys.public), scheme.accumulator(keys.public, vectors[0].size)
+    encryptor, accumulator = (
+        scheme.encryptor(keys.public),
+        scheme.accumulator(keys.public, vectors[0].size),
+    )
     for vector in vectors:
         chunks = tuple(encryptor.encrypt(vector))
         assert len(chunks) == scheme.chunks(vector.size)
@@ -22,8 +25,12 @@ def released(scheme: Scheme, keys: KeyPair, vectors: list[np.ndarray]) -> np.nda
 
 @settings(max_examples=25)
 @given(clients=st.integers(1, 16), length=st.integers(1, 300), seed=st.integers(0, 2**32 - 1))
-def test_the_sums_are_those_of_ckks(ckks: Ckks, keys: KeyPair, clients: int, length: int, seed: int) -> None:
-    vectors = list(np.random.default_rng(seed).integers(-127, 127, (clients, length), endpoint=True))
+def test_the_sums_are_those_of_ckks(
+    ckks: Ckks, keys: KeyPair, clients: int, length: int, seed: int
+) -> None:
+    vectors = list(
+        np.random.default_rng(seed).integers(-127, 127, (clients, length), endpoint=True)
+    )
     vectors[0][: length // 2] = 127
     plain = Plain(8, 16)
     ours = released(plain, plain.generate_keys(), vectors)
@@ -46,7 +53,9 @@ def test_vectors_of_several_chunks_come_back(length: int) -> None:
     assert (released(plain, plain.generate_keys(), [vector, vector]) == 2 * vector).all()
 
 
-@pytest.mark.parametrize(("value_bits", "size"), [(4, 1), (8, 1), (9, 2), (16, 2), (17, 4), (24, 4)])
+@pytest.mark.parametrize(
+    ("value_bits", "size"), [(4, 1), (8, 1), (9, 2), (16, 2), (17, 4), (24, 4)]
+)
 def test_chunks_are_as_narrow_as_the_values(value_bits: int, size: int) -> None:
     plain = Plain(value_bits, 4)
     (chunk,) = plain.encryptor(b"").encrypt(np.zeros(10, np.int64))
@@ -55,9 +64,18 @@ def test_chunks_are_as_narrow_as_the_values(value_bits: int, size: int) -> None:
 
 def test_a_failed_add_leaves_the_sum_as_it_was() -> None:
     plain, vector = Plain(16, 4), np.arange(CHUNK + 5) % 1000
-    accumulator, good = plain.accumulator(b"", vector.size), tuple(plain.encryptor(b"").encrypt(vector))
+    accumulator, good = (
+        plain.accumulator(b"", vector.size),
+        tuple(plain.encryptor(b"").encrypt(vector)),
+    )
     accumulator.add(good)
-    for bad in ((good[0], b"odd"), (good[0], b"\0" * 8), (good[0],), (*good, good[1]), (good[1], good[0])):
+    for bad in (
+        (good[0], b"odd"),
+        (good[0], b"\0" * 8),
+        (good[0],),
+        (*good, good[1]),
+        (good[1], good[0]),
+    ):
         with pytest.raises(CiphertextRefused):
             accumulator.add(bad)
     accumulator.add(good)
@@ -71,7 +89,10 @@ def test_a_failed_add_leaves_the_sum_as_it_was() -> None:
 def test_a_value_outside_the_grid_is_refused_whole(value_bits: int, value: int) -> None:
     """Else one client could make a narrow sum wrap."""
     plain, length = Plain(value_bits, 2), CHUNK + 3
-    accumulator, good = plain.accumulator(b"", length), tuple(plain.encryptor(b"").encrypt(np.ones(length, np.int8)))
+    accumulator, good = (
+        plain.accumulator(b"", length),
+        tuple(plain.encryptor(b"").encrypt(np.ones(length, np.int8))),
+    )
     accumulator.add(good)
     bad = np.array([0, value, 0], integer_type(largest_value(value_bits)))
     with pytest.raises(CiphertextRefused, match="lies outside"):
@@ -80,7 +101,9 @@ def test_a_value_outside_the_grid_is_refused_whole(value_bits: int, value: int) 
     assert (plain.decryptor(b"").decrypt(accumulator.total(), length) == 2).all()
 
 
-@pytest.mark.parametrize("chunks", [(), (b"",), (b"\0",), (b"\0" * 3,), (b"\0" * 4,), (b"\0" * 2, b"\0" * 3)])
+@pytest.mark.parametrize(
+    "chunks", [(), (b"",), (b"\0",), (b"\0" * 3,), (b"\0" * 4,), (b"\0" * 2, b"\0" * 3)]
+)
 def test_a_sum_of_another_length_is_refused(chunks: tuple[bytes, ...]) -> None:
     with pytest.raises(CiphertextRefused):
         Plain(4, 4).decryptor(b"").decrypt(chunks, 2)

@@ -14,7 +14,9 @@ from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.scheme import Scheme
 
-needs_memory_files = pytest.mark.skipif(not seeded.available, reason="the platform has no files in memory")
+needs_memory_files = pytest.mark.skipif(
+    not seeded.available, reason="the platform has no files in memory"
+)
 SCHEMES: list[Scheme] = [
     Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128)),
     Bfv(bfv_parameters("auto", "auto", "auto", 16, 1024, 128)),
@@ -26,7 +28,11 @@ SCHEMES: list[Scheme] = [
 @needs_memory_files
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.fingerprint)
 def test_sums_of_both_forms_are_exact(scheme):
-    keys, levels, rng = scheme.generate_keys(), largest_value(scheme.value_bits), np.random.default_rng(0)
+    keys, levels, rng = (
+        scheme.generate_keys(),
+        largest_value(scheme.value_bits),
+        np.random.default_rng(0),
+    )
     length = scheme.parameters.packing.fields * scheme.parameters.slots + 100
     symmetric, public = scheme.symmetric_encryptor(keys.secret), scheme.encryptor(keys.public)
     total, expected = scheme.accumulator(keys.public, length), np.zeros(length, np.int64)
@@ -41,7 +47,10 @@ def test_sums_of_both_forms_are_exact(scheme):
 @needs_memory_files
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.fingerprint)
 def test_the_seeded_form_has_half_the_bytes(scheme):
-    keys, vector = scheme.generate_keys(), np.ones(2 * scheme.parameters.packing.fields * scheme.parameters.slots, int)
+    keys, vector = (
+        scheme.generate_keys(),
+        np.ones(2 * scheme.parameters.packing.fields * scheme.parameters.slots, int),
+    )
     half = sum(map(len, scheme.symmetric_encryptor(keys.secret).encrypt(vector)))
     whole = sum(map(len, scheme.encryptor(keys.public).encrypt(vector)))
     assert 0.48 < half / whole < 0.53

@@ -28,7 +28,10 @@ def test_summed_shares_decode_to_the_exact_totals(value_bits: int, shares: list[
     summed = sum(totals.encode(share, value_bits) for share in shares)
     whole_loss = sum(int(share.loss / UNIT) for share in shares)
     assert totals.decode(summed, value_bits) == Totals(
-        len(shares), sum(s.samples for s in shares), whole_loss * UNIT, sum(s.saturated for s in shares)
+        len(shares),
+        sum(s.samples for s in shares),
+        whole_loss * UNIT,
+        sum(s.saturated for s in shares),
     )
 
 
@@ -52,7 +55,9 @@ def test_a_digit_is_a_grid_value(value_bits: int, share: Totals) -> None:
 def test_the_count_is_a_coordinate_of_its_own() -> None:
     """The key holder reads it; another field must not be able to carry into it."""
     for value_bits in range(MIN_VALUE_BITS, MAX_VALUE_BITS + 1):
-        assert totals.encode(Totals(1, 0, 0.0, 0), value_bits).tolist() == [1] + [0] * (totals.width(value_bits) - 1)
+        assert totals.encode(Totals(1, 0, 0.0, 0), value_bits).tolist() == [1] + [0] * (
+            totals.width(value_bits) - 1
+        )
         assert totals.encode(replace(MOST, contributors=0), value_bits)[0] == 0
 
 

@@ -17,14 +17,20 @@ def report(*accuracies, target=None):
     made = Report("name", "ckks", 128, "a key holder", target, parameters=10)
     for accuracy in accuracies:
         loss = None if accuracy is None else 1.0
-        made.add_round(RoundReport(100.0, 50, 3, 0, 0), Totals(3, 30, 3.0, 0), accuracy, loss, {}, 0.1)
+        made.add_round(
+            RoundReport(100.0, 50, 3, 0, 0), Totals(3, 30, 3.0, 0), accuracy, loss, {}, 0.1
+        )
     return made
 
 
 def test_rounds_that_are_not_evaluated_have_no_accuracy():
     made = report(0.5, None, None, 0.7, None)
     assert made.rounds == 5 and made.accuracies == {1: 0.5, 4: 0.7} and made.accuracy == 0.7
-    assert "accuracy" not in made.metrics and "loss" not in made.metrics and made.metrics["train/loss"] == 0.1
+    assert (
+        "accuracy" not in made.metrics
+        and "loss" not in made.metrics
+        and made.metrics["train/loss"] == 0.1
+    )
     assert {"accuracy", "loss"} <= report(None, 0.5).metrics.keys()
     assert math.isnan(report().accuracy) and math.isnan(report(None).accuracy)
 
@@ -35,7 +41,10 @@ def test_the_first_round_that_reaches_the_target_counts():
     assert report(0.5, 0.6).rounds_to_target is None
     reached = report(0.5, None, 0.7, target=0.6)
     assert reached.final()["rounds_to_target"] == 3
-    assert "0.6 reached in round 3" in reached.markdown() and "0.7000 after 3 rounds" in reached.markdown()
+    assert (
+        "0.6 reached in round 3" in reached.markdown()
+        and "0.7000 after 3 rounds" in reached.markdown()
+    )
     missed = report(0.5, target=0.6)
     assert "rounds_to_target" not in missed.final() and "0.6 not reached" in missed.markdown()
     assert "target" not in report(0.5).markdown()
@@ -62,16 +71,24 @@ def test_what_no_evaluation_can_use_is_refused(compose, setting):
 
 
 def test_accuracy_by_class_leaves_out_classes_without_samples():
-    assert class_accuracies(np.array([[8, 2, 0], [0, 0, 0], [1, 0, 3]])) == {"class/0": 0.8, "class/2": 0.75}
+    assert class_accuracies(np.array([[8, 2, 0], [0, 0, 0], [1, 0, 3]])) == {
+        "class/0": 0.8,
+        "class/2": 0.75,
+    }
 
 
 def test_confusion_agrees_with_accuracy(federate):
     federation = federate("federation.rounds=2", "encryption=none").play()
     data = federation.dataset
-    counts = federation.parties.network.confusion(federation.weights[-1], data.x_test, data.y_test, data.classes)
+    counts = federation.parties.network.confusion(
+        federation.weights[-1], data.x_test, data.y_test, data.classes
+    )
     assert counts.sum(axis=1).tolist() == np.bincount(data.y_test, minlength=data.classes).tolist()
     assert np.trace(counts) / counts.sum() == pytest.approx(federation.accuracies[-1])
     x, weights = data.x_test.reshape(len(data.y_test), -1), federation.weights[-1]
     answers = (x @ weights[:-10].reshape(-1, 10) + weights[-10:]).argmax(axis=1)
     for row in range(data.classes):
-        assert counts[row].tolist() == np.bincount(answers[data.y_test == row], minlength=data.classes).tolist()
+        assert (
+            counts[row].tolist()
+            == np.bincount(answers[data.y_test == row], minlength=data.classes).tolist()
+        )

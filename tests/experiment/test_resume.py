@@ -1,4 +1,5 @@
-"""A run that was killed goes on to the very weights that it would have reached, in the same record."""
+"""A run that was killed goes on to the very weights that it would have reached, in the same
+record."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from hyperlock.experiment.run import run
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
-    "dataset=digits", "dataset.train_samples=300", "model=mlp", "model.units=16", "federation.clients=4",
+    "dataset=digits", "dataset.train_samples=300", "model=mlp", "model.units=16",
+    "federation.clients=4",
     "encryption.poly_modulus=4096",
 )  # fmt: skip
 ALGORITHMS = ("fedavg", "fedsgd", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi")
@@ -29,7 +31,9 @@ DECAY = "federation.learning_rate_decay=0.9"
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_algorithm_goes_on_to_the_same_weights(compose: Callable, tmp_path: Path, algorithm: str) -> None:
+def test_every_algorithm_goes_on_to_the_same_weights(
+    compose: Callable, tmp_path: Path, algorithm: str
+) -> None:
     settings = (*SMALL, "tracking=none", f"federation={algorithm}", "federation.cohort=3", DECAY)
     whole = run(compose(*settings, "federation.rounds=4"))
     run(compose(*settings, "federation.rounds=2"), tmp_path)
@@ -63,7 +67,9 @@ def test_keys_are_new_unless_they_were_kept(
 
 
 def environment(root: Path) -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")} | {"HYPERLOCK_ROOT": str(root)}
+    return {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")} | {
+        "HYPERLOCK_ROOT": str(root)
+    }
 
 
 def command(*overrides: str) -> list[str]:
@@ -71,12 +77,16 @@ def command(*overrides: str) -> list[str]:
 
 
 def finished(root: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*overrides), env=environment(root), text=True, capture_output=True)
+    return subprocess.run(
+        command(*overrides), env=environment(root), text=True, capture_output=True
+    )
 
 
 def killed(root: Path, rounds_done: int, delay: float, *overrides: str) -> Path:
     """The directory of a run that was killed `delay` seconds after a round was done."""
-    with subprocess.Popen(command(*SMALL, *overrides), env=environment(root), stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command(*SMALL, *overrides), env=environment(root), stderr=subprocess.DEVNULL
+    ) as process:
         while process.poll() is None:
             found = list(root.glob(f"outputs/runs/*/*/{FILE}"))
             if found and load(found[0].parent).round >= rounds_done:
@@ -94,12 +104,18 @@ def killed(root: Path, rounds_done: int, delay: float, *overrides: str) -> Path:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """What a run of 40 rounds comes to."""
     root = tmp_path_factory.mktemp("whole")
-    subprocess.run(command(*SMALL, "federation.rounds=40", "tracking=none"), env=environment(root), check=True)
+    subprocess.run(
+        command(*SMALL, "federation.rounds=40", "tracking=none"), env=environment(root), check=True
+    )
     (path,) = root.glob(f"outputs/runs/*/*/{FILE}")
     return load(path.parent)
 
 
-KILLS = [(1, 0.0), pytest.param(3, 0.02, marks=pytest.mark.slow), pytest.param(12, 0.11, marks=pytest.mark.slow)]
+KILLS = [
+    (1, 0.0),
+    pytest.param(3, 0.02, marks=pytest.mark.slow),
+    pytest.param(12, 0.11, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("rounds_done", "delay"), KILLS)
@@ -112,7 +128,10 @@ def test_a_killed_run_goes_on_in_the_same_record(
     before = load(directory)
     assert rounds_done <= before.round < 40
     by_id = subprocess.run(
-        command(f"resume={before.run_id}"), env=environment(tmp_path), text=True, capture_output=True
+        command(f"resume={before.run_id}"),
+        env=environment(tmp_path),
+        text=True,
+        capture_output=True,
     )
     assert by_id.returncode == 0, by_id.stderr
     after = load(directory)
@@ -123,7 +142,9 @@ def test_a_killed_run_goes_on_in_the_same_record(
     record = client.get_run(before.run_id)
     assert record.info.status == "FINISHED"
     history = client.get_metric_history(before.run_id, "accuracy")
-    assert sorted(entry.step for entry in history) == list(range(1, 41)), "no round is missing, none is there twice"
+    assert sorted(entry.step for entry in history) == list(range(1, 41)), (
+        "no round is missing, none is there twice"
+    )
     assert len(client.search_runs(["1"])) == 1
     assert (directory / "metrics.json").exists()
 
@@ -134,7 +155,8 @@ def test_a_killed_run_goes_on_in_the_same_record(
 
 
 EXAMPLE = Checkpoint(
-    3, np.arange(5, dtype=np.float32), (0.5, 0.25), {"first": np.ones(5), "rate": np.asarray(0.1)}, ["a=1"], {"a": "1"},
+    3, np.arange(5, dtype=np.float32), (0.5, 0.25), {"first": np.ones(5), "rate": np.asarray(0.1)},
+    ["a=1"], {"a": "1"},
     "id", {"rounds": 3},
 )  # fmt: skip
 
@@ -148,7 +170,9 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["fsync", "replace"])
-def test_a_save_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+def test_a_save_that_fails_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
     save(tmp_path, EXAMPLE)
 
     def fail(*_: object) -> None:
@@ -222,7 +246,9 @@ def test_a_run_that_reached_its_target_trains_no_more(compose: Callable, tmp_pat
     assert again.weights.tobytes() == whole.weights.tobytes()
 
 
-def test_a_run_killed_while_its_end_was_recorded_is_recorded(compose: Callable, tmp_path: Path) -> None:
+def test_a_run_killed_while_its_end_was_recorded_is_recorded(
+    compose: Callable, tmp_path: Path
+) -> None:
     settings = (*SMALL, "tracking=none", "federation.rounds=2")
     whole = run(compose(*settings), tmp_path)
     again = run(compose(*settings), tmp_path, (), load(tmp_path))
@@ -231,14 +257,18 @@ def test_a_run_killed_while_its_end_was_recorded_is_recorded(compose: Callable, 
     assert again.final().keys() == whole.final().keys()
 
 
-def test_an_evaluation_of_a_last_round_that_is_the_last_no_more_is_forgotten(compose: Callable, tmp_path: Path) -> None:
+def test_an_evaluation_of_a_last_round_that_is_the_last_no_more_is_forgotten(
+    compose: Callable, tmp_path: Path
+) -> None:
     settings = (*SMALL, "tracking=none", "federation.evaluate_every=3")
     run(compose(*settings, "federation.rounds=4"), tmp_path)
     again = run(compose(*settings, "federation.rounds=7"), tmp_path, (), load(tmp_path))
     assert list(again.accuracies) == [3, 6, 7]
 
 
-def test_a_record_that_is_not_in_the_store_is_not_begun_anew(compose: Callable, tmp_path: Path) -> None:
+def test_a_record_that_is_not_in_the_store_is_not_begun_anew(
+    compose: Callable, tmp_path: Path
+) -> None:
     settings = (
         *SMALL,
         "federation.rounds=2",

@@ -1,4 +1,5 @@
-"""Federated learning on logistic regression in plain NumPy and float64, written from the papers' algorithms."""
+"""Federated learning on logistic regression in plain NumPy and float64, written from the papers'
+algorithms."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ import numpy as np
 
 from hyperlock.randomness import generator
 
-Update = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]  # weights, samples, round, client -> update
+# Weights, samples, round, client -> update.
+Update = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
 
 
 def gradient(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -21,7 +23,12 @@ def gradient(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def sgd(
-    data, rate: Callable[[int], float], mu: float = 0.0, epochs: int = 1, steps: int = 0, batch: int = 16
+    data,
+    rate: Callable[[int], float],
+    mu: float = 0.0,
+    epochs: int = 1,
+    steps: int = 0,
+    batch: int = 16,
 ) -> Update:
     """A client's weight difference, before minus after."""
 
@@ -50,16 +57,24 @@ def sgd(
 
 def full_gradient(data) -> Update:
     """A client's gradient."""
-    return lambda weights, part, number, client: gradient(weights, data.x_train[part], data.y_train[part])
+    return lambda weights, part, number, client: gradient(
+        weights, data.x_train[part], data.y_train[part]
+    )
 
 
 def play(federation, update: Update, server, cohorts: list[list[int]]) -> list[np.ndarray]:
-    """The weights after each round; `server` is called with weights and the weighted mean of the updates."""
+    """The weights after each round; `server` is called with weights and the weighted mean of the
+    updates."""
     weights, after = federation.initial.astype(np.float64), []
     for number, cohort in enumerate(cohorts, start=1):
         parts = [federation.parts[client] for client in cohort]
-        updates = [update(weights, part, number, client) for part, client in zip(parts, cohort, strict=True)]
-        weights = server(weights, np.average(updates, axis=0, weights=[part.size for part in parts]))
+        updates = [
+            update(weights, part, number, client)
+            for part, client in zip(parts, cohort, strict=True)
+        ]
+        weights = server(
+            weights, np.average(updates, axis=0, weights=[part.size for part in parts])
+        )
         after.append(weights)
     return after
 
@@ -76,7 +91,8 @@ class Momentum:
 
 
 class Adaptive:
-    """Reddi et al. 2021, algorithm 2, coordinate by coordinate as printed; Δ is what goes downhill."""
+    """Reddi et al. 2021, algorithm 2, coordinate by coordinate as printed; Δ is what goes
+    downhill."""
 
     def __init__(self, kind: str, rate: float, beta1: float, beta2: float, tau: float) -> None:
         self.kind, self.rate, self.beta1, self.beta2, self.tau = kind, rate, beta1, beta2, tau

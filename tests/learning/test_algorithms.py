@@ -14,7 +14,8 @@ from hyperlock.settings.parse import SCHEMAS, parse
 
 # A grid too fine to be seen, and too wide to saturate
 FINE = (
-    "encryption=none", "encryption.value_bits=24", "encryption.initial_range=8", "encryption.range_factor=32",
+    "encryption=none", "encryption.value_bits=24", "encryption.initial_range=8",
+    "encryption.range_factor=32",
     "federation.rounds=3",
 )  # fmt: skip
 ALL = [[0, 1, 2, 3]] * 3
@@ -31,29 +32,37 @@ def server(kind: str, rate: float, beta1: float = 0.9) -> Callable[..., np.ndarr
 CASES: dict[str, tuple[list[str], Callable, Callable]] = {
     "fedavg": ([], lambda d: sgd(d, lambda n: 0.2), lambda: average),
     "fedavg, epochs": (
-        ["local_epochs=3", "batch_size=7"], lambda d: sgd(d, lambda n: 0.2, epochs=3, batch=7), lambda: average
+        ["local_epochs=3", "batch_size=7"], lambda d: sgd(d, lambda n: 0.2, epochs=3, batch=7),
+        lambda: average
     ),
     "fedavg, steps": (
         ["local_epochs=null", "local_steps=13", "batch_size=10"],
         lambda d: sgd(d, lambda n: 0.2, steps=13, batch=10),
         lambda: average,
     ),
-    "fedavg, decay": (["learning_rate_decay=0.5"], lambda d: sgd(d, lambda n: 0.2 * 0.5 ** (n - 1)), lambda: average),
+    "fedavg, decay": (["learning_rate_decay=0.5"],
+        lambda d: sgd(d, lambda n: 0.2 * 0.5 ** (n - 1)), lambda: average),
     "fedavg, server rate": (
-        ["server_learning_rate=0.3"], lambda d: sgd(d, lambda n: 0.2), lambda: lambda w, mean: w - 0.3 * mean
+        ["server_learning_rate=0.3"], lambda d: sgd(d, lambda n: 0.2), lambda: lambda w,
+        mean: w - 0.3 * mean
     ),
     "fedprox": (
-        ["mu=2.0", "local_epochs=2"], lambda d: sgd(d, lambda n: 0.2, mu=2.0, epochs=2), lambda: average
+        ["mu=2.0", "local_epochs=2"], lambda d: sgd(d, lambda n: 0.2, mu=2.0, epochs=2),
+        lambda: average
     ),
     "fedprox, steps": (
         ["mu=2.0", "local_epochs=null", "local_steps=20"],
         lambda d: sgd(d, lambda n: 0.2, mu=2.0, steps=20),
         lambda: average,
     ),
-    "fedavgm": (["server_momentum=0.7"], lambda d: sgd(d, lambda n: 0.2), lambda: Momentum(1.0, 0.7)),
-    "fedadagrad": ([], lambda d: sgd(d, lambda n: 0.2), lambda: server("fedadagrad", 0.03, beta1=0.0)),
-    "fedadam": (["learning_rate=0.1"], lambda d: sgd(d, lambda n: 0.1), lambda: server("fedadam", 0.03)),
-    "fedyogi": (["server_learning_rate=0.1"], lambda d: sgd(d, lambda n: 0.2), lambda: server("fedyogi", 0.1)),
+    "fedavgm": (["server_momentum=0.7"], lambda d: sgd(d, lambda n: 0.2),
+        lambda: Momentum(1.0, 0.7)),
+    "fedadagrad": ([], lambda d: sgd(d, lambda n: 0.2),
+        lambda: server("fedadagrad", 0.03, beta1=0.0)),
+    "fedadam": (["learning_rate=0.1"], lambda d: sgd(d, lambda n: 0.1),
+        lambda: server("fedadam", 0.03)),
+    "fedyogi": (["server_learning_rate=0.1"], lambda d: sgd(d, lambda n: 0.2),
+        lambda: server("fedyogi", 0.1)),
     "fedsgd": ([], full_gradient, lambda: lambda w, mean: w - 0.5 * mean),
 }  # fmt: skip
 
@@ -62,7 +71,9 @@ CASES: dict[str, tuple[list[str], Callable, Callable]] = {
 def test_an_algorithm_is_what_numpy_says_it_is(federate: Callable, case: str) -> None:
     changes, client, server_step = CASES[case]
     option = case.split(",")[0]
-    federation = federate(f"federation={option}", *FINE, *(f"federation.{change}" for change in changes)).play()
+    federation = federate(
+        f"federation={option}", *FINE, *(f"federation.{change}" for change in changes)
+    ).play()
     expected = play(federation, client(federation.dataset), server_step(), ALL)
     assert federation.config.federation.algorithm == option
     before = federation.initial
@@ -78,14 +89,19 @@ def test_every_algorithm_is_among_these() -> None:
 
 
 def test_fedprox_without_its_term_is_fedavg_to_the_bit(federate: Callable) -> None:
-    plain, proximal = federate(*FINE).play(), federate("federation=fedprox", "federation.mu=0", *FINE).play()
+    plain, proximal = (
+        federate(*FINE).play(),
+        federate("federation=fedprox", "federation.mu=0", *FINE).play(),
+    )
     assert [w.tobytes() for w in plain.weights] == [w.tobytes() for w in proximal.weights]
 
 
 def test_fedprox_keeps_clients_nearer(federate: Callable) -> None:
     moved = []
     for mu in (0, 1, 4):
-        federation = federate("federation=fedprox", f"federation.mu={mu}", "federation.local_epochs=5", *FINE).play()
+        federation = federate(
+            "federation=fedprox", f"federation.mu={mu}", "federation.local_epochs=5", *FINE
+        ).play()
         moved.append(np.linalg.norm(federation.weights[0] - federation.initial))
     assert moved[0] > 1.3 * moved[1] > 1.6 * moved[2]
 
@@ -93,7 +109,9 @@ def test_fedprox_keeps_clients_nearer(federate: Callable) -> None:
 def test_fedsgds_decay_is_of_the_servers_steps(federate: Callable) -> None:
     federation = federate("federation=fedsgd", "federation.learning_rate_decay=0.5", *FINE).play()
     rates = iter([0.5, 0.25, 0.125])
-    expected = play(federation, full_gradient(federation.dataset), lambda w, mean: w - next(rates) * mean, ALL)
+    expected = play(
+        federation, full_gradient(federation.dataset), lambda w, mean: w - next(rates) * mean, ALL
+    )
     assert np.abs(federation.weights[-1] - expected[-1]).max() < 1e-5
 
 
@@ -111,14 +129,17 @@ def test_training_loss_is_the_mean_over_batches(federate: Callable) -> None:
         for trainer in (sgd_epochs(network, 1, rate), sgd_steps(network, 5, 15, rate))
     )
     assert (epoch.vector == steps.vector).all() and epoch.loss == pytest.approx(steps.loss)
-    twice = sgd_steps(network, 2 * 5, 15, LearningRate(1e-12))(weights, data, 1, np.random.default_rng(0))
+    twice = sgd_steps(network, 2 * 5, 15, LearningRate(1e-12))(
+        weights, data, 1, np.random.default_rng(0)
+    )
     start = network.evaluate(weights, data.x, data.y).loss * 75
     assert twice.loss == pytest.approx(start, rel=1e-4)
 
 
 @pytest.mark.parametrize("option", sorted(SCHEMAS["federation"]))
 def test_the_grids_range_holds_what_clients_send(federate: Callable, option: str) -> None:
-    """8 bits on clients of different labels and sizes; the range follows the mean of the rounds before."""
+    """8 bits on clients of different labels and sizes; the range follows the mean of the rounds
+    before."""
     federation = federate(f"federation={option}", "encryption=none", "federation.rounds=8").play()
     totals = federation.parties.keeper.totals
     assert totals.saturated <= 1e-2 * totals.contributors * federation.initial.size
@@ -129,7 +150,11 @@ def test_the_grids_range_holds_what_clients_send(federate: Callable, option: str
 def test_custody_and_scheme_change_no_optimiser(federate: Callable, option: str) -> None:
     runs = [
         federate(f"federation={option}", *changes).play()
-        for changes in ((), ("keys=clients", "encryption=bfv"), ("encryption=none", "runtime.workers=3"))
+        for changes in (
+            (),
+            ("keys=clients", "encryption=bfv"),
+            ("encryption=none", "runtime.workers=3"),
+        )
     ]
     first, *others = ([w.tobytes() for w in run.weights] for run in runs)
     assert others == [first, first]
@@ -175,13 +200,23 @@ def test_another_attempt_draws_another_cohort() -> None:
 
 
 def test_a_round_with_too_few_answers_fails_or_is_tried_again(federate: Callable) -> None:
-    lossy = ("encryption=none", "federation.clients=6", "federation.dropout=0.6", "federation.rounds=6")
+    lossy = (
+        "encryption=none",
+        "federation.clients=6",
+        "federation.dropout=0.6",
+        "federation.rounds=6",
+    )
     names = [f"client-{i}" for i in range(6)]
-    due = [[drop_out(names, names, 0.6, 0, number, attempt) for attempt in range(1, 9)] for number in range(1, 7)]
+    due = [
+        [drop_out(names, names, 0.6, 0, number, attempt) for attempt in range(1, 9)]
+        for number in range(1, 7)
+    ]
     first_try = [len(attempts[0]) for attempts in due]
     assert max(first_try) > 3  # that is, fewer than keys.min_clients answer
     failing = next(number for number, lost in enumerate(first_try, start=1) if lost > 3)
-    with pytest.raises(RoundFailed, match=f"round {failing}: .*keys.min_clients=3; [456] of 6 clients") as caught:
+    with pytest.raises(
+        RoundFailed, match=f"round {failing}: .*keys.min_clients=3; [456] of 6 clients"
+    ) as caught:
         federate(*lossy).play()
     assert "federation.round_attempts=5" in str(caught.value)
     federation = federate(*lossy, "federation.round_attempts=8").play()
@@ -189,7 +224,9 @@ def test_a_round_with_too_few_answers_fails_or_is_tried_again(federate: Callable
     assert [report.lost for report in federation.moved] == lost
 
 
-def test_a_dropped_client_of_a_cohort_still_learns_of_the_model_under_clients_keys(federate: Callable) -> None:
+def test_a_dropped_client_of_a_cohort_still_learns_of_the_model_under_clients_keys(
+    federate: Callable,
+) -> None:
     changes = ("federation.clients=6", "federation.dropout=0.3", "federation.round_attempts=5")
     plain, shared = federate(*changes).play(), federate(*changes, "keys=clients").play()
     assert [w.tobytes() for w in plain.weights] == [w.tobytes() for w in shared.weights]
@@ -216,6 +253,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("option", "changes", "message"), REFUSED, ids=lambda v: str(v))
-def test_what_no_algorithm_can_use_is_refused(compose: Callable, option: str, changes: list, message: str) -> None:
+def test_what_no_algorithm_can_use_is_refused(
+    compose: Callable, option: str, changes: list, message: str
+) -> None:
     with pytest.raises(ConfigError, match=rf"^federation\.{message}"):
         parse(compose(f"federation={option}", *(f"federation.{change}" for change in changes)))

@@ -1,4 +1,5 @@
-"""A user's own model: from a module outside of the package, by the command line or a file; or refused with a reason."""
+"""A user's own model: from a module outside of the package, by the command line or a file; or
+refused with a reason."""
 
 import os
 import re
@@ -25,7 +26,8 @@ import keras
 def small(shape, classes, width, activation="relu"):
     """Its own imports, names and settings."""
     print(f"built with width {width} and {activation}")
-    layers = [keras.layers.Flatten(), keras.layers.Dense(width, activation=activation), keras.layers.Dense(classes)]
+    layers = [keras.layers.Flatten(), keras.layers.Dense(width, activation=activation),
+        keras.layers.Dense(classes)]
     return keras.Sequential([keras.Input(shape), *layers])
 
 def wrong(shape, classes):
@@ -47,22 +49,31 @@ def folder(tmp_path):
 
 def command(folder, *overrides, path=True):
     """`python run.py` in the folder."""
-    environment = {**os.environ, "HYPERLOCK_ROOT": str(folder), "PYTHONPATH": str(folder) if path else ""}
+    environment = {
+        **os.environ,
+        "HYPERLOCK_ROOT": str(folder),
+        "PYTHONPATH": str(folder) if path else "",
+    }
     done = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "debug=smoke", "federation.rounds=1", "encryption=none", *overrides],
+        [sys.executable, str(ROOT / "run.py"), "debug=smoke", "federation.rounds=1",
+            "encryption=none", *overrides],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 
 
 def test_a_model_of_ones_own_by_the_command_line(folder):
-    code, output = command(folder, "model=own", "model._target_=theirs.models.small", "+model.width=5")
+    code, output = command(
+        folder, "model=own", "model._target_=theirs.models.small", "+model.width=5"
+    )
     assert code == 0, output
     assert "built with width 5 and relu" in output and "small-none-3c" in output
 
 
 def test_a_model_of_ones_own_by_a_file(folder):
-    code, output = command(folder, "model=small", "model.activation=tanh", "--config-dir", str(folder / "conf"))
+    code, output = command(
+        folder, "model=small", "model.activation=tanh", "--config-dir", str(folder / "conf")
+    )
     assert code == 0, output
     assert "built with width 6 and tanh" in output and "small-none-3c" in output
 
@@ -74,7 +85,11 @@ def test_a_model_of_ones_own_by_a_file(folder):
         (
             ["model=own", "model._target_=theirs.models.small"],
             False,
-            ["model._target_=theirs.models.small: cannot be imported", "No module named", "PYTHONPATH="],
+            [
+                "model._target_=theirs.models.small: cannot be imported",
+                "No module named",
+                "PYTHONPATH=",
+            ],
         ),
         (
             ["model=own", "model._target_=theirs.models.smal"],
@@ -107,11 +122,16 @@ def test_the_readmes_model_works():
     module = {}
     exec(code, module)
     make = partial(module["mymodel"], SHAPE, CLASSES, width=5)
-    assert check_model.build(make, "mypackage.mymodel", SHAPE, CLASSES).count_params() == 17 * 5 + 6 * 3
+    assert (
+        check_model.build(make, "mypackage.mymodel", SHAPE, CLASSES).count_params()
+        == 17 * 5 + 6 * 3
+    )
 
 
 def sequential(*inner, head=None):
-    return keras.Sequential([keras.Input(SHAPE), layers.Flatten(), *inner, head or layers.Dense(CLASSES)])
+    return keras.Sequential(
+        [keras.Input(SHAPE), layers.Flatten(), *inner, head or layers.Dense(CLASSES)]
+    )
 
 
 def frozen():
@@ -123,7 +143,11 @@ def frozen():
 class Subclass(keras.Model):
     def __init__(self, functions):
         super().__init__()
-        self.flatten, self.dense, self.functions = layers.Flatten(), layers.Dense(CLASSES), functions
+        self.flatten, self.dense, self.functions = (
+            layers.Flatten(),
+            layers.Dense(CLASSES),
+            functions,
+        )
 
     def call(self, x):
         for function in self.functions:
@@ -137,7 +161,10 @@ def raising():
 
 REFUSED = {
     "raises": (raising, ["it raised RuntimeError: no model no"]),
-    "no model": (lambda: "a text", ["it returned builtins.str", "[batch, 4, 4] to logits [batch, 3]"]),
+    "no model": (
+        lambda: "a text",
+        ["it returned builtins.str", "[batch, 4, 4] to logits [batch, 3]"],
+    ),
     "other shape": (lambda: sequential(head=layers.Dense(7)), ["gives [batch, 7]"]),
     "a shape too many": (lambda: sequential(layers.Reshape((4, 4))), ["gives [batch, 4, 3]"]),
     "one number": (lambda: sequential(head=layers.Dense(1)), ["gives [batch, 1]"]),
@@ -146,17 +173,35 @@ REFUSED = {
         lambda: keras.Sequential([keras.Input(SHAPE), layers.Lambda(lambda x: x[:, :3, 0])]),
         ["no weights"],
     ),
-    "other input": (lambda: keras.Sequential([keras.Input((5,)), layers.Dense(3)]), ["the model raised ValueError"]),
-    "softmax": (lambda: sequential(head=layers.Dense(3, activation="softmax")), ["probabilities", "no softmax"]),
-    "dropout": (lambda: sequential(layers.Dropout(0.5)), ["Dropout (dropout", "draws at random", "no Dropout"]),
+    "other input": (
+        lambda: keras.Sequential([keras.Input((5,)), layers.Dense(3)]),
+        ["the model raised ValueError"],
+    ),
+    "softmax": (
+        lambda: sequential(head=layers.Dense(3, activation="softmax")),
+        ["probabilities", "no softmax"],
+    ),
+    "dropout": (
+        lambda: sequential(layers.Dropout(0.5)),
+        ["Dropout (dropout", "draws at random", "no Dropout"],
+    ),
     "batch statistics": (
         lambda: sequential(layers.BatchNormalization()),
         ["BatchNormalization (", "keeps moving_mean", "GroupNormalization"],
     ),
     "frozen": (frozen, ["Dense (", "is frozen"]),
-    "float16": (lambda: sequential(layers.Dense(4, dtype="float16")), ["float16, float32", "weights of float32"]),
-    "regulariser": (lambda: sequential(layers.Dense(4, kernel_regularizer="l2")), ["regularisers or constraints"]),
-    "constraint": (lambda: sequential(layers.Dense(4, kernel_constraint="non_neg")), ["regularisers or constraints"]),
+    "float16": (
+        lambda: sequential(layers.Dense(4, dtype="float16")),
+        ["float16, float32", "weights of float32"],
+    ),
+    "regulariser": (
+        lambda: sequential(layers.Dense(4, kernel_regularizer="l2")),
+        ["regularisers or constraints"],
+    ),
+    "constraint": (
+        lambda: sequential(layers.Dense(4, kernel_constraint="non_neg")),
+        ["regularisers or constraints"],
+    ),
 }
 
 
@@ -165,7 +210,10 @@ def test_a_model_that_cannot_be_trained_is_refused(kind):
     make, words = REFUSED[kind]
     with pytest.raises(ConfigError) as caught:
         check_model.build(make, "theirs.model", SHAPE, CLASSES)
-    assert str(caught.value).startswith("model._target_=theirs.model: ") and len(str(caught.value)) < 900
+    assert (
+        str(caught.value).startswith("model._target_=theirs.model: ")
+        and len(str(caught.value)) < 900
+    )
     for word in words:
         assert word in str(caught.value)
 
@@ -183,10 +231,12 @@ ACCEPTED = {
     "layer normalisation": lambda: sequential(layers.LayerNormalization()),
     "no dropout": lambda: sequential(layers.Dropout(0.0)),
     "convolution": lambda: keras.Sequential(
-        [keras.Input(SHAPE), layers.Reshape((4, 4, 1)), layers.Conv2D(2, 3), layers.GroupNormalization(1),
+        [keras.Input(SHAPE), layers.Reshape((4, 4, 1)), layers.Conv2D(2, 3),
+            layers.GroupNormalization(1),
          layers.GlobalMaxPooling2D(), layers.Dense(CLASSES)]
     ),
-    "recurrent": lambda: keras.Sequential([keras.Input(SHAPE), layers.GRU(5), layers.Dense(CLASSES)]),
+    "recurrent": lambda: keras.Sequential([keras.Input(SHAPE), layers.GRU(5),
+        layers.Dense(CLASSES)]),
     "embedding": lambda: sequential(layers.Embedding(3, 2), layers.Flatten()),
     "a subclass that is not built yet": lambda: Subclass([tf.square, lambda x: x + 1.0]),
 }  # fmt: skip
@@ -206,9 +256,13 @@ def test_other_models_train(kind):
 
 
 def test_a_model_that_works_outside_of_a_graph_only_is_refused_before_training():
-    model = check_model.build(partial(Subclass, [lambda x: x + float(tf.reduce_sum(x).numpy())]), "m", SHAPE, CLASSES)
+    model = check_model.build(
+        partial(Subclass, [lambda x: x + float(tf.reduce_sum(x).numpy())]), "m", SHAPE, CLASSES
+    )
     network = Network(model, SHAPE, np.dtype("float32"), 4)
-    with pytest.raises(ConfigError, match=r"model\._target_=m: training the model raised") as caught:
+    with pytest.raises(
+        ConfigError, match=r"model\._target_=m: training the model raised"
+    ) as caught:
         check_model.try_training(network, "m", SHAPE, np.dtype("float32"))
     assert "as a graph" in str(caught.value)
 

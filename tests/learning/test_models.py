@@ -1,4 +1,5 @@
-"""The models: the papers' sizes, every shape of sample, and functions that are traced once an architecture."""
+"""The models: the papers' sizes, every shape of sample, and functions that are traced once an
+architecture."""
 
 import numpy as np
 import pytest
@@ -43,12 +44,16 @@ def test_the_convolutions_see_the_channels():
 
 @pytest.mark.parametrize("shape", [(4,), (2, 3, 4, 5)])
 def test_a_cnn_of_what_is_no_image_is_refused(shape):
-    with pytest.raises(ConfigError, match=r"model=cnn: samples of the dataset have shape \[.*no image") as caught:
+    with pytest.raises(
+        ConfigError, match=r"model=cnn: samples of the dataset have shape \[.*no image"
+    ) as caught:
         cnn(shape, 3)
     assert "[height, width]" in str(caught.value) and "model=mlp" in str(caught.value)
 
 
-@pytest.mark.parametrize("make", [lambda s, c: mlp(s, c, 8, 2), logistic, two_nn], ids=["mlp", "logistic", "2nn"])
+@pytest.mark.parametrize(
+    "make", [lambda s, c: mlp(s, c, 8, 2), logistic, two_nn], ids=["mlp", "logistic", "2nn"]
+)
 @pytest.mark.parametrize("shape", [(5,), (4, 4), (4, 4, 3), (2, 2, 2, 2)])
 def test_dense_models_take_samples_of_any_shape(make, shape):
     assert make(shape, 3)(np.zeros((2, *shape), np.float32)).shape == (2, 3)
@@ -69,7 +74,9 @@ def test_functions_are_kept_for_models_that_keras_describes_and_for_no_others():
 
     assert _architecture(model(layers.Dense(5))) == _architecture(model(layers.Dense(5)))
     assert _architecture(model(layers.Dense(5))) != _architecture(model(layers.Dense(6)))
-    assert _architecture(model(layers.Dense(5, activation="relu"))) != _architecture(model(layers.Dense(5)))
+    assert _architecture(model(layers.Dense(5, activation="relu"))) != _architecture(
+        model(layers.Dense(5))
+    )
     assert _architecture(cnn((4, 4), 3)) is not None
     unknown = [
         Twice(),
@@ -97,7 +104,8 @@ def test_models_that_look_alike_are_not_taken_for_one_another():
 
 
 def test_nothing_is_traced_again_after_the_first_round(federate):
-    """Clients of other sizes, other rounds, another run of the same architecture: the functions are there."""
+    """Clients of other sizes, other rounds, another run of the same architecture: the functions are
+    there."""
     first = federate("federation.rounds=1").play().parties.network
     functions = (first._train_block, first._gradient_block, first._predict)
     before = [function.experimental_get_tracing_count() for function in functions]

@@ -1,4 +1,5 @@
-"""Server-side optimisers: pure steps. What they compute is held against NumPy in test_algorithms.py."""
+"""Server-side optimisers: pure steps. What they compute is held against NumPy in
+test_algorithms.py."""
 
 import numpy as np
 import pytest
@@ -52,6 +53,8 @@ def test_momentum_of_none_is_sgd():
 def test_with_a_large_tau_adaptive_steps_are_plain_ones(kind):
     """Reddi et al. 2021: tau is the degree of adaptivity."""
     tau = 1e6
-    optimizer = Adaptive({"adagrad": adagrad, "adam": adam, "yogi": yogi}[kind], 2 * tau, 0.0, 1 - 1e-9, tau)
+    optimizer = Adaptive(
+        {"adagrad": adagrad, "adam": adam, "yogi": yogi}[kind], 2 * tau, 0.0, 1 - 1e-9, tau
+    )
     after, _ = optimizer.step(WEIGHTS, MEANS[0])
     assert np.allclose(after, WEIGHTS - MEANS[0], atol=1e-4)

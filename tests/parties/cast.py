@@ -51,13 +51,17 @@ class Cast:
     min_clients: int = 3
     sizes: tuple[int, ...] = SIZES
     timings: Timings = field(default_factory=Timings)
-    parties: dict[str, Identity] = field(default_factory=lambda: enrol("run", [SERVER, KEYHOLDER, *NAMES]))
+    parties: dict[str, Identity] = field(
+        default_factory=lambda: enrol("run", [SERVER, KEYHOLDER, *NAMES])
+    )
 
     def __post_init__(self) -> None:
         bits = self.scheme.value_bits
         weights = np.linspace(-1, 1, sum(self.sizes)).astype(np.float32)
         grid = Grid(self.sizes, (0.5,) * len(self.sizes), bits)
-        self.keeper = ModelKeeper(self.parties[SERVER], GlobalModel(weights, grid, Sgd(1.0), 10.0, 4.0))
+        self.keeper = ModelKeeper(
+            self.parties[SERVER], GlobalModel(weights, grid, Sgd(1.0), 10.0, 4.0)
+        )
         self.length = totals.width(bits) + sum(self.sizes)
         self.keyholder = self.another_keyholder()
         self.server = self.another_server(self.keeper)
@@ -67,47 +71,81 @@ class Cast:
     def another_keyholder(self, keys: KeyPair | None = None) -> KeyHolder:
         """One with keys of its own, or with these, that has decrypted nothing yet."""
         policy = self.min_clients, ROUNDS
-        return KeyHolder(self.parties[KEYHOLDER], self.scheme, self.length, *policy, self.timings, keys)
+        return KeyHolder(
+            self.parties[KEYHOLDER], self.scheme, self.length, *policy, self.timings, keys
+        )
 
     def another_server(self, keeper: ModelKeeper | None) -> Server:
         """One that has the public key."""
-        server = Server(self.parties[SERVER], self.scheme, self.length, self.min_clients, self.timings, keeper)
+        server = Server(
+            self.parties[SERVER], self.scheme, self.length, self.min_clients, self.timings, keeper
+        )
         server.install_key(self.keyholder.public_key())
         return server
 
     def client(
-        self, trainer: Trainer, index: int = 3, samples: int = 10, seed: int = 0, replica: Replica | None = None
+        self,
+        trainer: Trainer,
+        index: int = 3,
+        samples: int = 10,
+        seed: int = 0,
+        replica: Replica | None = None,
     ) -> Client:
         """One that has the public key."""
-        data, identity = LocalData(np.zeros((samples, 2)), np.zeros(samples, np.int32)), self.parties[f"client-{index}"]
-        made = Client(index, identity, seed, data, trainer, self.scheme, self.sizes, 10.0, self.timings, replica)
+        data, identity = (
+            LocalData(np.zeros((samples, 2)), np.zeros(samples, np.int32)),
+            self.parties[f"client-{index}"],
+        )
+        made = Client(
+            index,
+            identity,
+            seed,
+            data,
+            trainer,
+            self.scheme,
+            self.sizes,
+            10.0,
+            self.timings,
+            replica,
+        )
         made.handle(self.keyholder.public_key())
         return made
 
     def sign(self, message: Message, signer: str = "") -> bytes:
-        """Its bytes, signed by `signer` as if it were the sender, whatever run and sender the message names."""
+        """Its bytes, signed by `signer` as if it were the sender, whatever run and sender the
+        message names."""
         identity = self.parties[signer or message.sender]
         return message.encode(replace(identity, run=message.run, name=message.sender))
 
     def vector(self, seed: int = 0, samples: int = 10) -> np.ndarray:
         """One client's plaintext: totals and update."""
         levels = 2 ** (self.scheme.value_bits - 1) - 1
-        update = np.random.default_rng(seed).integers(-levels, levels, sum(self.sizes), endpoint=True)
+        update = np.random.default_rng(seed).integers(
+            -levels, levels, sum(self.sizes), endpoint=True
+        )
         update[:50] = levels
-        return np.concatenate([totals.encode(Totals(1, samples, 1.5, 2), self.scheme.value_bits), update])
+        return np.concatenate(
+            [totals.encode(Totals(1, samples, 1.5, 2), self.scheme.value_bits), update]
+        )
 
-    def message(self, sender: str, vector: np.ndarray, round_number: int = 1, **changes: object) -> Update:
+    def message(
+        self, sender: str, vector: np.ndarray, round_number: int = 1, **changes: object
+    ) -> Update:
         """What the client would send, or a variation of it."""
         chunks = tuple(self.scheme.encryptor(self.public).encrypt(vector))
         fingerprint = self.scheme.fingerprint
         message = Update("run", round_number, sender, self.key_id, fingerprint, vector.size, chunks)
         return replace(message, **changes)  # type: ignore[arg-type]
 
-    def update(self, sender: str, vector: np.ndarray, round_number: int = 1, **changes: object) -> bytes:
+    def update(
+        self, sender: str, vector: np.ndarray, round_number: int = 1, **changes: object
+    ) -> bytes:
         """Its bytes."""
         return self.sign(self.message(sender, vector, round_number, **changes), sender)
 
-    def aggregate(self, vectors: list[np.ndarray], round_number: int = 1, **changes: object) -> bytes:
+    def aggregate(
+        self, vectors: list[np.ndarray], round_number: int = 1, **changes: object
+    ) -> bytes:
         """The sum of these vectors, as a server would send it, without a server's checks."""
         encryptor, accumulator = (
             self.scheme.encryptor(self.public),
@@ -116,7 +154,9 @@ class Cast:
         for vector in vectors:
             accumulator.add(tuple(encryptor.encrypt(vector)))
         fingerprint, total = self.scheme.fingerprint, tuple(accumulator.total())
-        message = Aggregate("run", round_number, SERVER, self.key_id, fingerprint, self.length, total)
+        message = Aggregate(
+            "run", round_number, SERVER, self.key_id, fingerprint, self.length, total
+        )
         return self.sign(replace(message, **changes), SERVER)  # type: ignore[arg-type]
 
     def read(self, kind: type[Message], data: bytes, reader: str = SERVER) -> Message:

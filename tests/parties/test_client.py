@@ -1,4 +1,5 @@
-"""A client: only ciphertexts leave it, a model that cannot be is refused, and what diverged is said by name."""
+"""A client: only ciphertexts leave it, a model that cannot be is refused, and what diverged is said
+by name."""
 
 from __future__ import annotations
 
@@ -121,13 +122,17 @@ def test_an_update_that_overflows_when_weighted_is_refused(cast: Cast) -> None:
 def test_a_client_without_a_key_does_not_train(cast: Cast) -> None:
     trainer = Trainer(values())
     data = LocalData(np.zeros((5, 2)), np.zeros(5, np.int32))
-    made = Client(0, cast.parties["client-0"], 0, data, trainer, cast.scheme, SIZES, 10.0, cast.timings)
+    made = Client(
+        0, cast.parties["client-0"], 0, data, trainer, cast.scheme, SIZES, 10.0, cast.timings
+    )
     with pytest.raises(MessageRefused, match="no public key"):
         made.handle(train(cast))
     assert trainer.seen == []
 
 
-@pytest.mark.parametrize("change", [{"run": "other"}, {"key_id": "other"}, {"fingerprint": "other"}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"run": "other"}, {"key_id": "other"}, {"fingerprint": "other"}], ids=str
+)
 def test_a_request_of_another_run_key_or_scheme_is_refused(cast: Cast, change: dict) -> None:
     trainer = Trainer(values())
     with pytest.raises(MessageRefused, match=next(iter(change))):
@@ -151,13 +156,18 @@ def test_a_request_of_an_earlier_round_is_refused(cast: Cast) -> None:
 def test_a_request_that_the_server_did_not_sign_is_refused(cast: Cast) -> None:
     trainer = Trainer(values())
     message = cast.read(Train, train(cast), "client-0")
-    for name, reason in (("server", "the signature is not that of 'server'"), ("client-1", "instead of 'server'")):
+    for name, reason in (
+        ("server", "the signature is not that of 'server'"),
+        ("client-1", "instead of 'server'"),
+    ):
         with pytest.raises(MessageRefused, match=reason):
             cast.client(trainer).handle(cast.sign(replace(message, sender=name), "client-1"))
     assert trainer.seen == []
 
 
-def model(weights: object = 0.0, ranges: object = 1.0, count: int = sum(SIZES), tensors: int = 2) -> dict:
+def model(
+    weights: object = 0.0, ranges: object = 1.0, count: int = sum(SIZES), tensors: int = 2
+) -> dict:
     w, r = np.zeros(count, "<f4"), np.ones(tensors, "<f4")
     w[-1], r[-1] = weights, ranges
     return {"payload": (w.tobytes(), r.tobytes())}
@@ -166,8 +176,10 @@ def model(weights: object = 0.0, ranges: object = 1.0, count: int = sum(SIZES), 
 @pytest.mark.parametrize(
     "change",
     [
-        model(weights=np.nan), model(weights=np.inf), model(ranges=np.nan), model(ranges=np.inf), model(ranges=0),
-        model(ranges=-1), model(count=sum(SIZES) - 1), model(tensors=1), {"payload": ()}, {"payload": (b"",)},
+        model(weights=np.nan), model(weights=np.inf), model(ranges=np.nan), model(ranges=np.inf),
+        model(ranges=0),
+        model(ranges=-1), model(count=sum(SIZES) - 1), model(tensors=1), {"payload": ()},
+        {"payload": (b"",)},
         {"payload": (b"", b"")},
     ],
 )  # fmt: skip
@@ -201,7 +213,9 @@ def test_a_secret_key_is_not_taken_for_a_public_one(encrypted_cast: Cast) -> Non
     cast = Cast(encrypted_cast.scheme, sizes=SIZES)
     secret = cast.scheme.generate_keys().secret
     made, key_id = cast.client(Trainer(values())), key_id_of(secret)
-    made.handle(cast.sign(PublicKey("run", 0, KEYHOLDER, key_id, cast.scheme.fingerprint, 0, (secret,))))
+    made.handle(
+        cast.sign(PublicKey("run", 0, KEYHOLDER, key_id, cast.scheme.fingerprint, 0, (secret,)))
+    )
     with pytest.raises(CiphertextRefused, match="secret"):
         made.handle(train(cast, key_id=key_id))
 
@@ -258,7 +272,9 @@ def test_clients_decrypt_a_round_once(shared: tuple[Cast, Replica]) -> None:
         made.handle(cast.aggregate([cast.vector(i) for i in range(4)]))
 
 
-def test_clients_that_hold_the_model_take_none_from_the_server(shared: tuple[Cast, Replica]) -> None:
+def test_clients_that_hold_the_model_take_none_from_the_server(
+    shared: tuple[Cast, Replica],
+) -> None:
     cast, replica = shared
     trainer = Trainer(values())
     made = cast.client(trainer, replica=replica)
@@ -273,9 +289,13 @@ def test_clients_that_answer_at_once_step_the_model_once(
     """As with runtime.workers=3."""
     cast, replica = shared
     handle = KeyHolder.handle
-    monkeypatch.setattr(KeyHolder, "handle", lambda self, data: [time.sleep(0.05), handle(self, data)][1])
+    monkeypatch.setattr(
+        KeyHolder, "handle", lambda self, data: [time.sleep(0.05), handle(self, data)][1]
+    )
     clients = [cast.client(Trainer(values()), i, replica=replica) for i in range(3)]
     runtime = LocalRuntime({c.name: c.handle for c in clients}, workers=3)
     aggregate = cast.aggregate([cast.vector(i) for i in range(3)])
-    assert dict(runtime.exchange(dict.fromkeys([c.name for c in clients], aggregate))) == {c.name: b"" for c in clients}
+    assert dict(runtime.exchange(dict.fromkeys([c.name for c in clients], aggregate))) == {
+        c.name: b"" for c in clients
+    }
     assert cast.keeper.round == 1

@@ -45,7 +45,9 @@ def test_who_is_not_enrolled_is_refused_whatever_the_signature() -> None:
 
 def test_a_signature_made_for_another_purpose_is_none_of_a_message() -> None:
     key = Ed25519PrivateKey.generate()
-    party = replace(PARTIES["client-0"], _key=key, enrolled={"client-0": key.public_key().public_bytes_raw()})
+    party = replace(
+        PARTIES["client-0"], _key=key, enrolled={"client-0": key.public_key().public_bytes_raw()}
+    )
     party.verify("client-0", party.sign(b"data"), b"data")
     with pytest.raises(MessageRefused):
         party.verify("client-0", key.sign(b"data"), b"data")

@@ -1,4 +1,5 @@
-"""Keys on a disk: for their owner alone, for the same parameters alone, and never where they spread from."""
+"""Keys on a disk: for their owner alone, for the same parameters alone, and never where they spread
+from."""
 
 from __future__ import annotations
 
@@ -59,7 +60,9 @@ def test_keys_of_other_parameters_are_refused_and_kept(path: Path, ckks: Ckks) -
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80", b"garbage" * 100, b"\x81\xa7version\x01", b"\x81\xa7version\x02"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80", b"garbage" * 100, b"\x81\xa7version\x01", b"\x81\xa7version\x02"]
+)
 def test_other_files_are_refused_and_not_quoted(path: Path, ckks: Ckks, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
@@ -84,7 +87,9 @@ def test_a_folder_and_a_place_that_cannot_be_written_are_named(tmp_path: Path, c
         keyfile.keep(Path("/proc/none/run.key"), ckks)
 
 
-def test_a_failed_write_leaves_nothing_behind(path: Path, ckks: Ckks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_nothing_behind(
+    path: Path, ckks: Ckks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
@@ -96,7 +101,10 @@ def test_a_failed_write_leaves_nothing_behind(path: Path, ckks: Ckks, monkeypatc
 
 def test_a_run_keeps_its_keys_where_it_is_told(federate: Callable, path: Path) -> None:
     runs = [federate(f"keys.path={path}").play().parties for _ in range(2)]
-    read = [PublicKey.decode(r.public_key, r.server._identity, max_parts=1, max_part_bytes=2**24) for r in runs]
+    read = [
+        PublicKey.decode(r.public_key, r.server._identity, max_parts=1, max_part_bytes=2**24)
+        for r in runs
+    ]
     ids = [message.key_id for message in read]
     assert ids[0] == ids[1]
     assert "secret" not in repr(KeyPair(b"", b"secret")).replace("secret=", "")

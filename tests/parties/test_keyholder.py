@@ -1,4 +1,5 @@
-"""The key holder: it releases sums of enough updates, exactly; it decrypts once a round, and nothing else."""
+"""The key holder: it releases sums of enough updates, exactly; it decrypts once a round, and
+nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ def test_a_release_is_the_exact_sum(cast: Cast) -> None:
     for number, count in ((1, 3), (2, 16)):
         release = cast.keyholder.handle(cast.aggregate(vectors(cast, count), number))
         message = cast.read(Release, release)
-        message.expect(run="run", round=number, sender="keyholder", key_id=cast.key_id, length=cast.length)
+        message.expect(
+            run="run", round=number, sender="keyholder", key_id=cast.key_id, length=cast.length
+        )
         assert (cast.sums(release) == sum(vectors(cast, count))).all()
 
 
@@ -63,15 +66,21 @@ def test_a_round_is_decrypted_once(cast: Cast) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 4, ROUNDS + 1, 2**63])
-def test_only_a_later_round_of_the_run_is_decrypted(cast: Cast, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_later_round_of_the_run_is_decrypted(
+    cast: Cast, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cast.keyholder.handle(cast.aggregate(vectors(cast, 3), 4))
     monkeypatch.setattr(cast.keyholder, "_decryptor", None)  # not even looked at
-    with pytest.raises(ReleaseRefused, match=f"round {number} was decrypted before, or is none of this run's {ROUNDS}"):
+    with pytest.raises(
+        ReleaseRefused,
+        match=f"round {number} was decrypted before, or is none of this run's {ROUNDS}",
+    ):
         cast.keyholder.handle(cast.aggregate(vectors(cast, 3), number))
 
 
 def beyond(cast: Cast, by: int = 1) -> list[np.ndarray]:
-    """Three updates, their last coordinate as low as it may be, and one that adds to it and counts itself as none."""
+    """Three updates, their last coordinate as low as it may be, and one that adds to it and counts
+    itself as none."""
     most = vectors(cast, 3)
     for vector in most:
         vector[-1] = -127
@@ -93,7 +102,10 @@ def test_a_refused_sum_uses_its_round_up(cast: Cast) -> None:
             cast.keyholder.handle(cast.aggregate(bad, number))
         with pytest.raises(ReleaseRefused, match="was decrypted before"):
             cast.keyholder.handle(cast.aggregate(vectors(cast, 3), number))
-    assert (cast.sums(cast.keyholder.handle(cast.aggregate(vectors(cast, 3), 4))) == sum(vectors(cast, 3))).all()
+    assert (
+        cast.sums(cast.keyholder.handle(cast.aggregate(vectors(cast, 3), 4)))
+        == sum(vectors(cast, 3))
+    ).all()
 
 
 def test_a_sum_under_another_key_is_refused(encrypted_cast: Cast) -> None:
@@ -111,7 +123,9 @@ def test_a_sum_under_another_key_is_refused(encrypted_cast: Cast) -> None:
     [{"run": "other"}, {"key_id": "other"}, {"fingerprint": "other"}, {"length": 5}],
     ids=str,
 )
-def test_an_aggregate_of_another_run_key_scheme_or_length_is_refused(cast: Cast, change: dict) -> None:
+def test_an_aggregate_of_another_run_key_scheme_or_length_is_refused(
+    cast: Cast, change: dict
+) -> None:
     (name,) = change
     with pytest.raises(MessageRefused, match=name):
         cast.keyholder.handle(cast.aggregate(vectors(cast, 3), **change))
@@ -119,7 +133,13 @@ def test_an_aggregate_of_another_run_key_scheme_or_length_is_refused(cast: Cast,
 
 def test_what_is_no_aggregate_is_refused(cast: Cast) -> None:
     good = cast.aggregate(vectors(cast, 3))
-    for bad in (b"", b"garbage", good[:-1], cast.update("client-0", cast.vector()), cast.keyholder.public_key()):
+    for bad in (
+        b"",
+        b"garbage",
+        good[:-1],
+        cast.update("client-0", cast.vector()),
+        cast.keyholder.public_key(),
+    ):
         with pytest.raises(MessageRefused):
             cast.keyholder.handle(bad)
 
@@ -128,13 +148,19 @@ def test_ciphertexts_that_are_none_are_refused(encrypted_cast: Cast) -> None:
     cast = encrypted_cast
     for number, payload in enumerate(((), (b"",), (b"garbage", b"garbage"), (b"garbage",)), 1):
         of_another_number = len(payload) != cast.scheme.chunks(cast.length)
-        error, text = (MessageRefused, "ciphertexts instead of") if of_another_number else (ReleaseRefused, "round")
+        error, text = (
+            (MessageRefused, "ciphertexts instead of")
+            if of_another_number
+            else (ReleaseRefused, "round")
+        )
         with pytest.raises(error, match=text):
             cast.keyholder.handle(cast.aggregate(vectors(cast, 3), number, payload=payload))
 
 
 def test_the_public_key_message_names_its_key(cast: Cast) -> None:
-    key = PublicKey.read(cast.keyholder.public_key(), cast.parties["client-0"], fingerprint=cast.scheme.fingerprint)
+    key = PublicKey.read(
+        cast.keyholder.public_key(), cast.parties["client-0"], fingerprint=cast.scheme.fingerprint
+    )
     assert key_id_of(key) == cast.key_id
 
 

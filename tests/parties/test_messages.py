@@ -1,4 +1,5 @@
-"""Messages: every kind survives the wire; whatever else arrives meets MessageRefused and nothing else."""
+"""Messages: every kind survives the wire; whatever else arrives meets MessageRefused and nothing
+else."""
 
 from __future__ import annotations
 
@@ -39,7 +40,14 @@ READER = PARTIES["client-0"]
 def messages(kind: type[Message]) -> st.SearchStrategy[Message]:
     numbers, sender = st.integers(0, 2**63), st.just(kind.only_from) if kind.only_from else NAMES
     return st.builds(
-        kind, run=NAMES, round=numbers, sender=sender, key_id=NAMES, fingerprint=NAMES, length=numbers, payload=PARTS
+        kind,
+        run=NAMES,
+        round=numbers,
+        sender=sender,
+        key_id=NAMES,
+        fingerprint=NAMES,
+        length=numbers,
+        payload=PARTS,
     )
 
 
@@ -53,12 +61,14 @@ def encode(message: Message, signer: Identity = PARTIES["client-1"]) -> bytes:
 
 
 def reader_of(message: Message) -> Identity:
-    """A party of the message's run that knows the one who signs in `encode`, under the sender's name."""
+    """A party of the message's run that knows the one who signs in `encode`, under the sender's
+    name."""
     return replace(READER, run=message.run, enrolled={message.sender: READER.enrolled["client-1"]})
 
 
 def pack(header: object, parts: object = (), **envelope: object) -> bytes:
-    """The wire format, written anew: parts, then header and signature, then the size of these two."""
+    """The wire format, written anew: parts, then header and signature, then the size of these
+    two."""
     header_bytes = header if isinstance(header, bytes) else msgpack.packb(header)
     signature = envelope.get("signature", PARTIES["client-1"].sign(header_bytes))
     return enclose(msgpack.packb([header_bytes, signature]), parts)
@@ -72,10 +82,19 @@ def header(parts: object = (), **changes: object) -> dict[str, object]:
     """EXAMPLE's header, over these parts."""
     fields = {name: value for name, value in vars(EXAMPLE).items() if name != "payload"}
     sizes, digest = [len(part) for part in parts], hashlib.sha256(b"".join(parts)).digest()  # type: ignore[attr-defined]
-    return {"kind": "update", "version": VERSION, **fields, "sizes": sizes, "digest": digest, **changes}
+    return {
+        "kind": "update",
+        "version": VERSION,
+        **fields,
+        "sizes": sizes,
+        "digest": digest,
+        **changes,
+    }
 
 
-def refused(data: object, kind: type[Message] = Update, reader: Identity = READER, **bounds: int) -> str:
+def refused(
+    data: object, kind: type[Message] = Update, reader: Identity = READER, **bounds: int
+) -> str:
     with pytest.raises(MessageRefused) as caught:
         kind.decode(data, reader, **{**BOUNDS, **bounds})  # type: ignore[arg-type]
     return str(caught.value)
@@ -129,7 +148,9 @@ def test_parts_are_written_as_they_are_made_and_read_in_place() -> None:
 
 
 @given(message=ANY)
-def test_an_expectation_that_holds_is_silent_and_one_that_does_not_names_both(message: Message) -> None:
+def test_an_expectation_that_holds_is_silent_and_one_that_does_not_names_both(
+    message: Message,
+) -> None:
     message.expect(run=message.run, round=message.round, payload=message.payload)
     with pytest.raises(MessageRefused, match=r"round .* instead of -1"):
         message.expect(run=message.run, round=-1)
@@ -186,7 +207,8 @@ JSON = st.recursive(
     | st.text(max_size=9)
     | st.binary(max_size=9),
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9) | st.integers(0, 9), inner, max_size=4)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=9) | st.integers(0, 9), inner, max_size=4)
     ),
     max_leaves=12,
 )
@@ -201,7 +223,9 @@ def test_well_formed_msgpack_that_is_no_message_is_refused(value: object) -> Non
 
 
 @given(first=JSON, second=JSON, more=st.lists(JSON, max_size=2))
-def test_an_envelope_of_other_things_is_refused(first: object, second: object, more: list[object]) -> None:
+def test_an_envelope_of_other_things_is_refused(
+    first: object, second: object, more: list[object]
+) -> None:
     for inner in (first, msgpack.packb(first)):
         data = enclose(msgpack.packb([inner, second, *more]))
         refused(data)
@@ -269,7 +293,20 @@ def test_the_header_knows_where_a_part_ends() -> None:
         old, new = (msgpack.packb(header(parts, sizes=value)) for value in ([2, 1], sizes))
         assert data.replace(old, new) != data
         refused(data.replace(old, new))
-    for sizes in ([2], [2, 2], [], [2**63], [3, -1], [-1, 4], [1.0, 2], [True, 2], ["2", 1], [[2, 1]], None, 3):
+    for sizes in (
+        [2],
+        [2, 2],
+        [],
+        [2**63],
+        [3, -1],
+        [-1, 4],
+        [1.0, 2],
+        [True, 2],
+        ["2", 1],
+        [[2, 1]],
+        None,
+        3,
+    ):
         refused(pack(header(parts, sizes=sizes), parts))
 
 
@@ -286,7 +323,9 @@ def test_a_payload_over_its_bounds_is_refused() -> None:
 
     assert "a payload part is not of at most 1000 bytes" in reason(bytes(1001))
     assert re.search("5 (exceeds max_array_len|payload parts where at most 4)", reason(*[b""] * 5))
-    assert re.search("1 (exceeds max_array_len|payload parts where at most 0)", reason(b"x", max_parts=0))
+    assert re.search(
+        "1 (exceeds max_array_len|payload parts where at most 0)", reason(b"x", max_parts=0)
+    )
     assert "bytes where at most" in reason(bytes(10**5))
     assert "a payload part is not of at most 10 bytes" in reason(bytes(11), max_part_bytes=10)
 
@@ -328,7 +367,9 @@ def test_what_has_no_length_is_refused(data: object) -> None:
     refused(data)
 
 
-@pytest.mark.parametrize("data", [None, 5, "text", [], {}, b"", b"\x93", bytearray(encode(EXAMPLE))[:9], object()])
+@pytest.mark.parametrize(
+    "data", [None, 5, "text", [], {}, b"", b"\x93", bytearray(encode(EXAMPLE))[:9], object()]
+)
 def test_the_kind_of_what_is_no_message_is_empty(data: object) -> None:
     assert kind_of(data) == ""  # type: ignore[arg-type]
 
@@ -344,17 +385,23 @@ def test_the_kind_is_read_from_the_header_alone() -> None:
 @given(message=ANY, data=st.data())
 def test_a_message_that_another_signed_is_refused(message: Message, data: st.DataObject) -> None:
     other = data.draw(st.sampled_from([PARTIES[name] for name in (SERVER, KEYHOLDER, "client-0")]))
-    assert "the signature is not that of" in refused(encode(message, other), type(message), reader_of(message))
+    assert "the signature is not that of" in refused(
+        encode(message, other), type(message), reader_of(message)
+    )
 
 
-@pytest.mark.parametrize("signature", [b"", bytes(63), bytes(64), bytes(65), b"\xff" * 64, None, "x" * 64, 5, [1]])
+@pytest.mark.parametrize(
+    "signature", [b"", bytes(63), bytes(64), bytes(65), b"\xff" * 64, None, "x" * 64, 5, [1]]
+)
 def test_a_message_without_a_signature_is_refused(signature: object) -> None:
     refused(pack(header(EXAMPLE.parts), EXAMPLE.parts, signature=signature))
 
 
 def test_the_signature_of_another_message_is_refused() -> None:
     other = PARTIES["client-1"].sign(msgpack.packb(header(EXAMPLE.parts, round=4)))
-    assert "the signature is not" in refused(pack(header(EXAMPLE.parts), EXAMPLE.parts, signature=other))
+    assert "the signature is not" in refused(
+        pack(header(EXAMPLE.parts), EXAMPLE.parts, signature=other)
+    )
 
 
 @pytest.mark.parametrize("name", ["client-2", "", "Client-1", "client-1 "])
@@ -397,7 +444,8 @@ def test_a_public_key_is_read_from_its_message() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"run": "other"}, {"round": 1}, {"fingerprint": "other"}, {"key_id": key_id_of(b"other")}, {"key_id": ""},
+        {"run": "other"}, {"round": 1}, {"fingerprint": "other"}, {"key_id": key_id_of(b"other")},
+        {"key_id": ""},
         {"payload": ()}, {"payload": (b"other",)}, {"payload": (b"the key", b"the key")},
     ],
     ids=str,

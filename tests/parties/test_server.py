@@ -1,4 +1,5 @@
-"""The server: whatever is wrong with an update, it is counted, and the sum is that of the others."""
+"""The server: whatever is wrong with an update, it is counted, and the sum is that of the
+others."""
 
 from __future__ import annotations
 
@@ -32,22 +33,43 @@ def flipped(data: bytes, place: int) -> bytes:
 
 
 REFUSED: dict[str, tuple[Wrong, str]] = {
-    "another run": (lambda c, v: c.update("client-3", v, run="other"), "run 'other' instead of 'run'"),
+    "another run": (
+        lambda c, v: c.update("client-3", v, run="other"),
+        "run 'other' instead of 'run'",
+    ),
     "the round before": (lambda c, v: c.update("client-3", v, 6), "round 6 instead of 7"),
     "the round after": (lambda c, v: c.update("client-3", v, 8), "round 8 instead of 7"),
-    "another key": (lambda c, v: c.update("client-3", v, 7, key_id="other"), "key_id 'other' instead of"),
-    "another scheme": (lambda c, v: c.update("client-3", v, 7, fingerprint="other"), "fingerprint 'other' instead"),
+    "another key": (
+        lambda c, v: c.update("client-3", v, 7, key_id="other"),
+        "key_id 'other' instead of",
+    ),
+    "another scheme": (
+        lambda c, v: c.update("client-3", v, 7, fingerprint="other"),
+        "fingerprint 'other' instead",
+    ),
     "another length": (lambda c, v: c.update("client-3", v, 7, length=v.size - 1), "length"),
-    "outside the cohort": (lambda c, v: c.update("client-5", v, 7), "'client-5' is not in this round's cohort"),
-    "no client at all": (lambda c, v: c.update(SERVER, v, 7), "'server' is not in this round's cohort"),
-    "no ciphertexts": (lambda c, v: c.update("client-3", v, 7, payload=()), "0 ciphertexts instead of"),
+    "outside the cohort": (
+        lambda c, v: c.update("client-5", v, 7),
+        "'client-5' is not in this round's cohort",
+    ),
+    "no client at all": (
+        lambda c, v: c.update(SERVER, v, 7),
+        "'server' is not in this round's cohort",
+    ),
+    "no ciphertexts": (
+        lambda c, v: c.update("client-3", v, 7, payload=()),
+        "0 ciphertexts instead of",
+    ),
     "too many ciphertexts": (
         lambda c, v: c.sign(replace(m := c.message("client-3", v, 7), payload=m.parts * 2)),
         "",
     ),
     "a ciphertext too large": (
         lambda c, v: c.sign(
-            replace(m := c.message("client-3", v, 7), payload=(bytes(c.scheme.max_chunk_bytes + 1), *m.parts[1:]))
+            replace(
+                m := c.message("client-3", v, 7),
+                payload=(bytes(c.scheme.max_chunk_bytes + 1), *m.parts[1:]),
+            )
         ),
         "",
     ),
@@ -55,9 +77,18 @@ REFUSED: dict[str, tuple[Wrong, str]] = {
     "garbage": (lambda c, v: b"garbage", "not a message"),
     "nothing": (lambda c, v: b"", "not a message"),
     "a truncation": (lambda c, v: c.update("client-3", v, 7)[:-1], "not a message"),
-    "an altered byte": (lambda c, v: flipped(c.update("client-3", v, 7), 5000), "altered on the way"),
-    "an altered header": (lambda c, v: flipped(c.update("client-3", v, 7), -90), "signature is not that of 'client-3'"),
-    "another's signature": (lambda c, v: c.sign(c.message("client-3", v, 7), "client-2"), "not that of 'client-3'"),
+    "an altered byte": (
+        lambda c, v: flipped(c.update("client-3", v, 7), 5000),
+        "altered on the way",
+    ),
+    "an altered header": (
+        lambda c, v: flipped(c.update("client-3", v, 7), -90),
+        "signature is not that of 'client-3'",
+    ),
+    "another's signature": (
+        lambda c, v: c.sign(c.message("client-3", v, 7), "client-2"),
+        "not that of 'client-3'",
+    ),
     "a sender not enrolled": (
         lambda c, v: c.sign(replace(c.message("client-3", v, 7), sender="client-9"), "client-3"),
         "sender 'client-9' is not enrolled",
@@ -92,7 +123,9 @@ def test_every_ciphertext_counts_toward_the_number_due(encrypted_cast: Cast) -> 
     due = len(message.parts)
     assert due > 1
     encrypted_cast.server.open(1, COHORT)
-    reason = encrypted_cast.server.receive(encrypted_cast.sign(replace(message, payload=message.parts[:-1])))
+    reason = encrypted_cast.server.receive(
+        encrypted_cast.sign(replace(message, payload=message.parts[:-1]))
+    )
     assert f"{due - 1} ciphertexts instead of {due}" in reason
     assert encrypted_cast.server.refused == 1
 
@@ -161,7 +194,9 @@ def test_a_round_of_too_few_updates_fails(cast: Cast, accepted: int) -> None:
     for sender in COHORT[:accepted]:
         cast.server.receive(cast.update(sender, cast.vector()))
     cast.server.receive(b"garbage")
-    with pytest.raises(RoundFailed, match=rf"round 1: {accepted} updates .* 1 refused.*keys\.min_clients=3"):
+    with pytest.raises(
+        RoundFailed, match=rf"round 1: {accepted} updates .* 1 refused.*keys\.min_clients=3"
+    ):
         cast.server.close()
 
 
@@ -198,7 +233,9 @@ def test_an_update_while_no_round_is_open_is_an_error(cast: Cast) -> None:
 
 def test_a_round_opens_with_the_model_and_the_ranges(cast: Cast) -> None:
     message = cast.read(Train, cast.server.open(5, COHORT), "client-0")
-    message.expect(run="run", round=5, sender="server", key_id=cast.key_id, fingerprint=cast.scheme.fingerprint)
+    message.expect(
+        run="run", round=5, sender="server", key_id=cast.key_id, fingerprint=cast.scheme.fingerprint
+    )
     assert (np.frombuffer(message.parts[0], "<f4") == cast.keeper.model.weights).all()
     assert (np.frombuffer(message.parts[1], "<f4") == [0.5, 0.5]).all()
 
@@ -208,13 +245,17 @@ def test_a_round_closes_with_the_sum(cast: Cast) -> None:
     for sender in COHORT[:3]:
         cast.server.receive(cast.update(sender, cast.vector(), 5))
     message = cast.read(Aggregate, cast.server.close(), KEYHOLDER)
-    message.expect(run="run", round=5, sender="server", key_id=cast.key_id, fingerprint=cast.scheme.fingerprint)
+    message.expect(
+        run="run", round=5, sender="server", key_id=cast.key_id, fingerprint=cast.scheme.fingerprint
+    )
     message.expect(length=cast.length)
     assert len(message.parts) == cast.scheme.chunks(cast.length)
 
 
 def released(cast: Cast, number: int = 1) -> bytes:
-    return cast.keyholder.handle(cast.aggregate([cast.vector(seed, samples=20) for seed in range(3)], number))
+    return cast.keyholder.handle(
+        cast.aggregate([cast.vector(seed, samples=20) for seed in range(3)], number)
+    )
 
 
 def test_a_release_steps_the_model_by_the_weighted_mean(cast: Cast) -> None:
@@ -232,7 +273,9 @@ def test_a_release_steps_the_model_by_the_weighted_mean(cast: Cast) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"run": "other"}, {"round": 2}, {"round": 0}, {"length": 5}, {"payload": ()}], ids=str
+    "change",
+    [{"run": "other"}, {"round": 2}, {"round": 0}, {"length": 5}, {"payload": ()}],
+    ids=str,
 )
 def test_a_wrong_release_leaves_the_model_as_it_was(cast: Cast, change: dict) -> None:
     message = cast.read(Release, released(cast))
@@ -262,9 +305,14 @@ def test_a_server_without_the_model_sends_none_and_takes_no_release(cast: Cast) 
 def test_a_key_of_another_run_or_scheme_is_refused(cast: Cast) -> None:
     data = cast.keyholder.public_key()
     with pytest.raises(MessageRefused, match="run"):
-        Server(replace(cast.parties[SERVER], run="other"), cast.scheme, cast.length, 3, cast.timings, None).install_key(
-            data
-        )
+        Server(
+            replace(cast.parties[SERVER], run="other"),
+            cast.scheme,
+            cast.length,
+            3,
+            cast.timings,
+            None,
+        ).install_key(data)
     with pytest.raises(MessageRefused):
         cast.server.install_key(data[:-1])
 
@@ -274,7 +322,9 @@ def resident_kilobytes() -> int:
     return int(status.split("VmRSS:")[1].split()[0])
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's account of memory")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="reads Linux's account of memory"
+)
 def test_memory_does_not_grow_with_the_cohort() -> None:
     """Updates are folded as they arrive: thirty of them cost no more than three."""
     scheme = Bfv(bfv_parameters("auto", "auto", "auto", 8, 64, 128))

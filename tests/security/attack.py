@@ -1,21 +1,23 @@
-"""Key recovery from decryptions (Li and Micciancio, eprint 2020/1533), against ciphertexts of TenSEAL and SEAL.
+"""Key recovery from decryptions (Li and Micciancio, eprint 2020/1533), against ciphertexts of
+TenSEAL and SEAL.
 
-A ciphertext is two polynomials with c0 + c1 * s = m modulo q: s the secret key, m the message with its noise. Who knows
-m, noise and all, has N equations in the N coefficients of s:
+A ciphertext is two polynomials with c0 + c1 * s = m modulo q: s the secret key, m the message with
+its noise. Who knows m, noise and all, has N equations in the N coefficients of s:
 
     s = (m - c0) / c1
 
-CKKS decrypts to m itself, as the values of its slots. TenSEAL gives away their real parts, N/2 numbers. They belong to
-m + m~, where m~ is m with 1/X for X, and at every root of unity z they leave one equation in two unknowns,
+CKKS decrypts to m itself, as the values of its slots. TenSEAL gives away their real parts, N/2
+numbers. They belong to m + m~, where m~ is m with 1/X for X, and at every root of unity z they
+leave one equation in two unknowns,
 
     (m + m~ - c0 - c0~)(z) = c1(z) * s(z) + c1(1/z) * s(1/z)
 
-so that two ciphertexts, all of whose slots are known, determine s. That the numbers are floats does no harm: the
-coefficients of m are integers, and rounding finds them. BFV decrypts to m rounded to a multiple of q/t, from which this
-attack has to guess that the noise was nothing.
+so that two ciphertexts, all of whose slots are known, determine s. That the numbers are floats does
+no harm: the coefficients of m are integers, and rounding finds them. BFV decrypts to m rounded to a
+multiple of q/t, from which this attack has to guess that the noise was nothing.
 
-Everything here is the server's: a context without the secret key, ciphertexts, and what was released. The functions at
-the end need the key; they tell whether one was found.
+Everything here is the server's: a context without the secret key, ciphertexts, and what was
+released. The functions at the end need the key; they tell whether one was found.
 """
 
 from __future__ import annotations
@@ -26,7 +28,15 @@ from typing import Any
 
 import numpy as np
 
-from tests.security.ring import Integers, Ring, bit_reversed, centred, integers, inverses, slot_places
+from tests.security.ring import (
+    Integers,
+    Ring,
+    bit_reversed,
+    centred,
+    integers,
+    inverses,
+    slot_places,
+)
 
 Chunk = bytes | memoryview
 
@@ -45,7 +55,8 @@ class Opened:
 
 
 def recover_ckks(server: Any, first: Opened, second: Opened, scale: float) -> Integers:
-    """object[N]: the secret key's coefficients if both decryptions are raw; else whatever solves the equations."""
+    """object[N]: the secret key's coefficients if both decryptions are raw; else whatever solves
+    the equations."""
     ring = Ring(*_ring(server))
     equations = []
     for opened in (first, second):
@@ -53,7 +64,9 @@ def recover_ckks(server: Any, first: Opened, second: Opened, scale: float) -> In
         message = ring.values(_doubled(opened.slots, scale))
         equations.append(((message - c0 - c0[::-1]) % ring.q, c1, c1[::-1]))
     (m1, a1, b1), (m2, a2, b2) = equations
-    return ring.coefficients((m1 * b2 - m2 * b1) * inverses((a1 * b2 - a2 * b1) % ring.q, ring.q) % ring.q)
+    return ring.coefficients(
+        (m1 * b2 - m2 * b1) * inverses((a1 * b2 - a2 * b1) % ring.q, ring.q) % ring.q
+    )
 
 
 def recover_bfv(server: Any, opened: Opened) -> Integers:
@@ -76,7 +89,8 @@ def is_ternary(candidate: Integers) -> bool:
 
 
 def as_ternary(candidate: Integers, server: Any) -> Integers:
-    """The best guess at a key that a candidate allows: which third of the range modulo q each coefficient lies in."""
+    """The best guess at a key that a candidate allows: which third of the range modulo q each
+    coefficient lies in."""
     third = primes(server)[0] // 3
     return np.clip((candidate + third // 2) // third, -1, 1)
 
@@ -132,7 +146,8 @@ def plain_modulus(context: Any) -> int:
 
 
 def polynomials(context: Any, chunk: Chunk) -> list[tuple[Integers, Integers]]:
-    """For every data prime the values of c0 and c1, in natural order. BFV's are computed; CKKS carries values."""
+    """For every data prime the values of c0 and c1, in natural order. BFV's are computed; CKKS
+    carries values."""
     from hyperlock.encryption._tenseal import tenseal as ts
 
     read = ts.bfv_vector_from if plain_modulus(context) else ts.ckks_vector_from
@@ -142,7 +157,9 @@ def polynomials(context: Any, chunk: Chunk) -> list[tuple[Integers, Integers]]:
     if ciphertext.is_ntt_form():
         first, second = words[:, :, bit_reversed(n)]
     else:
-        first, second = ([Ring(n, q).values(row) for q, row in zip(moduli, part, strict=True)] for part in words)
+        first, second = (
+            [Ring(n, q).values(row) for q, row in zip(moduli, part, strict=True)] for part in words
+        )
     return list(zip(first, second, strict=True))
 
 
@@ -156,7 +173,8 @@ def _ring(context: Any) -> tuple[int, int]:
 
 
 def _doubled(slots: np.ndarray, scale: float) -> Integers:
-    """object[N]: the coefficients of m + m~, integers, from the slots' real parts. SEAL's encoding, but twice."""
+    """object[N]: the coefficients of m + m~, integers, from the slots' real parts. SEAL's encoding,
+    but twice."""
     n = 2 * len(slots)
     values = np.zeros(n, np.longdouble)
     values[slot_places(n)] = slots
@@ -173,5 +191,6 @@ def batch_encode(context: Any, slots: np.ndarray) -> Integers:
 
 
 def _batch_places(n: int) -> np.ndarray:
-    """int[n]: BFV's slots are CKKS's, and then those of the conjugate roots (`batchencoder.cpp`)."""
+    """int[n]: BFV's slots are CKKS's, and then those of the conjugate roots
+    (`batchencoder.cpp`)."""
     return np.concatenate([slot_places(n), n - 1 - slot_places(n)])

@@ -1,7 +1,9 @@
-"""Decompression bombs in well-signed updates, and what each costs the server: `python -m tests.security.bombs`.
+"""Decompression bombs in well-signed updates, and what each costs the server: `python -m
+tests.security.bombs`.
 
-Run in a process of its own, so that what it says of memory is the bombs' doing alone. Prints JSON: by name, the reason
-of the refusal and by how many kilobytes the process' largest resident memory grew.
+Run in a process of its own, so that what it says of memory is the bombs' doing alone. Prints JSON:
+by name, the reason of the refusal and by how many kilobytes the process' largest resident memory
+grew.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ _ZERO_BLOCK = 2**17  # the largest block of zstd
 
 def zeros(level: int, size: int = INFLATED, declare: bool = True) -> bytes:
     """So many zeros as one zstd frame, which says so or does not."""
-    stream = zstandard.ZstdCompressor(level=level, write_content_size=declare).compressobj(size=size if declare else -1)
+    stream = zstandard.ZstdCompressor(level=level, write_content_size=declare).compressobj(
+        size=size if declare else -1
+    )
     some = bytes(2**20)
     parts = [stream.compress(some) for _ in range(size // len(some))]
     return b"".join(parts) + stream.flush()
@@ -46,9 +50,12 @@ def declaring(frame: bytes, size: int) -> bytes:
 
 
 def blocks(size: int, window: int | None, *kinds: tuple[int, int, bytes]) -> bytes:
-    """A frame written by hand: declared size, window descriptor, and blocks of (type, size, content)."""
+    """A frame written by hand: declared size, window descriptor, and blocks of (type, size,
+    content)."""
     descriptor = 0x80 if window is not None else 0xA0
-    head = struct.pack("<IB", zstandard.MAGIC_NUMBER, descriptor) + (b"" if window is None else bytes([window]))
+    head = struct.pack("<IB", zstandard.MAGIC_NUMBER, descriptor) + (
+        b"" if window is None else bytes([window])
+    )
     out = [head, struct.pack("<I", size)]
     for i, (kind, length, content) in enumerate(kinds):
         out.append(struct.pack("<I", (i == len(kinds) - 1) | kind << 1 | length << 3)[:3] + content)
@@ -84,9 +91,13 @@ def frames(content: bytes) -> Iterator[tuple[str, bytes]]:
     yield "another magic", b"\x27" + good[1:]
     run = (1, _ZERO_BLOCK, b"\0")
     yield "a gigabyte in runs", blocks(size, None, *[run] * 8000)
-    for window in (0x00, 0x58, 0x68, 0x88, 0xA8, 0xF8, 0xFF):  # 1 KiB, 2 MiB, 8 MiB, 128 MiB, 2 GiB, and more
+    # 1 KiB, 2 MiB, 8 MiB, 128 MiB, 2 GiB, and more.
+    for window in (0x00, 0x58, 0x68, 0x88, 0xA8, 0xF8, 0xFF):
         yield f"runs in a window of {window:#x}", blocks(size, window, *[run] * 8000)
-        yield f"right content in a window of {window:#x}, cut short", blocks(size, window, (0, 1000, content[:1000]))
+        yield (
+            f"right content in a window of {window:#x}, cut short",
+            blocks(size, window, (0, 1000, content[:1000])),
+        )
     yield "empty blocks", blocks(size, 0x58, *[(0, 0, b"")] * 10_000)
     yield "a block larger than blocks may be", blocks(size, 0x58, (1, 2**20, b"\0"))
 
@@ -101,13 +112,19 @@ def inside(forgery: Forgery) -> Iterator[tuple[str, bytes]]:
             for place, inner in (("array", "compress_array"), ("generator", "compress_seed")):
                 if place == "generator" and forgery.seed is None:
                     continue
-                claim: dict[str, Any] = {place: Header(compression=kind), inner: partial(instead, stream)}
+                claim: dict[str, Any] = {
+                    place: Header(compression=kind),
+                    inner: partial(instead, stream),
+                }
                 bad = replace(forgery, outer=outer, compress=compress, **claim)
                 yield f"{place} of {name}, {open_or_not} outside", bad.write()
                 # Of the right size in all, so that no size gives it away.
                 bad = replace(bad, compress=partial(cut_to, len(forgery.content), compress))
                 yield f"{place} of {name}, padded, {open_or_not} outside", bad.write()
-    yield "zlib outside", replace(forgery, outer=Header(compression=ZLIB), compress=lambda _: deflated).write()
+    yield (
+        "zlib outside",
+        replace(forgery, outer=Header(compression=ZLIB), compress=lambda _: deflated).write(),
+    )
 
 
 def instead(stream: bytes, _: bytes) -> bytes:
@@ -169,7 +186,9 @@ def main() -> None:
         found[f"header: {name}, to a client"] = measured(partial(reason_of, client.handle), data)
         found[f"header: {name}, to the server"] = measured(cast.server.receive, data)
     # That the measure sees what it should: one bomb inflated.
-    found["control"] = measured(lambda data: str(len(zstandard.decompress(data))), zeros(1, LARGEST))
+    found["control"] = measured(
+        lambda data: str(len(zstandard.decompress(data))), zeros(1, LARGEST)
+    )
     print(json.dumps(found))
 
 

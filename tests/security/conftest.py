@@ -10,7 +10,9 @@ from hyperlock.encryption.ciphertexts import PackedScheme
 from tests.security.scene import FORMS, SCHEMES, Scene
 
 
-@pytest.fixture(scope="module", params=[(name, form) for name in SCHEMES for form in FORMS], ids=" ".join)
+@pytest.fixture(
+    scope="module", params=[(name, form) for name in SCHEMES for form in FORMS], ids=" ".join
+)
 def known_scene(request: pytest.FixtureRequest) -> Scene:
     name, form = request.param
     return Scene(SCHEMES[name], form)

@@ -30,12 +30,21 @@ ODD = [
 
 def odd(rng: random.Random, near: int, bits: int = 64) -> int:
     """A number that is likely to lie at some edge: of its type, or next to the right one."""
-    choices = [*ODD, near - 1, near + 1, near * 2, near // 2, rng.getrandbits(bits), near ^ 1 << rng.randrange(bits)]
+    choices = [
+        *ODD,
+        near - 1,
+        near + 1,
+        near * 2,
+        near // 2,
+        rng.getrandbits(bits),
+        near ^ 1 << rng.randrange(bits),
+    ]
     return rng.choice(choices) & 2**bits - 1
 
 
 def damaged(rng: random.Random, data: bytes, start: int = 0, stop: int | None = None) -> bytes:
-    """Flipped bits, other bytes, and bytes cut out, doubled or overwritten, between start and stop."""
+    """Flipped bits, other bytes, and bytes cut out, doubled or overwritten, between start and
+    stop."""
     stop = len(data) if stop is None else min(stop, len(data))
     body = bytearray(data[start:stop])
     while bytes(body) == data[start:stop]:

@@ -15,7 +15,15 @@ GRIDS = [(8, 16), (8, 128), (8, 1024), (16, 16), (16, 128)]  # value bits, max c
 
 def table() -> str:
     """What the parameters that are chosen automatically are exact to."""
-    columns = ["scheme", "N", "coeff_mod bits", "value bits, clients", "scale or t", "a coordinate", "a run"]
+    columns = [
+        "scheme",
+        "N",
+        "coeff_mod bits",
+        "value bits, clients",
+        "scale or t",
+        "a coordinate",
+        "a run",
+    ]
     rows = [columns, ["---"] * len(columns)]
     for scheme, ring in CHOICES:
         for value_bits, clients in GRIDS:
@@ -25,7 +33,11 @@ def table() -> str:
 
 
 def _row(scheme: str, p: CkksParameters | BfvParameters) -> list[str]:
-    precision = f"2^{p.scale_bits}" if isinstance(p, CkksParameters) else f"{p.plain_modulus.bit_length()} bits"
+    precision = (
+        f"2^{p.scale_bits}"
+        if isinstance(p, CkksParameters)
+        else f"{p.plain_modulus.bit_length()} bits"
+    )
     exact = p.exact_to_bits
     more = "over " if exact == MOST_BITS else ""
     return [
@@ -40,7 +52,8 @@ def _row(scheme: str, p: CkksParameters | BfvParameters) -> list[str]:
 
 
 def seconds(n: int, chain: list[int]) -> list[float]:
-    """CPU seconds of the attack on the demo's round, from ciphertexts and floats to the key; roots are kept."""
+    """CPU seconds of the attack on the demo's round, from ciphertexts and floats to the key; roots
+    are kept."""
     from tests.security.attack import recover_ckks, secret_key
     from tests.security.rounds import DEMO_SCALE, demo
 

@@ -1,4 +1,5 @@
-"""Messages and ciphertexts taken apart, field by field, and put together again with anything in them."""
+"""Messages and ciphertexts taken apart, field by field, and put together again with anything in
+them."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ PLAIN, ZLIB, ZSTD = 0, 1, 2
 
 @dataclass(frozen=True)
 class Header:
-    """SEAL's, in front of every object; `total` is the object's size in bytes, the right one if None."""
+    """SEAL's, in front of every object; `total` is the object's size in bytes, the right one if
+    None."""
 
     magic: int = 0xA15E
     size: int = 16
@@ -33,7 +35,15 @@ class Header:
     def write(self, content: bytes) -> bytes:
         """The header and the content."""
         total = 16 + len(content) if self.total is None else self.total
-        values = (self.magic, self.size, self.major, self.minor, self.compression, self.reserved, total)
+        values = (
+            self.magic,
+            self.size,
+            self.major,
+            self.minor,
+            self.compression,
+            self.reserved,
+            total,
+        )
         return struct.pack("<HBBBBHQ", *values) + content
 
 
@@ -48,7 +58,8 @@ class Forgery:
 
     Attributes:
         slots: the frame's vector sizes, as the varints that stand there.
-        outer, array, generator: the headers of the ciphertext, of its coefficients, and of the seed.
+        outer, array, generator: the headers of the ciphertext, of its coefficients, and of the
+            seed.
         count: number of coefficients; as many as there are if None.
         seed: type of the generator and seed, where half of the coefficients are left out.
         compress: what is done to the ciphertext's content, and `outer.compression` should say so.
@@ -80,7 +91,10 @@ class Forgery:
         """A good ciphertext taken apart."""
         opened = layout.open(chunk, slots)
         at = opened.index(struct.pack("<HB", 0xA15E, 16))
-        header, body = Header(major=opened[at + 3], minor=opened[at + 4]), opened[at + 16 : -len(layout.suffix) or None]
+        header, body = (
+            Header(major=opened[at + 3], minor=opened[at + 4]),
+            opened[at + 16 : -len(layout.suffix) or None],
+        )
         names = ("parms_id", "ntt", "polynomials", "poly_modulus", "primes", "scale", "correction")
         fields = dict(zip(names, _FIELDS.unpack_from(body), strict=True))
         (count,) = struct.unpack_from("<Q", body, _FIELDS.size + 16)
@@ -99,10 +113,18 @@ class Forgery:
     def content(self) -> bytes:
         """What stands behind the ciphertext's own header, before it is compressed."""
         fields = _FIELDS.pack(
-            self.parms_id, self.ntt, self.polynomials, self.poly_modulus, self.primes, self.scale, self.correction
+            self.parms_id,
+            self.ntt,
+            self.polynomials,
+            self.poly_modulus,
+            self.primes,
+            self.scale,
+            self.correction,
         )
         count = self.coefficients.size if self.count is None else self.count
-        array = self.array.write(self.compress_array(struct.pack("<Q", count) + self.coefficients.tobytes()))
+        array = self.array.write(
+            self.compress_array(struct.pack("<Q", count) + self.coefficients.tobytes())
+        )
         seed = b"" if self.seed is None else self.generator.write(self.compress_seed(self.seed))
         return fields + array + seed
 
@@ -114,7 +136,9 @@ class Forgery:
     def write(self) -> bytes:
         """The ciphertext as TenSEAL frames it."""
         sizes, seal = b"".join(map(varint, self.slots)), self.seal
-        return b"".join([b"\x0a", varint(len(sizes)), sizes, b"\x12", varint(len(seal)), seal, self.suffix])
+        return b"".join(
+            [b"\x0a", varint(len(sizes)), sizes, b"\x12", varint(len(seal)), seal, self.suffix]
+        )
 
     def with_coefficient(self, place: int, value: int) -> Forgery:
         """With another value in one place."""
@@ -131,7 +155,8 @@ def opened(message: bytes) -> tuple[bytes, dict[str, object], bytes]:
 
 
 def closed(payload: bytes, header: object, signer: Identity) -> bytes:
-    """A message of this payload and this header, or header bytes, with `signer`'s good signature."""
+    """A message of this payload and this header, or header bytes, with `signer`'s good
+    signature."""
     header_bytes = header if isinstance(header, bytes) else msgpack.packb(header)
     return enclosed(payload, msgpack.packb([header_bytes, signer.sign(header_bytes)]))
 

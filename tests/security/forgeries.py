@@ -1,4 +1,5 @@
-"""What can be done to a ciphertext: functions of a source of randomness and a good one, taken apart."""
+"""What can be done to a ciphertext: functions of a source of randomness and a good one, taken
+apart."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from tests.security.forge import PLAIN, ZLIB, ZSTD, Forgery, Header
 def maybe_compressed(rng: random.Random, forgery: Forgery | bytes) -> Forgery | bytes:
     """As clients send it, if it claims to be plain."""
     if isinstance(forgery, Forgery) and forgery.outer.compression == PLAIN and rng.random() < 0.3:
-        return replace(forgery, outer=replace(forgery.outer, compression=ZSTD), compress=zstandard.compress)
+        return replace(
+            forgery, outer=replace(forgery.outer, compression=ZSTD), compress=zstandard.compress
+        )
     return forgery
 
 
@@ -29,14 +32,26 @@ def frame(rng: random.Random, forgery: Forgery) -> Forgery | bytes:
         case 1:
             return damaged(rng, data, len(data) - 12)
         case 2:
-            return replace(forgery, slots=tuple(odd(rng, forgery.slots[0]) for _ in range(rng.randrange(4))))
+            return replace(
+                forgery, slots=tuple(odd(rng, forgery.slots[0]) for _ in range(rng.randrange(4)))
+            )
         case _:
-            return data + rng.choice([data, b"\x12\0", b"\x0a\0", b"\0", b"\x22\x01\0", forgery.suffix])
+            return data + rng.choice(
+                [data, b"\x12\0", b"\x0a\0", b"\0", b"\x22\x01\0", forgery.suffix]
+            )
 
 
 def changed_header(rng: random.Random, header: Header) -> Header:
     name, bits = rng.choice(
-        [("magic", 16), ("size", 8), ("major", 8), ("minor", 8), ("compression", 8), ("reserved", 16), ("total", 64)]
+        [
+            ("magic", 16),
+            ("size", 8),
+            ("major", 8),
+            ("minor", 8),
+            ("compression", 8),
+            ("reserved", 16),
+            ("total", 64),
+        ]
     )
     return replace(header, **{name: odd(rng, getattr(header, name) or 0, bits)})
 
@@ -53,10 +68,14 @@ def nested_header(rng: random.Random, forgery: Forgery) -> Forgery:
 
 def fields(rng: random.Random, forgery: Forgery) -> Forgery:
     for _ in range(rng.choice([1, 1, 2])):
-        name = rng.choice(["ntt", "polynomials", "poly_modulus", "primes", "scale", "correction", "count"])
+        name = rng.choice(
+            ["ntt", "polynomials", "poly_modulus", "primes", "scale", "correction", "count"]
+        )
         if name == "scale":
             (anything,) = struct.unpack("<d", rng.randbytes(8))
-            scale = rng.choice([0.0, -1.0, forgery.scale * 2, float("nan"), float("inf"), 5e-324, anything])
+            scale = rng.choice(
+                [0.0, -1.0, forgery.scale * 2, float("nan"), float("inf"), 5e-324, anything]
+            )
             forgery = replace(forgery, scale=scale)
         else:
             near = forgery.coefficients.size if name == "count" else getattr(forgery, name)
@@ -66,7 +85,9 @@ def fields(rng: random.Random, forgery: Forgery) -> Forgery:
 
 def parms_id(rng: random.Random, forgery: Forgery) -> Forgery:
     """Of nothing; of the other scheme's and of other levels' see `test_hostile_sums.py`."""
-    other = rng.choice([bytes(32), rng.randbytes(32), damaged(rng, forgery.parms_id)[:32].ljust(32, b"\0")])
+    other = rng.choice(
+        [bytes(32), rng.randbytes(32), damaged(rng, forgery.parms_id)[:32].ljust(32, b"\0")]
+    )
     return replace(forgery, parms_id=other)
 
 
@@ -91,7 +112,15 @@ def coefficient_count(rng: random.Random, forgery: Forgery) -> Forgery:
 def seed(rng: random.Random, forgery: Forgery) -> Forgery:
     """A seed, a part of one, or none, behind the coefficients or half of them."""
     data = forgery.seed or rng.randbytes(65)
-    other = rng.choice([None, b"", damaged(rng, data), bytes([rng.randrange(256)]) + rng.randbytes(64), data + b"\0"])
+    other = rng.choice(
+        [
+            None,
+            b"",
+            damaged(rng, data),
+            bytes([rng.randrange(256)]) + rng.randbytes(64),
+            data + b"\0",
+        ]
+    )
     half = forgery.poly_modulus * forgery.primes
     size = rng.choice([half, half, 2 * half])
     return replace(forgery, seed=other, coefficients=np.resize(forgery.coefficients, size))
@@ -116,18 +145,23 @@ def zstd_stream(rng: random.Random, forgery: Forgery) -> Forgery:
             zstandard.compress(good),
             zstandard.compress(bytes(2**22)),
             zlib.compress(content, 1),
-            struct.pack("<II", 0x184D2A50 + rng.randrange(16), rng.choice([0, 4, 2**32 - 1])) + good,
+            struct.pack("<II", 0x184D2A50 + rng.randrange(16), rng.choice([0, 4, 2**32 - 1]))
+            + good,
         ]
     )
     compression = rng.choice([ZSTD] * 6 + [ZLIB, PLAIN])
-    return replace(forgery, outer=replace(forgery.outer, compression=compression), compress=lambda _: other)
+    return replace(
+        forgery, outer=replace(forgery.outer, compression=compression), compress=lambda _: other
+    )
 
 
 def nested_stream(rng: random.Random, forgery: Forgery) -> Forgery:
     """Compressed objects within, which SEAL would inflate too."""
     kind, squeeze = rng.choice([(ZSTD, zstandard.compress), (ZLIB, zlib.compress)])
     if forgery.seed is not None and rng.random() < 0.5:
-        return replace(forgery, generator=replace(forgery.generator, compression=kind), compress_seed=squeeze)
+        return replace(
+            forgery, generator=replace(forgery.generator, compression=kind), compress_seed=squeeze
+        )
     return replace(forgery, array=replace(forgery.array, compression=kind), compress_array=squeeze)
 
 
@@ -142,5 +176,7 @@ def content(rng: random.Random, forgery: Forgery) -> Forgery:
     size, other = len(forgery.content), damaged(rng, forgery.content, 0, rng.choice([None, 120]))
     other = other[:size].ljust(size, b"\0")
     return replace(
-        forgery, outer=replace(forgery.outer, compression=ZSTD), compress=lambda _: zstandard.compress(other)
+        forgery,
+        outer=replace(forgery.outer, compression=ZSTD),
+        compress=lambda _: zstandard.compress(other),
     )

@@ -1,10 +1,12 @@
-"""Fuzzing of the parties: `python -m tests.security.fuzz --inputs 100000 --seed 0` prints what became of every input.
+"""Fuzzing of the parties: `python -m tests.security.fuzz --inputs 100000 --seed 0` prints what
+became of every input.
 
-Each input is a good message of a round with mutations, made from (seed, number) alone but for the ciphertexts' own
-randomness. Those that need no signature are the network's; the others are signed anew, as by an enrolled party that
-turned hostile, so that the signature does not hide the checks behind it. Inputs are offered in a child process: one
-that ends it, or that takes longer than `PATIENCE`, is counted, and the next child goes on behind it. Between inputs,
-rounds end with the exact sum of the good updates.
+Each input is a good message of a round with mutations, made from (seed, number) alone but for the
+ciphertexts' own randomness. Those that need no signature are the network's; the others are signed
+anew, as by an enrolled party that turned hostile, so that the signature does not hide the checks
+behind it. Inputs are offered in a child process: one that ends it, or that takes longer than
+`PATIENCE`, is counted, and the next child goes on behind it. Between inputs, rounds end with the
+exact sum of the good updates.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ def child(first: int, inputs: int, seed: int) -> None:
         if number % _ROUND == _ROUND - 1:
             for server in stages.servers:
                 server.finish()
-        print(json.dumps([number, outcome, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]), flush=True)
+        print(
+            json.dumps([number, outcome, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]),
+            flush=True,
+        )
 
 
 def lines(process: subprocess.Popen[bytes]) -> Iterator[Any]:
@@ -61,11 +66,18 @@ def lines(process: subprocess.Popen[bytes]) -> Iterator[Any]:
 
 
 def fuzz(inputs: int, seed: int = 0) -> tuple[Counter[tuple[str, str, str]], dict[str, float]]:
-    """How many inputs of each (mutation, party, outcome) there were; seconds, and kilobytes of memory at most."""
+    """How many inputs of each (mutation, party, outcome) there were; seconds, and kilobytes of
+    memory at most."""
     found: Counter[tuple[str, str, str]] = Counter()
     start, first, memory, began = time.monotonic(), 0, list[int](), None
     while first < inputs:
-        command = [sys.executable, "-m", "tests.security.fuzz", "--child", f"{first},{inputs},{seed}"]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.security.fuzz",
+            "--child",
+            f"{first},{inputs},{seed}",
+        ]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             began = None
             for number, what, more in lines(process):
@@ -79,7 +91,11 @@ def fuzz(inputs: int, seed: int = 0) -> tuple[Counter[tuple[str, str, str]], dic
             found[*began, f"ended by {process.returncode}"] += 1
         elif process.returncode:
             raise RuntimeError(f"the child ended by {process.returncode} before input {first}")
-    return found, {"seconds": time.monotonic() - start, "kilobytes": max(memory), "at first": memory[0]}
+    return found, {
+        "seconds": time.monotonic() - start,
+        "kilobytes": max(memory),
+        "at first": memory[0],
+    }
 
 
 def table(found: Counter[tuple[str, str, str]], column: int) -> list[str]:
@@ -93,7 +109,10 @@ def table(found: Counter[tuple[str, str, str]], column: int) -> list[str]:
         for key, count in found.items():
             if name in (key[column], "in all"):
                 counts[key[2]] += count
-        rows.append(f"{name:<{width}}" + "".join(f"{n:>21,}" for n in (counts.total(), *(counts[o] for o in outcomes))))
+        rows.append(
+            f"{name:<{width}}"
+            + "".join(f"{n:>21,}" for n in (counts.total(), *(counts[o] for o in outcomes)))
+        )
     return rows
 
 

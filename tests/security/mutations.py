@@ -1,4 +1,5 @@
-"""What can be done to a good message: by name, a function of a source of randomness and the party that waits for it."""
+"""What can be done to a good message: by name, a function of a source of randomness and the party
+that waits for it."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ def garbage(rng: random.Random, stage: Stage) -> bytes:
 
 
 def garbage_in_an_envelope(rng: random.Random, stage: Stage) -> bytes:
-    envelope = rng.choice([rng.randbytes(200), packed(rng), msgpack.packb([packed(rng), rng.randbytes(64)])])
+    envelope = rng.choice(
+        [rng.randbytes(200), packed(rng), msgpack.packb([packed(rng), rng.randbytes(64)])]
+    )
     return enclosed(rng.randbytes(rng.choice([0, 100])), envelope)
 
 
@@ -61,7 +64,9 @@ def signed(rng: random.Random, stage: Stage, payload: bytes, **changes: object) 
     digest = hashlib.sha256(payload).digest()
     sizes = [len(payload)]
     return closed(
-        payload, {**header, "sender": sender, "sizes": sizes, "digest": digest, **changes}, stage.cast.parties[sender]
+        payload,
+        {**header, "sender": sender, "sizes": sizes, "digest": digest, **changes},
+        stage.cast.parties[sender],
     )
 
 
@@ -93,7 +98,9 @@ def value(rng: random.Random, depth: int = 0) -> Any:
 def packed(rng: random.Random) -> bytes:
     data = msgpack.packb(value(rng))
     huge = rng.choice([b"\xdd", b"\xdf", b"\xc6", b"\xdb", b"\xc9"]) + b"\xff" * 4
-    return rng.choice([data, data, damaged(rng, data), huge, huge + data, b"\x91" * rng.choice([10, 600, 4000])])
+    return rng.choice(
+        [data, data, damaged(rng, data), huge, huge + data, b"\x91" * rng.choice([10, 600, 4000])]
+    )
 
 
 def header_field(rng: random.Random, stage: Stage) -> bytes:
@@ -122,7 +129,9 @@ def change_field(rng: random.Random, header: dict[str, Any], name: str) -> None:
 
 def header_bytes(rng: random.Random, stage: Stage) -> bytes:
     payload, header, _ = opened(rng.choice(stage.good))
-    return closed(payload, damaged(rng, msgpack.packb(header)), stage.cast.parties[str(header["sender"])])
+    return closed(
+        payload, damaged(rng, msgpack.packb(header)), stage.cast.parties[str(header["sender"])]
+    )
 
 
 def size_list(rng: random.Random, stage: Stage) -> bytes:
@@ -143,7 +152,11 @@ def other_sizes(rng: random.Random, sizes: list[Any]) -> list[Any]:
             return [*sizes[:i], odd(rng, sizes[i]), *sizes[i + 1 :]]
         case 1 if whole:
             moved = rng.randrange(1, 1000)
-            return [min(sizes[0] + moved, 2**64 - 1), *sizes[1:-1], max(sizes[-1] - moved, -(2**63))]
+            return [
+                min(sizes[0] + moved, 2**64 - 1),
+                *sizes[1:-1],
+                max(sizes[-1] - moved, -(2**63)),
+            ]
         case 2:
             i = rng.randrange(len(sizes) + 1)
             return [*sizes[:i], rng.choice([0, 0, 1, 2**63, -1, value(rng)]), *sizes[i:]]
@@ -157,11 +170,17 @@ def payload_bytes(rng: random.Random, stage: Stage) -> bytes:
     """Damage anywhere in the payload, with a good digest and a good signature."""
     payload, header, _ = opened(rng.choice(stage.good))
     sizes: Any = header["sizes"]
-    other = damaged(rng, payload, rng.choice([0, 0, max(0, len(payload) - 100)]), rng.choice([None, 200]))
+    other = damaged(
+        rng, payload, rng.choice([0, 0, max(0, len(payload) - 100)]), rng.choice([None, 200])
+    )
     if sum(sizes) != len(other):
         sizes = [*sizes[:-1], max(0, len(other) - sum(sizes[:-1]))]
     digest = hashlib.sha256(other).digest()
-    return closed(other, {**header, "sizes": sizes, "digest": digest}, stage.cast.parties[str(header["sender"])])
+    return closed(
+        other,
+        {**header, "sizes": sizes, "digest": digest},
+        stage.cast.parties[str(header["sender"])],
+    )
 
 
 # Signed, and a ciphertext forged
@@ -186,8 +205,17 @@ def forged(change: Callable[[random.Random, Forgery], Forgery | bytes]) -> Mutat
 
 def parts(rng: random.Random, stage: Stage) -> bytes:
     """Good ciphertexts in the wrong number or order, and things that are none."""
-    choices = [*stage.chunks["whole"], *stage.chunks.get("seeded", ()), b"", b"\x0a", rng.randbytes(1000), bytes(1000)]
-    return with_parts(rng, stage, *(rng.choice(choices) for _ in range(rng.choice([0, 1, 2, 2, 2, 3, 9]))))
+    choices = [
+        *stage.chunks["whole"],
+        *stage.chunks.get("seeded", ()),
+        b"",
+        b"\x0a",
+        rng.randbytes(1000),
+        bytes(1000),
+    ]
+    return with_parts(
+        rng, stage, *(rng.choice(choices) for _ in range(rng.choice([0, 1, 2, 2, 2, 3, 9])))
+    )
 
 
 MUTATIONS: dict[str, Mutation] = {

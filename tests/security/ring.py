@@ -1,7 +1,9 @@
-"""Polynomials modulo X^N + 1 and a prime, by their values, as slowly and plainly as Python's integers allow.
+"""Polynomials modulo X^N + 1 and a prime, by their values, as slowly and plainly as Python's
+integers allow.
 
-Values are in natural order: place k holds the value at root^(2k + 1), so that to turn an array around is to replace X
-by 1/X. SEAL keeps them in bit-reversed order (`ntt.cpp`), with the smallest primitive 2N-th root of each prime.
+Values are in natural order: place k holds the value at root^(2k + 1), so that to turn an array
+around is to replace X by 1/X. SEAL keeps them in bit-reversed order (`ntt.cpp`), with the smallest
+primitive 2N-th root of each prime.
 """
 
 from __future__ import annotations
@@ -59,14 +61,17 @@ def bit_reversed(n: int) -> np.ndarray:
 
 @lru_cache
 def slot_places(n: int) -> np.ndarray:
-    """int[n/2]: at which place the value of slot j stands: at the 3^j-th power of the root (`ckks.cpp`)."""
+    """int[n/2]: at which place the value of slot j stands: at the 3^j-th power of the root
+    (`ckks.cpp`)."""
     return np.array([(pow(3, j, 2 * n) - 1) // 2 for j in range(n // 2)])
 
 
 @lru_cache
 def primitive_root(n: int, q: int) -> int:
     """The smallest primitive 2n-th root of unity modulo q."""
-    some = next(r for base in range(2, q) if pow(r := pow(base, (q - 1) // (2 * n), q), n, q) == q - 1)
+    some = next(
+        r for base in range(2, q) if pow(r := pow(base, (q - 1) // (2 * n), q), n, q) == q - 1
+    )
     return min(int(power) for power in powers(some, 2 * n, q)[1::2])
 
 
@@ -82,7 +87,8 @@ def powers(base: int, count: int, q: int) -> Integers:
 def _transform(values: Integers, root: int, q: int) -> Integers:
     """sum over i of values[i] * root^(i k), for every k below their number, a power of two.
 
-    Row r of `rows` is the transform of every len(rows)-th value from r on; two rows make one of twice the length.
+    Row r of `rows` is the transform of every len(rows)-th value from r on; two rows make one of
+    twice the length.
     """
     rows, twiddles = values.reshape(-1, 1), powers(root, len(values) // 2, q)
     while len(rows) > 1:

@@ -1,4 +1,5 @@
-"""Rounds as a server sees them: the demo that publishes what CKKS decrypts to, and HyperLock's own."""
+"""Rounds as a server sees them: the demo that publishes what CKKS decrypts to, and HyperLock's
+own."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ DEMO_SCALE = 2.0**40
 
 @dataclass(frozen=True)
 class Demo:
-    """Federated averaging as TenSEAL is commonly used for it: the decrypted floats are given to all.
+    """Federated averaging as TenSEAL is commonly used for it: the decrypted floats are given to
+    all.
 
     Attributes:
         server, owner: contexts without and with the secret key.
@@ -47,11 +49,15 @@ def demo(n: int, chain: list[int], clients: int, ciphertexts: int = 2) -> Demo:
     updates, sums = [], [None] * ciphertexts
     for _ in range(clients):
         weights = rng.normal(0, 0.1, (ciphertexts, n // 2))
-        updates.append((weights, [ts.ckks_vector(server, part, DEMO_SCALE).serialize() for part in weights]))
+        updates.append(
+            (weights, [ts.ckks_vector(server, part, DEMO_SCALE).serialize() for part in weights])
+        )
         arrived = [ts.ckks_vector_from(server, chunk) for chunk in updates[-1][1]]
         sums = [new if old is None else old + new for old, new in zip(sums, arrived, strict=True)]
     chunks = [total.serialize() for total in sums]
-    released = [Opened(chunk, np.array(ts.ckks_vector_from(owner, chunk).decrypt())) for chunk in chunks]
+    released = [
+        Opened(chunk, np.array(ts.ckks_vector_from(owner, chunk).decrypt())) for chunk in chunks
+    ]
     return Demo(server, owner, updates, released)
 
 
@@ -71,7 +77,9 @@ class Watched:
 
     def encryptor(self, public: bytes) -> Any:
         inner = self.scheme.encryptor(public)
-        return SimpleNamespace(encrypt=lambda values: self._note(self.updates, inner.encrypt(values)))
+        return SimpleNamespace(
+            encrypt=lambda values: self._note(self.updates, inner.encrypt(values))
+        )
 
     def accumulator(self, public: bytes, length: int) -> Any:
         inner = self.scheme.accumulator(public, length)
@@ -118,10 +126,13 @@ class Round:
         return ts.context_from(self.secret)
 
     def slots(self, vector: np.ndarray) -> np.ndarray:
-        """int64[ciphertexts, slots]: how a vector that fills its ciphertexts is packed; the layout is public."""
+        """int64[ciphertexts, slots]: how a vector that fills its ciphertexts is packed; the layout
+        is public."""
         p = self.scheme.parameters
         fields = np.asarray(vector, np.int64).reshape(p.packing.fields, -1)
-        return sum(field << (i * p.packing.field_bits) for i, field in enumerate(fields)).reshape(-1, p.slots)
+        return sum(field << (i * p.packing.field_bits) for i, field in enumerate(fields)).reshape(
+            -1, p.slots
+        )
 
     def opened(self) -> list[Opened]:
         """The sum's ciphertexts with what the release says about them."""
@@ -138,7 +149,8 @@ class Round:
 def play(scheme: str, n: int | str, value_bits: int, max_clients: int, clients: int = 3) -> Round:
     """A round with automatic parameters whose vectors fill two ciphertexts.
 
-    Updates are as small against the grid's range as in training, where the range is four times the largest mean.
+    Updates are as small against the grid's range as in training, where the range is four times the
+    largest mean.
     """
     if scheme == "ckks":
         inner: Any = Ckks(ckks_parameters(int(n), "auto", "auto", value_bits, max_clients, 128))
@@ -149,10 +161,18 @@ def play(scheme: str, n: int | str, value_bits: int, max_clients: int, clients: 
     cast = Cast(watched, sizes=(length - totals.width(value_bits),))
     vectors = []
     for seed in range(clients):
-        update = np.random.default_rng(seed).normal(0, largest_value(value_bits) / 16, sum(cast.sizes))
+        update = np.random.default_rng(seed).normal(
+            0, largest_value(value_bits) / 16, sum(cast.sizes)
+        )
         vectors.append(cast.vector(seed))
         vectors[-1][totals.width(value_bits) :] = np.rint(update)
     released = cast.sums(cast.keyholder.handle(cast.aggregate(vectors)))
     return Round(
-        inner, cast.public, watched.secrets[0], vectors, watched.updates, watched.sums[0], released.astype(np.int64)
+        inner,
+        cast.public,
+        watched.secrets[0],
+        vectors,
+        watched.updates,
+        watched.sums[0],
+        released.astype(np.int64),
     )

@@ -22,7 +22,8 @@ from tests.security.forge import Forgery
 
 COHORT = [f"client-{i}" for i in range(4)]
 SCHEMES: dict[str, PackedScheme] = {
-    "ckks": Ckks(ckks_parameters(8192, [40, 40, 40], 30, 8, 16, 128)),  # two data primes, so that there are levels
+    # Two data primes, so that there are levels.
+    "ckks": Ckks(ckks_parameters(8192, [40, 40, 40], 30, 8, 16, 128)),
     "bfv": Bfv(bfv_parameters(4096, [36, 36, 37], "auto", 8, 16, 128)),
 }
 FORMS = ["whole", "seeded"] if seeded.available else ["whole"]
@@ -31,7 +32,8 @@ Forge = Callable[[Forgery], Forgery]
 
 
 class Scene:
-    """The parties, their good messages, and client-3's ciphertexts to forge; updates take two, the second short.
+    """The parties, their good messages, and client-3's ciphertexts to forge; updates take two, the
+    second short.
 
     Attributes:
         cast: the parties.
@@ -40,11 +42,15 @@ class Scene:
     """
 
     def __init__(self, scheme: PackedScheme, form: str) -> None:
-        self.cast = Cast(scheme, sizes=(scheme.parameters.slots * scheme.parameters.packing.fields,))
+        self.cast = Cast(
+            scheme, sizes=(scheme.parameters.slots * scheme.parameters.packing.fields,)
+        )
         self.keys = KeyPair(self.cast.keyholder._public, self.cast.keyholder._secret)
         self.form = form
         symmetric = self.cast.keyholder.symmetric_encryptor() if form == "seeded" else None
-        self.chunks = list((symmetric or scheme.encryptor(self.keys.public)).encrypt(self.cast.vector(9)))
+        self.chunks = list(
+            (symmetric or scheme.encryptor(self.keys.public)).encrypt(self.cast.vector(9))
+        )
         self.slots = [stop - start for start, stop in scheme.blocks(self.cast.length)]
         self.good = [self.cast.update(name, self.cast.vector(i)) for i, name in enumerate(COHORT)]
         self.reads: list[bytes] = []
@@ -72,14 +78,16 @@ class Scene:
         return self.cast.server.receive(self.update(*chunks, sender=sender))
 
     def offer(self, place: int, chunk: bytes) -> str | None:
-        """What the server says when, in a new round after one good update, this stands at this place of another."""
+        """What the server says when, in a new round after one good update, this stands at this
+        place of another."""
         self.open()
         assert self.cast.server.receive(self.good[0]) is None
         self.reads.clear()
         return self.receive(*self.chunks[:place], chunk, *self.chunks[place + 1 :])
 
     def finish(self, *senders: str, of: tuple[int, ...] = (0, 1, 2, 3)) -> None:
-        """These still send good updates, and the round ends with the exact sum of the vectors of these seeds."""
+        """These still send good updates, and the round ends with the exact sum of the vectors of
+        these seeds."""
         for sender in senders:
             assert self.cast.server.receive(self.good[COHORT.index(sender)]) is None
         release = self.cast.another_keyholder(self.keys).handle(self.cast.server.close())

@@ -1,4 +1,5 @@
-"""Parties in the middle of a round, for inputs by the thousand: each is offered one and says what became of it."""
+"""Parties in the middle of a round, for inputs by the thousand: each is offered one and says what
+became of it."""
 
 from __future__ import annotations
 
@@ -21,7 +22,12 @@ from hyperlock.parties.identity import KEYHOLDER, SERVER
 from tests.parties.cast import Cast, Trainer
 from tests.security.forge import Forgery
 
-BEFORE, BY_SEAL, NOT_RELEASED, ACCEPTED = "refused before SEAL", "refused by SEAL", "read, not released", "accepted"
+BEFORE, BY_SEAL, NOT_RELEASED, ACCEPTED = (
+    "refused before SEAL",
+    "refused by SEAL",
+    "read, not released",
+    "accepted",
+)
 OUTCOMES = (BEFORE, BY_SEAL, NOT_RELEASED, ACCEPTED)
 COHORT = [f"client-{i}" for i in range(4)]
 _SEAL = re.compile("not a ciphertext of these parameters|cannot be added")
@@ -61,7 +67,8 @@ class Stage:
         return Forgery.of(chunk, self.cast.scheme.layout, self.slots[place])
 
     def offer(self, data: bytes) -> str:
-        """What became of it: one of `OUTCOMES`, or the name of an error that no party should raise."""
+        """What became of it: one of `OUTCOMES`, or the name of an error that no party should
+        raise."""
         self.ready()
         try:
             reason = self.handle(data)
@@ -72,7 +79,13 @@ class Stage:
             reason = error
         except Exception as error:
             return type(error).__name__
-        return BY_SEAL if _SEAL.search(str(reason)) else NOT_RELEASED if _DECRYPTED.search(str(reason)) else BEFORE
+        return (
+            BY_SEAL
+            if _SEAL.search(str(reason))
+            else NOT_RELEASED
+            if _DECRYPTED.search(str(reason))
+            else BEFORE
+        )
 
 
 class ServerStage(Stage):
@@ -89,12 +102,14 @@ class ServerStage(Stage):
         assert self.cast.server.receive(self.good[0]) is None
 
     def finish(self) -> None:
-        """The round ends with the exact sum of the good updates, whatever was refused between them."""
+        """The round ends with the exact sum of the good updates, whatever was refused between
+        them."""
         assert self._release() == sum(self.cast.vector(i).astype(int) for i in range(4)).tolist()
         self.open()
 
     def _and_then(self) -> None:
-        """Nobody can look inside of what was taken: the round goes on, and its sum is released or refused."""
+        """Nobody can look inside of what was taken: the round goes on, and its sum is released or
+        refused."""
         with suppress(ReleaseRefused):
             self._release()
         self.open()
@@ -121,7 +136,8 @@ class Stages:
         self._add(Bfv(bfv_parameters(2048, [34, 20], "auto", 8, 16, 128)))
 
     def choose(self, rng: random.Random, ciphertexts: bool) -> Stage:
-        """Mostly a server, which has the most senders; only parties that read ciphertexts, if they matter."""
+        """Mostly a server, which has the most senders; only parties that read ciphertexts, if they
+        matter."""
         stages = self.servers if rng.random() < 0.6 else self.others
         return rng.choice([stage for stage in stages if stage.chunks or not ciphertexts])
 
@@ -136,7 +152,11 @@ class Stages:
         aggregate, train = cast.aggregate(vectors[:3]), cast.server.open(1, COHORT)
         release = cast.keyholder.handle(aggregate)
 
-        keyholder, keeper, model = cast.another_keyholder(keys_of(cast)), cast.keeper, cast.keeper.model
+        keyholder, keeper, model = (
+            cast.another_keyholder(keys_of(cast)),
+            cast.keeper,
+            cast.keeper.model,
+        )
         client = cast.client(Trainer(np.zeros(size, np.float32)))
 
         def decrypt(data: bytes) -> None:
@@ -154,10 +174,27 @@ class Stages:
         def not_stepped_yet() -> None:
             keeper.model, keeper.round = model, 0
 
-        self.servers.append(ServerStage(f"server, {scheme.name}", cast, "client-3", updates, print, chunks=chunks))
+        self.servers.append(
+            ServerStage(f"server, {scheme.name}", cast, "client-3", updates, print, chunks=chunks)
+        )
         self.others += [
-            Stage(f"key holder, {scheme.name}", cast, SERVER, [aggregate], decrypt, not_decrypted_yet, chunks=chunks),
-            Stage("client, public key", cast, KEYHOLDER, [cast.keyholder.public_key()], take, not_trained_yet),
+            Stage(
+                f"key holder, {scheme.name}",
+                cast,
+                SERVER,
+                [aggregate],
+                decrypt,
+                not_decrypted_yet,
+                chunks=chunks,
+            ),
+            Stage(
+                "client, public key",
+                cast,
+                KEYHOLDER,
+                [cast.keyholder.public_key()],
+                take,
+                not_trained_yet,
+            ),
             Stage("client, request", cast, SERVER, [train], take, not_trained_yet),
             Stage("model keeper", cast, KEYHOLDER, [release], cast.server.step, not_stepped_yet),
         ]

@@ -1,8 +1,10 @@
-"""What a run leaves behind: neither outputs, logs, MLflow's store and artifacts nor what the server got tell a secret.
+"""What a run leaves behind: neither outputs, logs, MLflow's store and artifacts nor what the server
+got tell a secret.
 
-A job runs for real while everything that must stay secret is noted: the secret key and every client's update, as floats
-and as grid integers. Pieces of these are then looked for in every file, raw, in hexadecimal and in base64, in archives
-and in the database. Each place is tested with a piece that was planted, so that finding nothing means something.
+A job runs for real while everything that must stay secret is noted: the secret key and every
+client's update, as floats and as grid integers. Pieces of these are then looked for in every file,
+raw, in hexadecimal and in base64, in archives and in the database. Each place is tested with a
+piece that was planted, so that finding nothing means something.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ def spellings(piece: bytes) -> list[bytes]:
 
 
 def contents(root: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file under a folder, and every member of an archive, and every value of a database, with a name."""
+    """Every file under a folder, and every member of an archive, and every value of a database,
+    with a name."""
     for path in sorted(root.rglob("*")):
         if not path.is_file():
             continue
@@ -72,9 +75,13 @@ def contents(root: Path) -> Iterator[tuple[str, bytes]]:
                 yield f"{path}!dump", "\n".join(database.iterdump()).encode()
 
 
-def leaks(secrets: list[bytes], places: Iterator[tuple[str, bytes]], public: bytes = b"") -> list[str]:
+def leaks(
+    secrets: list[bytes], places: Iterator[tuple[str, bytes]], public: bytes = b""
+) -> list[str]:
     """The places that hold a piece of a secret."""
-    needles = [text for secret in secrets for piece in pieces(secret, public) for text in spellings(piece)]
+    needles = [
+        text for secret in secrets for piece in pieces(secret, public) for text in spellings(piece)
+    ]
     return [name for name, data in places if any(needle in data for needle in needles)]
 
 
@@ -179,7 +186,9 @@ def planted(root: Path) -> Path:
 PLANT: dict[str, Callable[[Path, bytes], None]] = {
     "a file": lambda root, secret: planted(root).write_bytes(b"x" * 7 + secret),
     "a log, in hexadecimal": lambda root, secret: planted(root).write_text(f"key {secret.hex()}\n"),
-    "a log, in base64": lambda root, secret: planted(root).write_bytes(base64.b64encode(b"k" + secret)),
+    "a log, in base64": lambda root, secret: planted(root).write_bytes(
+        base64.b64encode(b"k" + secret)
+    ),
     "an archive": lambda root, secret: zip_of(planted(root), secret),
     "the database, as text": lambda root, secret: table_of(planted(root), secret.hex()),
     "the database, as bytes": lambda root, secret: table_of(planted(root), secret),
@@ -203,7 +212,11 @@ def table_of(path: Path, secret: bytes | str) -> None:
 @pytest.mark.parametrize("what", ["key", "update as floats", "update as integers"])
 def test_what_is_planted_is_found(job: tuple[Path, Seen], place: str, what: str) -> None:
     root, seen = job
-    secret = {"key": seen.keys[0], "update as floats": seen.updates[0], "update as integers": seen.updates[1]}[what]
+    secret = {
+        "key": seen.keys[0],
+        "update as floats": seen.updates[0],
+        "update as integers": seen.updates[1],
+    }[what]
     PLANT[place](root, secret)
     try:
         found = leaks([secret], contents(root), seen.public[0])

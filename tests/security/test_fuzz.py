@@ -1,4 +1,5 @@
-"""The fuzz run: nothing but refusals and good form comes out of it, and no crash, no hang, no memory."""
+"""The fuzz run: nothing but refusals and good form comes out of it, and no crash, no hang, no
+memory."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ GROWTH = 64 * 1024  # kilobytes
 NOT_SIGNED = {"garbage", "garbage in an envelope", "cut", "damaged"}
 
 
-@pytest.mark.parametrize("inputs", [3000, pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize(
+    "inputs", [3000, pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
 def test_every_input_is_refused_or_of_good_form(inputs: int) -> None:
     found, cost = fuzz(inputs, seed=inputs)
     print("\n".join([*table(found, 0), "", *table(found, 1)]))
@@ -20,7 +23,9 @@ def test_every_input_is_refused_or_of_good_form(inputs: int) -> None:
     assert {outcome for _, _, outcome in found} <= {*OUTCOMES}
     assert {name for name, _, _ in found} == {*MUTATIONS}
     assert cost["kilobytes"] - cost["at first"] < GROWTH
-    by_outcome = {outcome: sum(n for key, n in found.items() if key[2] == outcome) for outcome in OUTCOMES}
+    by_outcome = {
+        outcome: sum(n for key, n in found.items() if key[2] == outcome) for outcome in OUTCOMES
+    }
     # Deep enough to reach SEAL, and to be taken; and most of it stopped before.
     assert by_outcome[BY_SEAL] > inputs / 50 and by_outcome[ACCEPTED] > inputs / 50
     assert by_outcome[BEFORE] > inputs / 2

@@ -1,7 +1,8 @@
-"""What an enrolled client that turned hostile can put in a ciphertext's place, in messages that are signed and whole.
+"""What an enrolled client that turned hostile can put in a ciphertext's place, in messages that are
+signed and whole.
 
-Whatever our own check can tell is refused before SEAL's deserialiser sees it; what only SEAL can tell (the parameters'
-id, coefficients below their primes) SEAL refuses.
+Whatever our own check can tell is refused before SEAL's deserialiser sees it; what only SEAL can
+tell (the parameters' id, coefficients below their primes) SEAL refuses.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def without_second_polynomial(forgery: Forgery) -> Forgery:
 
 
 HEADER, OTHER, NESTED, SIZE = (
-    "wrong header", "of other parameters", "wrong nested header", r"bytes instead of|number of coefficients",
+    "wrong header", "of other parameters", "wrong nested header", r"bytes instead of|number of "
+                                                                  r"coefficients",
 )  # fmt: skip
 SLOTS, FOLLOWS = r"not one ciphertext of \d+ slots", "something lacks or follows"
 
@@ -62,7 +64,8 @@ BEFORE_SEAL: dict[str, tuple[Forge, str]] = {
     "something reserved": (head(reserved=1), HEADER),
     "a total of 0": (head(total=0), HEADER),
     "a total of 2^63": (head(total=2**63), HEADER),
-    "a total that is one short": (lambda f: replace(f, outer=replace(f.outer, total=15 + len(f.content))), HEADER),
+    "a total that is one short": (lambda f: replace(f,
+        outer=replace(f.outer, total=15 + len(f.content))), HEADER),
     "compressed by zlib": (head(compression=ZLIB), "unknown compression 1"),
     "compressed by what is not known": (head(compression=3), "unknown compression 3"),
     "compressed, it says": (head(compression=ZSTD), "does not inflate|inflates to"),
@@ -90,7 +93,8 @@ BEFORE_SEAL: dict[str, tuple[Forge, str]] = {
     "coefficients of 0 bytes": (nested(total=0), NESTED),
     "coefficients of 2^63 bytes": (nested(total=2**63), NESTED),
     "no coefficients": (lambda f: replace(f, coefficients=f.coefficients[:0]), SIZE),
-    "a coefficient more": (lambda f: replace(f, coefficients=np.append(f.coefficients, np.uint64(0))), SIZE),
+    "a coefficient more": (lambda f: replace(f,
+        coefficients=np.append(f.coefficients, np.uint64(0))), SIZE),
     "a coefficient less": (lambda f: replace(f, coefficients=f.coefficients[:-1]), SIZE),
     "a count that is one less": (lambda f: replace(f, count=f.coefficients.size - 1), SIZE),
     "a count of 2^61": (field(count=2**61), SIZE),
@@ -107,13 +111,25 @@ SEED_BEFORE_SEAL: dict[str, tuple[Forge, str]] = {
     "a seed of 2^63 bytes": (field(generator=Header(total=2**63)), NESTED),
     "a seed of another header": (field(generator=Header(size=65)), NESTED),
     "a generator of no type": (lambda f: replace(f, seed=b"\0" + f.seed[1:]), "another generator"),
-    "a generator of type 255": (lambda f: replace(f, seed=b"\xff" + f.seed[1:]), "another generator"),
+    "a generator of type 255": (
+        lambda f: replace(f, seed=b"\xff" + f.seed[1:]),
+        "another generator",
+    ),
 }
 BY_SEAL: dict[str, tuple[Forge, str]] = {
     "parameters of no id": (field(parms_id=bytes(32)), "not a ciphertext of these parameters"),
-    "parameters of another id": (field(parms_id=b"\x01" * 32), "not a ciphertext of these parameters"),
-    "the first coefficient at 2^64 - 1": (lambda f: f.with_coefficient(0, 2**64 - 1), "not a ciphertext of these"),
-    "the last coefficient at 2^64 - 1": (lambda f: f.with_coefficient(-1, 2**64 - 1), "not a ciphertext of these"),
+    "parameters of another id": (
+        field(parms_id=b"\x01" * 32),
+        "not a ciphertext of these parameters",
+    ),
+    "the first coefficient at 2^64 - 1": (
+        lambda f: f.with_coefficient(0, 2**64 - 1),
+        "not a ciphertext of these",
+    ),
+    "the last coefficient at 2^64 - 1": (
+        lambda f: f.with_coefficient(-1, 2**64 - 1),
+        "not a ciphertext of these",
+    ),
     "a coefficient at 2^40": (lambda f: f.with_coefficient(77, 2**40), "not a ciphertext of these"),
 }
 
@@ -124,7 +140,8 @@ def test_what_our_check_can_tell_never_reaches_seal(scene: Scene, place: int) ->
     for name, (forge, reason) in cases.items():
         text = scene.offer(place, scene.forged(place, forge))
         assert text is not None and re.search(reason, text), f"{name}: {text}"
-        # The good ciphertext before it was parsed, to be added and taken away again; the forged one was not.
+        # The good ciphertext before it was parsed, to be added and taken away again; the forged one
+        # was not.
         assert len(scene.reads) == 2 * place, name
         assert scene.cast.server.refused == 1
     scene.finish("client-1", "client-2", "client-3")

@@ -1,7 +1,8 @@
-"""Every kind of message, altered in every way: refused with a reason, before SEAL sees a byte, and nothing is used up.
+"""Every kind of message, altered in every way: refused with a reason, before SEAL sees a byte, and
+nothing is used up.
 
-Alterations that need no signature are the network's; the others are signed anew, as an enrolled party that turned
-hostile would sign them.
+Alterations that need no signature are the network's; the others are signed anew, as an enrolled
+party that turned hostile would sign them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Stage:
         kind: of the message.
         sender: who is to send it.
         good: the message.
-        offer: hands bytes to the role that takes them; the reason if it refused, None if it did not.
+        offer: hands bytes to the role that takes them; the reason if it refused, None if it did
+            not.
     """
 
     cast: Cast
@@ -53,7 +55,9 @@ class Stage:
         payload, sizes = b"".join(parts), [len(part) for part in parts]
         _, header, _ = opened(self.good)
         digest = hashlib.sha256(payload).digest()
-        return closed(payload, {**header, "sizes": sizes, "digest": digest}, self.cast.parties[self.sender])
+        return closed(
+            payload, {**header, "sizes": sizes, "digest": digest}, self.cast.parties[self.sender]
+        )
 
 
 def reason_of(handle: Callable[[bytes], object]) -> Callable[[bytes], str | None]:
@@ -71,7 +75,9 @@ KINDS = ["public_key", "train", "update", "aggregate", "release", "aggregate to 
 
 
 @pytest.fixture(scope="module", params=["ckks", "bfv"])
-def known(request: pytest.FixtureRequest, schemes: dict[str, Scheme]) -> tuple[Cast, KeyPair, dict[str, bytes]]:
+def known(
+    request: pytest.FixtureRequest, schemes: dict[str, Scheme]
+) -> tuple[Cast, KeyPair, dict[str, bytes]]:
     """Parties, and what honest ones say in round 1; made once."""
     cast = Cast(schemes[request.param])
     keys = KeyPair(cast.keyholder._public, cast.keyholder._secret)
@@ -91,7 +97,10 @@ def known(request: pytest.FixtureRequest, schemes: dict[str, Scheme]) -> tuple[C
 def stage(request: pytest.FixtureRequest, known: tuple[Cast, KeyPair, dict[str, bytes]]) -> Stage:
     (cast, keys, good), kind = known, request.param
     fresh = Cast(cast.scheme, parties=cast.parties)
-    keyholder, client = fresh.another_keyholder(keys), fresh.client(Trainer(np.zeros(sum(fresh.sizes), np.float32)))
+    keyholder, client = (
+        fresh.another_keyholder(keys),
+        fresh.client(Trainer(np.zeros(sum(fresh.sizes), np.float32))),
+    )
     client.handle(good["public_key"])
     fresh.server.install_key(good["public_key"])
     fresh.server.open(1, COHORT)
@@ -110,13 +119,17 @@ def stage(request: pytest.FixtureRequest, known: tuple[Cast, KeyPair, dict[str, 
 
 
 @pytest.fixture
-def handed_to_seal(known: tuple[Cast, KeyPair, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+def handed_to_seal(
+    known: tuple[Cast, KeyPair, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> list[bytes]:
     """What SEAL's reader was called with."""
     seen: list[bytes] = []
     scheme = type(known[0].scheme)
     read = scheme.read
     monkeypatch.setattr(
-        scheme, "read", lambda self, context, framed: [seen.append(framed), read(self, context, framed)][1]
+        scheme,
+        "read",
+        lambda self, context, framed: [seen.append(framed), read(self, context, framed)][1],
     )
     return seen
 
@@ -154,21 +167,26 @@ ALTERED: dict[str, tuple[Callable[[Stage], bytes], str]] = {
     "a byte more": (lambda s: b"\0" + s.good, r"where the header names"),
     "twice": (lambda s: s.good * 2, r"bytes where at most|where the header names"),
     "a bit of the payload": (lambda s: flipped(s.good, 70), r"digest does not match"),
-    "the payload's last bit": (lambda s: flipped(s.good, len(opened(s.good)[0]) - 1, 128), r"digest does not match"),
+    "the payload's last bit": (lambda s: flipped(s.good, len(opened(s.good)[0]) - 1, 128),
+        r"digest does not match"),
     "a letter of the header": (lambda s: in_header(s.good), r"signature is not that of"),
     "a bit of the signature": (lambda s: flipped(s.good, -10), r"signature is not that of"),
     "the envelope's size": (lambda s: flipped(s.good, -4), NO_MESSAGE),
     "a declared list of 2^32": (lambda s: enclosed(b"", HUGE_LIST), NO_MESSAGE),
-    "a signed header of 2^32": (lambda s: closed(b"", HUGE_LIST, s.cast.parties[s.sender]), NO_MESSAGE),
+    "a signed header of 2^32": (lambda s: closed(b"", HUGE_LIST, s.cast.parties[s.sender]),
+        NO_MESSAGE),
     "another version": (lambda s: s.signed(version=1), r"version 1 instead of 2"),
     "another kind": (lambda s: s.signed(kind="other"), r"kind 'other'"),
     "another run": (lambda s: s.signed(run="other"), r"run 'other' instead of 'run'"),
-    "another key": (lambda s: s.signed(key_id="other"), r"key_id 'other'|not the one that its key id names"),
-    "another fingerprint": (lambda s: s.signed(fingerprint="other"), r"fingerprint 'other' instead of"),
+    "another key": (lambda s: s.signed(key_id="other"), r"key_id 'other'|not the one that its "
+                                                        r"key id names"),
+    "another fingerprint": (lambda s: s.signed(fingerprint="other"), r"fingerprint 'other' "
+                                                                     r"instead of"),
     "another length": (lambda s: s.signed(length=12345), r"length 12345 instead of"),
     "no round": (lambda s: s.signed(round=-1), r"negative round"),
     "a round far ahead": (lambda s: s.signed(round=2**63), r"round 9223372036854775808 "),
-    "a sender who is not enrolled": (lambda s: s.signed(sender="mallory"), r"sender 'mallory' is not enrolled"),
+    "a sender who is not enrolled": (lambda s: s.signed(sender="mallory"), r"sender 'mallory' is "
+                                                                           r"not enrolled"),
     "a sender's forged name": (
         lambda s: resealed(s.good, s.cast.parties["client-5"]),
         r"signature is not that of",
@@ -178,14 +196,17 @@ ALTERED: dict[str, tuple[Callable[[Stage], bytes], str]] = {
         r"'client-5' (instead of|is not in this round's cohort)",
     ),
     "another digest": (lambda s: s.signed(digest=bytes(32)), r"digest does not match"),
-    "sizes of other parts": (lambda s: s.signed(sizes=other_sizes(s)), r"where the header names|payload part"),
+    "sizes of other parts": (lambda s: s.signed(sizes=other_sizes(s)), r"where the header "
+                                                                       r"names|payload part"),
     "a size of 2^62": (lambda s: s.signed(sizes=[2**62]), r"payload part is not of at most"),
     "a negative size": (lambda s: s.signed(sizes=[-1]), r"payload part is not of at most"),
-    "no payload": (lambda s: s.with_parts(), r"ciphertexts|coordinates|model|key id|another length"),
+    "no payload": (lambda s: s.with_parts(), r"ciphertexts|coordinates|model|key id|another "
+                                             r"length"),
     "a payload that is too large": (lambda s: s.with_parts(bytes(2**24 + 2**21)), TOO_LARGE),
     "a field more": (lambda s: s.signed(more=1), r"unknown or missing header fields"),
     "a field less": (
-        lambda s: closed(opened(s.good)[0], {"kind": s.good and opened(s.good)[1]["kind"]}, s.cast.parties[s.sender]),
+        lambda s: closed(opened(s.good)[0], {"kind": s.good and opened(s.good)[1]["kind"]},
+            s.cast.parties[s.sender]),
         r"unknown or missing header fields|version None",
     ),
 }  # fmt: skip
@@ -211,17 +232,23 @@ def test_altered_messages_are_refused_by_reason_before_seal_and_then_the_good_on
 
 
 def test_a_message_is_not_taken_twice(stage: Stage, handed_to_seal: list[bytes]) -> None:
-    """Replays: of an update, a sum, a release. The key, and a request of this round, say nothing new."""
+    """Replays: of an update, a sum, a release. The key, and a request of this round, say nothing
+    new."""
     assert stage.offer(stage.good) is None
     model, seen = stage.cast.keeper.model, len(handed_to_seal)
     again = stage.offer(stage.good)
     if stage.kind in ("update", "aggregate", "release"):
-        assert again is not None and re.search("sent before|decrypted before|round 1 instead of 2", again)
+        assert again is not None and re.search(
+            "sent before|decrypted before|round 1 instead of 2", again
+        )
     assert stage.cast.keeper.model is model and len(handed_to_seal) == seen
 
 
 def test_messages_of_another_run_are_refused_though_the_parties_are_the_same(stage: Stage) -> None:
-    other = Cast(stage.cast.scheme, parties={n: replace(p, run="other") for n, p in stage.cast.parties.items()})
+    other = Cast(
+        stage.cast.scheme,
+        parties={n: replace(p, run="other") for n, p in stage.cast.parties.items()},
+    )
     sent = {
         "public_key": lambda: other.keyholder.public_key(),
         "train": lambda: other.server.open(1, COHORT),
@@ -230,13 +257,20 @@ def test_messages_of_another_run_are_refused_though_the_parties_are_the_same(sta
     assert "run 'other' instead of 'run'" in str(stage.offer(sent()))
 
 
-def test_no_kind_is_taken_for_another(stage: Stage, known: tuple, handed_to_seal: list[bytes]) -> None:
-    takes = {"train": {"train", "public_key"}, "aggregate to clients": {"train", "public_key", "aggregate"}}
+def test_no_kind_is_taken_for_another(
+    stage: Stage, known: tuple, handed_to_seal: list[bytes]
+) -> None:
+    takes = {
+        "train": {"train", "public_key"},
+        "aggregate to clients": {"train", "public_key", "aggregate"},
+    }
     takes["public_key"] = takes["train"]
     for kind in KINDS[:-1]:
         if kind not in takes.get(stage.kind, {stage.kind}):
             text = str(stage.offer(known[2][kind]))
-            assert re.search(rf"kind '{kind}'|holds no key and takes no aggregate|bytes where at most", text), text
+            assert re.search(
+                rf"kind '{kind}'|holds no key and takes no aggregate|bytes where at most", text
+            ), text
     assert handed_to_seal == []
 
 
@@ -257,4 +291,7 @@ def test_a_release_that_no_updates_sum_to_leaves_the_model(stage: Stage) -> None
 def test_the_kinds_here_are_all_there_are(known: tuple[Cast, KeyPair, dict[str, bytes]]) -> None:
     cast, _, good = known
     assert {opened(data)[1]["kind"] for data in good.values()} == set(KINDS[:-1])
-    assert cast.read(Update, good["update"]).sender == "client-3" and cast.read(Release, good["release"]).round == 1
+    assert (
+        cast.read(Update, good["update"]).sender == "client-3"
+        and cast.read(Release, good["release"]).round == 1
+    )

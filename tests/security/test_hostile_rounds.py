@@ -1,4 +1,5 @@
-"""Whole rounds in which some replies are hostile: they are counted, and the model is what it would be without them."""
+"""Whole rounds in which some replies are hostile: they are counted, and the model is what it would
+be without them."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ Tamper = Callable[[str, bytes], Iterable[Reply]]
 
 @dataclass
 class Hostile:
-    """A runtime between the server and the others, which does what it will with the clients' replies."""
+    """A runtime between the server and the others, which does what it will with the clients'
+    replies."""
 
     inner: Runtime
     tamper: Tamper
@@ -58,27 +60,44 @@ class Crowd:
     def by_the_network(self, good: bytes) -> list[bytes]:
         flipped = bytearray(good)
         flipped[len(good) // 3] ^= 4
-        return [b"", b"garbage" * 99, good[:-1], good[1:], bytes(flipped), good + good, bytes(10**7)]
+        return [
+            b"",
+            b"garbage" * 99,
+            good[:-1],
+            good[1:],
+            bytes(flipped),
+            good + good,
+            bytes(10**7),
+        ]
 
     def by_the_client(self, party: str, good: bytes) -> list[bytes]:
         identity = self.federation.parties.runtime.inner._handlers[party].__self__._identity
         round_number: Any = opened(good)[1]["round"]
         changes: list[dict[str, object]] = [
-            {"round": round_number - 1}, {"round": round_number + 1}, {"key_id": "other"}, {"fingerprint": "other"},
-            {"length": 5}, {"sender": "client-1" if party == "client-0" else "client-0"}, {"sender": "mallory"},
-            {"run": "other"}, {"version": 1}, {"digest": bytes(32)}, {"sizes": [2**62]}, {"kind": "aggregate"},
+            {"round": round_number - 1}, {"round": round_number + 1}, {"key_id": "other"},
+            {"fingerprint": "other"},
+            {"length": 5}, {"sender": "client-1" if party == "client-0" else "client-0"},
+            {"sender": "mallory"},
+            {"run": "other"}, {"version": 1}, {"digest": bytes(32)}, {"sizes": [2**62]},
+            {"kind": "aggregate"},
         ]  # fmt: skip
         return [resealed(good, identity, **change) for change in changes]
 
 
 def tampered(federation: Any, tamper: Tamper) -> Any:
     """The federation, with a hostile runtime."""
-    federation.parties = replace(federation.parties, runtime=Hostile(federation.parties.runtime, tamper))
+    federation.parties = replace(
+        federation.parties, runtime=Hostile(federation.parties.runtime, tamper)
+    )
     return federation
 
 
-@pytest.mark.parametrize("overrides", [(), ("encryption=bfv", "keys=clients"), ("encryption=none",)], ids=str)
-def test_the_model_is_as_if_the_hostile_messages_had_not_been(federate: Callable, overrides: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "overrides", [(), ("encryption=bfv", "keys=clients"), ("encryption=none",)], ids=str
+)
+def test_the_model_is_as_if_the_hostile_messages_had_not_been(
+    federate: Callable, overrides: tuple[str, ...]
+) -> None:
     undisturbed = federate(*overrides).play()
     disturbed = federate(*overrides)
     crowd = Crowd(disturbed)
@@ -92,31 +111,47 @@ def test_the_model_is_as_if_the_hostile_messages_had_not_been(federate: Callable
 
 
 @pytest.mark.parametrize("encryption", ["ckks", "bfv"])
-def test_a_round_without_a_hostile_clients_update_is_that_of_the_others(federate: Callable, encryption: str) -> None:
+def test_a_round_without_a_hostile_clients_update_is_that_of_the_others(
+    federate: Callable, encryption: str
+) -> None:
     """As if it had been lost, bit for bit."""
 
     def forge(party: str, good: bytes) -> list[Reply]:
         payload = opened(good)[0]
-        return [good[: len(payload) - 1] + b"\0" + good[len(payload) :]] if party == "client-2" else [good]
+        return (
+            [good[: len(payload) - 1] + b"\0" + good[len(payload) :]]
+            if party == "client-2"
+            else [good]
+        )
 
     def lose(party: str, good: bytes) -> list[Reply]:
         return [Lost("gone") if party == "client-2" else good]
 
-    hostile, lost = (tampered(federate(f"encryption={encryption}"), tamper).play() for tamper in (forge, lose))
-    assert [moved.refused for moved in hostile.moved] == [1, 1] and [moved.lost for moved in lost.moved] == [1, 1]
+    hostile, lost = (
+        tampered(federate(f"encryption={encryption}"), tamper).play() for tamper in (forge, lose)
+    )
+    assert [moved.refused for moved in hostile.moved] == [1, 1] and [
+        moved.lost for moved in lost.moved
+    ] == [1, 1]
     assert hostile.parties.keeper.totals.contributors == 3
     assert [w.tobytes() for w in hostile.weights] == [w.tobytes() for w in lost.weights]
 
 
-def test_a_round_of_too_few_good_updates_fails_and_says_how_many_were_refused(federate: Callable) -> None:
-    federation = tampered(federate(), lambda party, good: [good if party < "client-2" else good[:-1]])
+def test_a_round_of_too_few_good_updates_fails_and_says_how_many_were_refused(
+    federate: Callable,
+) -> None:
+    federation = tampered(
+        federate(), lambda party, good: [good if party < "client-2" else good[:-1]]
+    )
     with pytest.raises(RoundFailed, match="2 updates were accepted and 2 refused"):
         federation.play()
     assert (federation.parties.keeper.model.weights == federation.initial).all()
 
 
 @pytest.mark.parametrize("custody", ["authority", "clients"])
-def test_requests_and_sums_altered_on_the_way_are_refused_by_their_receivers(federate: Callable, custody: str) -> None:
+def test_requests_and_sums_altered_on_the_way_are_refused_by_their_receivers(
+    federate: Callable, custody: str
+) -> None:
     """An error that ends the round: the server is not there to lie to its clients."""
     federation = federate(f"keys={custody}")
     inner = federation.parties.runtime
@@ -131,7 +166,9 @@ def test_requests_and_sums_altered_on_the_way_are_refused_by_their_receivers(fed
             return bytes(altered) if opened(data)[1]["kind"] == what else data
 
     for what in ("train", "aggregate"):
-        federation.parties = replace(federation.parties, runtime=Altering(inner, lambda party, good: [good]))
+        federation.parties = replace(
+            federation.parties, runtime=Altering(inner, lambda party, good: [good])
+        )
         if what == "train" and custody == "clients":
             continue  # nothing but a header
         with pytest.raises(MessageRefused, match="digest does not match"):
@@ -139,7 +176,9 @@ def test_requests_and_sums_altered_on_the_way_are_refused_by_their_receivers(fed
         assert (federation.parties.keeper.model.weights == federation.initial).all()
 
 
-def test_refused_updates_are_in_the_record_of_the_run(compose: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_updates_are_in_the_record_of_the_run(
+    compose: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A whole run with MLflow: three hostile messages in the first round, and six in the second."""
     import mlflow
 
@@ -158,7 +197,8 @@ def test_refused_updates_are_in_the_record_of_the_run(compose: Callable, monkeyp
     monkeypatch.setattr(LocalRuntime, "exchange", hostile)
     settings = (
         "dataset=digits", "dataset.train_samples=300", "dataset.test_samples=200", "model=logistic",
-        "federation.rounds=2", "federation.clients=3", "encryption.poly_modulus=4096", "tracking.log_model=false",
+        "federation.rounds=2", "federation.clients=3", "encryption.poly_modulus=4096",
+        "tracking.log_model=false",
         "tracking.experiment=hostile",
     )  # fmt: skip
     composed = compose(*settings)

@@ -1,4 +1,5 @@
-"""Good form and bad content: ciphertexts of other places, contexts and levels, sums that cancel, and plain nonsense."""
+"""Good form and bad content: ciphertexts of other places, contexts and levels, sums that cancel,
+and plain nonsense."""
 
 from __future__ import annotations
 
@@ -26,14 +27,16 @@ def test_ciphertexts_in_each_others_places_are_refused(scene: Scene) -> None:
 
 
 def test_ciphertexts_of_another_context_are_refused(scene: Scene) -> None:
-    """Of the other scheme, and of one with the same ring and other primes; and both dressed up as ours."""
+    """Of the other scheme, and of one with the same ring and other primes; and both dressed up as
+    ours."""
     layout = scene.cast.scheme.layout
     others = [scheme for scheme in SCHEMES.values() if scheme is not scene.cast.scheme]
     for other in (*others, Ckks(ckks_parameters(8192, [50, 30, 40], 30, 8, 16, 128))):
         values = np.zeros(scene.slots[1] * other.parameters.packing.fields, np.int8)
         (chunk,) = other.encryptor(other.generate_keys().public).encrypt(values)
         assert scene.offer(1, chunk) is not None
-        assert len(scene.reads) in (0, 2) or layout == other.layout  # the good one before it, twice, or none
+        # The good one before it, twice, or none.
+        assert len(scene.reads) in (0, 2) or layout == other.layout
         taken_apart = Forgery.of(chunk, other.layout, scene.slots[1])
         dressed = replace(
             taken_apart,
@@ -41,14 +44,17 @@ def test_ciphertexts_of_another_context_are_refused(scene: Scene) -> None:
             ntt=int(layout.ntt),
             scale=layout.scale,
             poly_modulus=layout.poly_modulus,
-            coefficients=np.resize(taken_apart.coefficients, 2 * layout.poly_modulus * layout.primes),
+            coefficients=np.resize(
+                taken_apart.coefficients, 2 * layout.poly_modulus * layout.primes
+            ),
         )
         assert "not a ciphertext of these parameters" in str(scene.offer(1, dressed.write()))
     scene.finish(*OTHERS[1:])
 
 
 def levels(scene: Scene) -> list[bytes]:
-    """Ids of the same context's parameters that no fresh ciphertext has: with the special prime, and a prime less."""
+    """Ids of the same context's parameters that no fresh ciphertext has: with the special prime,
+    and a prime less."""
     from hyperlock.encryption._tenseal import tenseal as ts
 
     context = ts.context_from(scene.keys.public).seal_context().data
@@ -65,7 +71,9 @@ def test_ciphertexts_of_other_levels_are_refused(scene: Scene, primes: int) -> N
 
         def forge(forgery: Forgery, parms_id: bytes = parms_id) -> Forgery:
             coefficients = np.resize(forgery.coefficients, 2 * forgery.poly_modulus * primes)
-            return replace(forgery, parms_id=parms_id, primes=primes, seed=None, coefficients=coefficients)
+            return replace(
+                forgery, parms_id=parms_id, primes=primes, seed=None, coefficients=coefficients
+            )
 
         text = str(scene.offer(1, scene.forged(1, forge)))
         assert ("not a ciphertext of these parameters" in text) == (primes == 2)
@@ -103,7 +111,9 @@ def one_coefficient(forgery: Forgery) -> Forgery:
 
 
 @pytest.mark.parametrize("forge", [random_coefficients, one_coefficient])
-def test_nonsense_of_good_form_is_taken_and_its_sum_not_released(scene: Scene, forge: Forge) -> None:
+def test_nonsense_of_good_form_is_taken_and_its_sum_not_released(
+    scene: Scene, forge: Forge
+) -> None:
     """Nobody can look inside: one client can spoil a round, and not its result."""
     assert scene.offer(0, scene.forged(0, forge)) is None
     for message in scene.good[1:3]:

@@ -1,4 +1,5 @@
-"""What the server learns about the secret key: all of it from raw CKKS decryptions, nothing from what is released."""
+"""What the server learns about the secret key: all of it from raw CKKS decryptions, nothing from
+what is released."""
 
 from __future__ import annotations
 
@@ -35,7 +36,10 @@ SLOW = pytest.mark.slow
 CASES = [
     *product(("ckks", "bfv"), (4096, 8192), (8, 12, 16), (16, 128)),
     *product(("ckks", "bfv"), (2048,), (8,), (16,)),
-    *(pytest.param(case, marks=SLOW) for case in product(("ckks", "bfv"), (16384,), (8, 16), (16, 1024))),
+    *(
+        pytest.param(case, marks=SLOW)
+        for case in product(("ckks", "bfv"), (16384,), (8, 16), (16, 1024))
+    ),
     *(pytest.param(case, marks=SLOW) for case in product(("ckks", "bfv"), (32768,), (8,), (128,))),
 ]
 RIGHT = 0.01  # of the slots may be right by chance: at most N of t >= 2^12 values
@@ -56,7 +60,9 @@ def decrypted(played: Round, key: np.ndarray) -> np.ndarray:
     chunk = played.updates[1][0]
     if played.scheme.name == "bfv":
         return decrypt_bfv(played.server, chunk, key)
-    return np.rint(decrypt_ckks(played.server, chunk, key, 2.0**played.scheme.parameters.scale_bits))
+    return np.rint(
+        decrypt_ckks(played.server, chunk, key, 2.0**played.scheme.parameters.scale_bits)
+    )
 
 
 def share_right(played: Round, key: np.ndarray) -> float:
@@ -78,7 +84,10 @@ def test_a_published_ckks_decryption_gives_the_whole_key(n: int, chain: list[int
     found = recover_ckks(shown.server, *shown.released, DEMO_SCALE)
     assert is_ternary(found) and (found == secret_key(shown.owner)).all()
     for weights, chunks in shown.updates:
-        assert np.abs(decrypt_ckks(shown.server, chunks[0], found, DEMO_SCALE) - weights[0]).max() < 1e-6
+        assert (
+            np.abs(decrypt_ckks(shown.server, chunks[0], found, DEMO_SCALE) - weights[0]).max()
+            < 1e-6
+        )
 
 
 def test_a_ciphertext_is_not_enough_and_one_with_unknown_slots_neither() -> None:
@@ -86,7 +95,9 @@ def test_a_ciphertext_is_not_enough_and_one_with_unknown_slots_neither() -> None
     shown = demo(4096, [60, 49], clients=3)
     first, second = shown.released
     unknown = np.where(np.arange(2048) == 7, 0, second.slots)
-    assert not is_ternary(recover_ckks(shown.server, first, Opened(second.chunk, unknown), DEMO_SCALE))
+    assert not is_ternary(
+        recover_ckks(shown.server, first, Opened(second.chunk, unknown), DEMO_SCALE)
+    )
     with pytest.raises(ValueError, match="not invertible"):
         recover_ckks(shown.server, first, first, DEMO_SCALE)
 
@@ -96,7 +107,9 @@ def test_a_ciphertext_is_not_enough_and_one_with_unknown_slots_neither() -> None
     [(2048, 8, 16), *product((4096, 8192), (8, 16), (16, 128))],
     ids=str,
 )
-def test_hyperlocks_own_ckks_would_give_the_key_if_it_did_not_round(case: tuple[int, int, int]) -> None:
+def test_hyperlocks_own_ckks_would_give_the_key_if_it_did_not_round(
+    case: tuple[int, int, int],
+) -> None:
     played = play("ckks", *case)
     found = recover(played, [Opened(chunk, played.raw(chunk)) for chunk in played.sums])
     assert is_ternary(found) and (found == secret_key(played.owner)).all()
@@ -120,13 +133,15 @@ def test_bfv_would_give_the_key_if_it_did_not_round(case: tuple[int, int, int]) 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_release_gives_nothing(case: tuple[Any, ...]) -> None:
-    """Same attack, same ciphertexts; of the decryption, the integers that the key holder releases."""
+    """Same attack, same ciphertexts; of the decryption, the integers that the key holder
+    releases."""
     played = play(*case)
     key = secret_key(played.owner)
     assert (played.released == sum(played.vectors)).all()
     found = recover(played, played.opened())
     assert np.isin(found, [-1, 0, 1]).mean() < 0.01
-    # Right by chance in a third of the coefficients; six standard deviations are passed once in 10^9.
+    # Right by chance in a third of the coefficients; six standard deviations are passed once in
+    # 10^9.
     guess, n = as_ternary(found, played.server), len(key)
     assert abs((guess == key).sum() - n / 3) < 6 * math.sqrt(n * 2 / 9)
     assert share_right(played, found) < RIGHT and share_right(played, guess) < RIGHT
@@ -137,10 +152,15 @@ def test_a_release_gives_nothing(case: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize("scheme", ["ckks", "bfv"])
 @pytest.mark.parametrize("clients", [3, 16])
 def test_a_release_depends_on_nothing_but_the_inputs(scheme: str, clients: int) -> None:
-    """Two key pairs, noise of its own for each: other ciphertexts, other raw decryptions, the same integers."""
+    """Two key pairs, noise of its own for each: other ciphertexts, other raw decryptions, the same
+    integers."""
     first, second = (play.__wrapped__(scheme, 4096, 8, 16, clients) for _ in range(2))
     assert first.secret != second.secret and set(first.sums).isdisjoint(second.sums)
-    assert first.released.tobytes() == second.released.tobytes() == sum(first.vectors).astype(np.int64).tobytes()
+    assert (
+        first.released.tobytes()
+        == second.released.tobytes()
+        == sum(first.vectors).astype(np.int64).tobytes()
+    )
     if scheme == "ckks":
         one, other = first.raw(first.sums[0]), second.raw(second.sums[0])
         assert (one != other).mean() > 0.9 and (np.rint(one) == np.rint(other)).all()
@@ -151,13 +171,18 @@ def test_the_figures_of_the_documentation_are_those_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("case", [(2048, 8, 16), (4096, 8, 16), (8192, 16, 128)], ids=str)
-def test_the_noise_that_stays_with_the_key_holder_is_what_the_bound_counts(case: tuple[int, int, int]) -> None:
-    """BFV's, coefficient by coefficient: its deviation, its largest, and the room that the rule leaves it."""
+def test_the_noise_that_stays_with_the_key_holder_is_what_the_bound_counts(
+    case: tuple[int, int, int],
+) -> None:
+    """BFV's, coefficient by coefficient: its deviation, its largest, and the room that the rule
+    leaves it."""
     played, clients = play("bfv", *case), 3
     p, context = played.scheme.parameters, played.owner
     q, t = math.prod(primes(context)), plain_modulus(context)
     message = (batch_encode(context, played.slots(played.released)[0]) % t * q + t // 2) // t
-    noise = centred(phase(context, played.sums[0], secret_key(context)) - message, q).astype(np.float64)
+    noise = centred(phase(context, played.sums[0], secret_key(context)) - message, q).astype(
+        np.float64
+    )
     sigma = math.sqrt(clients * p.poly_modulus / 18)
     assert np.std(noise) == pytest.approx(sigma, rel=0.1)
     assert coefficient_bits(p.poly_modulus, clients, np.abs(noise).max()) < 10

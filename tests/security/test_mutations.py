@@ -1,4 +1,5 @@
-"""Properties of what a hostile client can send: mutations of every kind, single fields, single coefficients."""
+"""Properties of what a hostile client can send: mutations of every kind, single fields, single
+coefficients."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def stages() -> Stages:
 @settings(max_examples=12)
 @given(seed=st.integers(0, 2**32 - 1))
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_every_party_refuses_or_takes_and_its_round_goes_on(stages: Stages, name: str, seed: int) -> None:
+def test_every_party_refuses_or_takes_and_its_round_goes_on(
+    stages: Stages, name: str, seed: int
+) -> None:
     rng = random.Random(seed)
     stage = stages.choose(rng, name.startswith("ciphertext"))
     assert stage.offer(MUTATIONS[name](rng, stage)) in OUTCOMES
@@ -33,12 +36,21 @@ def test_every_party_refuses_or_takes_and_its_round_goes_on(stages: Stages, name
             server.finish()
 
 
-FIELDS: dict[str, int] = {"polynomials": 64, "poly_modulus": 64, "primes": 64, "correction": 64, "ntt": 8, "count": 64}
+FIELDS: dict[str, int] = {
+    "polynomials": 64,
+    "poly_modulus": 64,
+    "primes": 64,
+    "correction": 64,
+    "ntt": 8,
+    "count": 64,
+}
 
 
 @settings(max_examples=30)
 @given(name=st.sampled_from(sorted(FIELDS)), place=st.sampled_from([0, 1]), data=st.data())
-def test_no_other_value_of_a_field_reaches_seal(scene: Scene, name: str, place: int, data: st.DataObject) -> None:
+def test_no_other_value_of_a_field_reaches_seal(
+    scene: Scene, name: str, place: int, data: st.DataObject
+) -> None:
     forgery = scene.taken_apart(place)
     due = forgery.coefficients.size if name == "count" else getattr(forgery, name)
     near = st.sampled_from([0, due - 1, due + 1, 2 * due, 2**32 + due, 2**63 + due]).map(
@@ -74,7 +86,11 @@ def test_no_other_header_reaches_seal(scene: Scene, where: str, name: str, value
     forgery = scene.taken_apart(0)
     header, value = getattr(forgery, where), value % 2 ** HEADER[name]
     nested_version = where != "outer" and name == "major"  # of which SEAL takes some
-    if value == getattr(header, name) or nested_version or (where == "generator" and forgery.seed is None):
+    if (
+        value == getattr(header, name)
+        or nested_version
+        or (where == "generator" and forgery.seed is None)
+    ):
         return
     text = scene.offer(0, replace(forgery, **{where: replace(header, **{name: value})}).write())
     assert text is not None and scene.reads == []
@@ -97,7 +113,8 @@ def test_a_coefficient_is_taken_exactly_if_it_lies_below_its_prime(
     at %= forgery.coefficients.size
     prime = moduli[at // forgery.poly_modulus % len(moduli)]
     value = data.draw(
-        st.sampled_from([0, 1, prime - 1, prime, prime + 1, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
+        st.sampled_from([0, 1, prime - 1, prime, prime + 1, 2**63, 2**64 - 1])
+        | st.integers(0, 2**64 - 1)
     )
     text = scene.offer(place, forgery.with_coefficient(at, value).write())
     assert (text is None) == (value < prime)
@@ -108,15 +125,23 @@ def test_a_coefficient_is_taken_exactly_if_it_lies_below_its_prime(
     damage=st.lists(st.tuples(st.integers(0, 2**30), st.integers(1, 255)), min_size=1, max_size=6),
     squeeze=st.booleans(),
 )
-def test_damage_anywhere_is_refused_or_hit_what_may_be_anything(scene: Scene, damage: list, squeeze: bool) -> None:
+def test_damage_anywhere_is_refused_or_hit_what_may_be_anything(
+    scene: Scene, damage: list, squeeze: bool
+) -> None:
     """That is coefficients, the seed, and the versions of nested objects."""
     forgery, slots = scene.taken_apart(0), scene.slots[0]
     content = bytearray(forgery.content)
     for at, mask in damage:
         content[at % len(content)] ^= mask
     bad = replace(forgery, compress=lambda _: bytes(content))
-    sent = replace(forgery, outer=replace(forgery.outer, compression=ZSTD), compress=lambda _: compress(bytes(content)))
+    sent = replace(
+        forgery,
+        outer=replace(forgery.outer, compression=ZSTD),
+        compress=lambda _: compress(bytes(content)),
+    )
     if scene.offer(0, (sent if squeeze else bad).write()) is None:
         taken = Forgery.of(bad.write(), scene.cast.scheme.layout, slots)
-        rest = {name: getattr(forgery, name) for name in ("coefficients", "seed", "array", "generator")}
+        rest = {
+            name: getattr(forgery, name) for name in ("coefficients", "seed", "array", "generator")
+        }
         assert replace(taken, **rest).write() == forgery.write()

@@ -11,7 +11,18 @@ from hyperlock.settings.parse import SCHEMAS, parse, register
 from hyperlock.settings.parse import target as target_of
 
 CONF = Path(__file__).parents[2] / "conf"
-GROUPS = ("dataset", "split", "model", "federation", "encryption", "keys", "runtime", "tracking", "experiment", "debug")
+GROUPS = (
+    "dataset",
+    "split",
+    "model",
+    "federation",
+    "encryption",
+    "keys",
+    "runtime",
+    "tracking",
+    "experiment",
+    "debug",
+)
 OPTIONS = [(group, file.stem) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 
 
@@ -25,7 +36,9 @@ def hydra(monkeypatch):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_composes_parses_and_gives_a_scheme(group, option):
-    extra = {"npz": ["dataset.path=/tmp/some.npz"], "own": ["model._target_=some.model"]}.get(option, [])
+    extra = {"npz": ["dataset.path=/tmp/some.npz"], "own": ["model._target_=some.model"]}.get(
+        option, []
+    )
     sign = "+" if group in ("experiment", "debug") else ""
     config = parse(compose("config", overrides=[f"{sign}{group}={option}".lstrip("+"), *extra]))
     scheme = build_scheme(config)
@@ -70,7 +83,12 @@ def test_the_papers_experiments_are_the_papers(model, epochs, target):
     name = f"fedavg_paper_{model.replace('two_', '2')}"
     config = parse(compose("config", overrides=[f"experiment={name}", "split=shards"]))
     federation = config.federation
-    assert (federation.clients, federation.cohort_size, federation.batch_size, federation.rounds) == (100, 10, 10, 1000)
+    assert (
+        federation.clients,
+        federation.cohort_size,
+        federation.batch_size,
+        federation.rounds,
+    ) == (100, 10, 10, 1000)
     assert (federation.local_epochs, federation.target_accuracy) == (epochs, target)
     assert target_of(config.model).endswith(model) and config.encryption.scheme == "bfv"
     assert config.split.shards_per_client == 2

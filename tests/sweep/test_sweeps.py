@@ -1,4 +1,5 @@
-"""Sweeps as a user runs them: real studies, a real store, real processes, all in temporary folders."""
+"""Sweeps as a user runs them: real studies, a real store, real processes, all in temporary
+folders."""
 
 from __future__ import annotations
 
@@ -55,11 +56,19 @@ class Store:
         return [run for run in self.runs() if "sweep" in run.data.tags]
 
     def children(self, parent: Any) -> list[Any]:
-        mine = [run for run in self.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+        mine = [
+            run
+            for run in self.runs()
+            if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+        ]
         return sorted(mine, key=lambda run: int(run.data.tags["trial"]))
 
     def artifacts(self, run: Any) -> set[str]:
-        return {file.path for path in ("", "plots") for file in self.client.list_artifacts(run.info.run_id, path)}
+        return {
+            file.path
+            for path in ("", "plots")
+            for file in self.client.list_artifacts(run.info.run_id, path)
+        }
 
     def table(self, run: Any) -> list[dict[str, str]]:
         path = self.client.download_artifacts(run.info.run_id, "trials.csv")
@@ -77,7 +86,11 @@ def study_of(root: Path, name: str | None = None) -> Any:
 
 
 def environment(root: Path, **more: str) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "HYPERLOCK_STUDIES")}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("MLFLOW_TRACKING_URI", "HYPERLOCK_STUDIES")
+    }
     return {**kept, "HYPERLOCK_ROOT": str(root), **more}
 
 
@@ -108,16 +121,22 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
         signal.signal(number, handler)
 
 
-# --- the record ---------------------------------------------------------------------------------------------------
+# --- the record -----------------------------------------------------------------------------------
+# ----------------
 
 
 def test_a_sweep_and_its_continuation(sweep: Sweep, tmp_path: Path) -> None:
-    """One parent, its trials nested and numbered on, the summary brought up to date, what was running not counted."""
+    """One parent, its trials nested and numbered on, the summary brought up to date, what was
+    running not counted."""
     assert sweep("hydra.sweeper.n_trials=3", "hydra.sweeper.study_name=ours") == 0
     store = Store(tmp_path)
     [parent] = store.parents()
     assert (parent.info.run_name, parent.info.status) == ("ours", "FINISHED")
-    assert [run.info.run_name for run in store.children(parent)] == ["trial-000", "trial-001", "trial-002"]
+    assert [run.info.run_name for run in store.children(parent)] == [
+        "trial-000",
+        "trial-001",
+        "trial-002",
+    ]
     assert {"trials.csv", "plots/history.png", "plots/importance.png"} <= store.artifacts(parent)
     accuracies = [run.data.metrics["accuracy"] for run in store.children(parent)]
     assert parent.data.metrics["best/accuracy"] == max(accuracies)
@@ -134,9 +153,12 @@ def test_a_sweep_and_its_continuation(sweep: Sweep, tmp_path: Path) -> None:
     states = [row["state"] for row in store.table(parent)]
     assert states == [FINISHED] * 3 + ["unfinished", FINISHED]
     params = [tuple(trial.params.values()) for trial in study_of(tmp_path, "ours").trials]
-    assert len(set(params)) == len(params) or len(params[3]) == 0, "the sampler began again from its seed"
+    assert len(set(params)) == len(params) or len(params[3]) == 0, (
+        "the sampler began again from its seed"
+    )
 
-    assert sweep("hydra.sweeper.n_trials=4", "hydra.sweeper.study_name=ours") == 0  # nothing to do, and no error
+    # Nothing to do, and no error.
+    assert sweep("hydra.sweeper.n_trials=4", "hydra.sweeper.study_name=ours") == 0
     assert len(store.children(parent)) == 4
 
 
@@ -147,11 +169,15 @@ def test_a_study_is_not_continued_with_another_question(sweep: Sweep, tmp_path: 
     assert sweep(*one, "encryption.value_bits=8,12", "hydra.sweeper.direction=minimize") == 1
     [parent] = Store(tmp_path).parents()
     assert parent.info.status == "FAILED"
-    assert "begun to maximize accuracy, not to minimize accuracy" in parent.data.tags["mlflow.note.content"]
+    assert (
+        "begun to maximize accuracy, not to minimize accuracy"
+        in parent.data.tags["mlflow.note.content"]
+    )
 
 
 def test_several_objectives_and_combinations_that_cannot_work(sweep: Sweep, tmp_path: Path) -> None:
-    """A failed trial has its reason in its own run and in the parent's table; a key that a scheme lacks is left out."""
+    """A failed trial has its reason in its own run and in the parent's table; a key that a scheme
+    lacks is left out."""
     names = ["accuracy", "total/encrypted_aggregation_s", "bytes/per_parameter"]
     assert (
         sweep(
@@ -176,12 +202,19 @@ def test_several_objectives_and_combinations_that_cannot_work(sweep: Sweep, tmp_
     assert run.info.status == "FAILED" and "encryption.coeff_mod_bits" in run.data.tags["reason"]
     assert run.info.run_name == f"trial-{int(failed['trial']):03d}"
     assert all(not row["encryption.poly_modulus"] for row in rows if row["encryption"] == "none")
-    assert {"plots/pareto_front.png", "plots/history_bytes_per_parameter.png"} <= store.artifacts(parent)
+    assert {"plots/pareto_front.png", "plots/history_bytes_per_parameter.png"} <= store.artifacts(
+        parent
+    )
     assert all(row[name] for row in rows if row["state"] == FINISHED for name in names)
 
 
 def test_a_trial_that_does_not_compose_is_a_failed_trial(sweep: Sweep, tmp_path: Path) -> None:
-    search = ("hparams_search=none", "model.units=16,16.5", "hydra/sweeper/sampler=grid", "encryption=none")
+    search = (
+        "hparams_search=none",
+        "model.units=16,16.5",
+        "hydra/sweeper/sampler=grid",
+        "encryption=none",
+    )
     assert sweep(*search) == 0
     store = Store(tmp_path)
     [parent] = store.parents()
@@ -190,11 +223,19 @@ def test_a_trial_that_does_not_compose_is_a_failed_trial(sweep: Sweep, tmp_path:
 
 
 def test_when_every_trial_fails(sweep: Sweep, tmp_path: Path) -> None:
-    fail = ("hparams_search=none", "encryption.value_bits=8,9", "hydra.sweeper.n_trials=2", "keys.min_clients=7")
+    fail = (
+        "hparams_search=none",
+        "encryption.value_bits=8,9",
+        "hydra.sweeper.n_trials=2",
+        "keys.min_clients=7",
+    )
     assert sweep(*fail) == 1
     [parent] = Store(tmp_path).parents()
     assert parent.info.status == "FAILED"
-    assert "none of 2 trials finished; the first: keys.min_clients=7" in parent.data.tags["mlflow.note.content"]
+    assert (
+        "none of 2 trials finished; the first: keys.min_clients=7"
+        in parent.data.tags["mlflow.note.content"]
+    )
 
 
 def test_a_plain_grid(sweep: Sweep, tmp_path: Path) -> None:
@@ -209,8 +250,13 @@ def test_a_plain_grid(sweep: Sweep, tmp_path: Path) -> None:
         (scheme, bits) for scheme in ("ckks", "none") for bits in ("8", "16", "40")
     ]
     assert [row["state"] for row in rows] == [FINISHED, FINISHED, FAILED] * 2
-    assert rows[0]["accuracy"] == rows[3]["accuracy"], "encryption changes time and bytes, and never the model"
-    assert "plots/importance.png" in store.artifacts(parent) or len({row["accuracy"] for row in rows}) == 2
+    assert rows[0]["accuracy"] == rows[3]["accuracy"], (
+        "encryption changes time and bytes, and never the model"
+    )
+    assert (
+        "plots/importance.png" in store.artifacts(parent)
+        or len({row["accuracy"] for row in rows}) == 2
+    )
 
 
 def test_without_tracking(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,21 +266,32 @@ def test_without_tracking(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFi
     assert not (tmp_path / "mlflow.db").exists()
 
 
-# --- refused at once ----------------------------------------------------------------------------------------------
+# --- refused at once
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["objective=acuracy"], ["objective=acuracy", "total/encrypted_aggregation_s", "try: objective=accuracy"]),
+        (
+            ["objective=acuracy"],
+            ["objective=acuracy", "total/encrypted_aggregation_s", "try: objective=accuracy"],
+        ),
         (["objective=[accuracy,loss]"], ["hydra.sweeper.direction"]),
         (["model.unitz=3,4"], ["model.unitz", "a setting that there is not"]),
-        (["tracking.uri=postgresql://me:hunter2@127.0.0.1/db"], ["tracking.uri=(not shown)", "MLFLOW_TRACKING_URI"]),
+        (
+            ["tracking.uri=postgresql://me:hunter2@127.0.0.1/db"],
+            ["tracking.uri=(not shown)", "MLFLOW_TRACKING_URI"],
+        ),
         (["hparams_search=none"], ["there is nothing to search"]),
     ],
 )
 def test_refused_at_once(
-    sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], said: list[str]
+    sweep: Sweep,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: list[str],
 ) -> None:
     assert sweep(*arguments) == 1
     text = "".join(capfd.readouterr())
@@ -254,7 +311,8 @@ def test_an_objective_that_is_no_number_is_an_error() -> None:
         objective(OmegaConf.create({"objective": ["accuracy"]}), report)
 
 
-# --- the parts ----------------------------------------------------------------------------------------------------
+# --- the parts ------------------------------------------------------------------------------------
+# ----------------
 
 
 def test_storage_is_one_that_stock_optuna_opens(tmp_path: Path) -> None:
@@ -266,7 +324,11 @@ def test_storage_is_one_that_stock_optuna_opens(tmp_path: Path) -> None:
     optuna.create_study(study_name="ours", storage=storage(url)).ask()
     assert storage(url) is storage(url)
     assert len(optuna.load_study(study_name="ours", storage=url).trials) == 1
-    for bad in ("nonsense-hunter2", "postgresql://me:hunter2@127.0.0.1:1/db", "mysterysql://me:hunter2@host/db"):
+    for bad in (
+        "nonsense-hunter2",
+        "postgresql://me:hunter2@127.0.0.1:1/db",
+        "mysterysql://me:hunter2@host/db",
+    ):
         with pytest.raises((ConfigError, Exception)) as error:
             storage(bad)
         assert isinstance(error.value, ConfigError) and "hunter2" not in str(error.value)
@@ -290,9 +352,15 @@ def test_the_front_and_the_table() -> None:
 
 
 def test_errors_cross_processes() -> None:
-    error = ConfigError("encryption.value_bits", 40, "is outside", allowed="2 to 32", hint="encryption.value_bits=8")
+    error = ConfigError(
+        "encryption.value_bits", 40, "is outside", allowed="2 to 32", hint="encryption.value_bits=8"
+    )
     copy = pickle.loads(pickle.dumps(error))
-    assert (type(copy), str(copy), copy.setting) == (ConfigError, str(error), "encryption.value_bits")
+    assert (type(copy), str(copy), copy.setting) == (
+        ConfigError,
+        str(error),
+        "encryption.value_bits",
+    )
 
 
 def test_an_architecture_is_traced_once_in_a_process() -> None:
@@ -301,7 +369,9 @@ def test_an_architecture_is_traced_once_in_a_process() -> None:
     from hyperlock.learning.models import mlp
     from hyperlock.learning.network import Network
 
-    one, two, other = (Network(mlp((4, 4), 3, units, 1), (4, 4), np.dtype("float32"), 8) for units in (5, 5, 6))
+    one, two, other = (
+        Network(mlp((4, 4), 3, units, 1), (4, 4), np.dtype("float32"), 8) for units in (5, 5, 6)
+    )
     assert one._train_block is two._train_block and one._train_block is not other._train_block
     x, y = np.ones((10, 4, 4), np.float32), np.zeros(10, np.int32)
     for network in (one, two):
@@ -309,10 +379,14 @@ def test_an_architecture_is_traced_once_in_a_process() -> None:
         trained, _ = network.train(weights, x, y, np.arange(10), 0.1)
         assert np.any(trained != weights)
     assert one._train_block.experimental_get_tracing_count() == 1
-    assert not np.array_equal(one.initial_weights(), two.initial_weights()), "weights are each network's own"
+    assert not np.array_equal(one.initial_weights(), two.initial_weights()), (
+        "weights are each network's own"
+    )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "hparams_search").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "conf" / "hparams_search").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_every_search_says_how_it_is_run(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert lines[0] == "# @package _global_" and re.search(r"python run\.py -m", lines[1])
@@ -323,7 +397,8 @@ def test_every_search_says_how_it_is_run(path: Path) -> None:
         assert (search.params["federation.clients"], search.params["federation.rounds"]) == (5, 10)
 
 
-# --- processes ----------------------------------------------------------------------------------------------------
+# --- processes ------------------------------------------------------------------------------------
+# ----------------
 
 
 def _killed_in_its_second_trial(root: Path, number: int, *arguments: str) -> tuple[int, str]:
@@ -340,7 +415,11 @@ def _killed_in_its_second_trial(root: Path, number: int, *arguments: str) -> tup
     try:
         deadline = time.monotonic() + 120
         states: set[str] = set()
-        while states != {"FINISHED", "RUNNING"} and time.monotonic() < deadline and process.poll() is None:
+        while (
+            states != {"FINISHED", "RUNNING"}
+            and time.monotonic() < deadline
+            and process.poll() is None
+        ):
             time.sleep(0.2)
             if log.read_text().count("\ntrial "):
                 states = {run.info.status for run in Store(root).runs() if "trial" in run.data.tags}
@@ -368,7 +447,10 @@ def test_a_sweep_that_is_killed_outright_is_found_by_the_next(tmp_path: Path) ->
     _killed_in_its_second_trial(tmp_path, signal.SIGKILL, "federation.rounds=200")
     store = Store(tmp_path)
     [parent] = store.parents()
-    assert parent.info.status == "RUNNING" and "If its process has ended" in parent.data.tags["mlflow.note.content"]
+    assert (
+        parent.info.status == "RUNNING"
+        and "If its process has ended" in parent.data.tags["mlflow.note.content"]
+    )
     last = store.children(parent)[-1]
     assert last.info.status == "RUNNING"
     done = len(store.children(parent)) - 1
@@ -376,16 +458,26 @@ def test_a_sweep_that_is_killed_outright_is_found_by_the_next(tmp_path: Path) ->
     subprocess.run(command(*again), env=environment(tmp_path), check=True, timeout=120)
     [parent] = store.parents()
     assert parent.info.status == "FINISHED"
-    assert [run.info.status for run in store.children(parent)] == ["FINISHED"] * done + ["KILLED", "FINISHED"]
+    assert [run.info.status for run in store.children(parent)] == ["FINISHED"] * done + [
+        "KILLED",
+        "FINISHED",
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_parallel_launchers(tmp_path: Path, launcher: str) -> None:
     """No trial is lost, each is nested once, and failures come back with their reasons."""
-    plugin = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submitit_launcher"}[launcher]
+    plugin = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submitit_launcher"}[
+        launcher
+    ]
     pytest.importorskip(f"hydra_plugins.{plugin}")
-    search = ("hparams_search=none", "encryption.value_bits=8,16,40", "model.units=8,16", "hydra/sweeper/sampler=grid")
+    search = (
+        "hparams_search=none",
+        "encryption.value_bits=8,16,40",
+        "model.units=8,16",
+        "hydra/sweeper/sampler=grid",
+    )
     done = subprocess.run(
         command(*search, f"hydra/launcher={launcher}", "hydra.sweeper.n_jobs=2"),
         env=environment(tmp_path),
@@ -428,15 +520,33 @@ def test_the_server_shows_parent_and_trials(sweep: Sweep, tmp_path: Path) -> Non
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    serve = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
+    serve = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--workers",
+        "1",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     log = (tmp_path / "server.log").open("w")
     server = subprocess.Popen(
-        serve, cwd=tmp_path, env=environment(tmp_path), stdout=log, stderr=log, start_new_session=True
+        serve,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
     )
 
     def ask(path: str, **body: Any) -> dict[str, Any]:
         address = f"http://127.0.0.1:{port}/api/2.0/mlflow/{path}"
-        request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            address, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=10) as answer:
             return dict(json.load(answer))
 
@@ -447,12 +557,21 @@ def test_the_server_shows_parent_and_trials(sweep: Sweep, tmp_path: Path) -> Non
                 experiments = ask("experiments/search", max_results=10)["experiments"]
                 break
             except OSError:
-                assert time.monotonic() < deadline and server.poll() is None, (tmp_path / "server.log").read_text()
+                assert time.monotonic() < deadline and server.poll() is None, (
+                    tmp_path / "server.log"
+                ).read_text()
                 time.sleep(0.5)
         [ours] = [experiment for experiment in experiments if experiment["name"] == "hyperlock"]
         runs = ask("runs/search", experiment_ids=[ours["experiment_id"]])["runs"]
-        tags = {run["info"]["run_name"]: {t["key"]: t["value"] for t in run["data"]["tags"]} for run in runs}
-        [parent] = [run["info"]["run_id"] for run in runs if "sweep" in tags[run["info"]["run_name"]]]
-        assert all(tags[name]["mlflow.parentRunId"] == parent for name in ("trial-000", "trial-001"))
+        tags = {
+            run["info"]["run_name"]: {t["key"]: t["value"] for t in run["data"]["tags"]}
+            for run in runs
+        }
+        [parent] = [
+            run["info"]["run_id"] for run in runs if "sweep" in tags[run["info"]["run_name"]]
+        ]
+        assert all(
+            tags[name]["mlflow.parentRunId"] == parent for name in ("trial-000", "trial-001")
+        )
     finally:
         os.killpg(server.pid, signal.SIGKILL)

@@ -1,4 +1,5 @@
-"""Studies and runs in a real PostgreSQL, installed if need be and started on loopback: `pytest -m postgres`."""
+"""Studies and runs in a real PostgreSQL, installed if need be and started on loopback: `pytest -m
+postgres`."""
 
 from __future__ import annotations
 
@@ -22,13 +23,21 @@ pytestmark = pytest.mark.postgres
 def _binaries() -> Path:
     """The folder of PostgreSQL's programs."""
     for attempt in range(2):
-        found = shutil.which("initdb") or next(iter(sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))[::-1]), None)
+        found = shutil.which("initdb") or next(
+            iter(sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))[::-1]), None
+        )
         if found:
-            return Path(found).resolve().parent if Path(found).resolve().name == "initdb" else Path(found).parent
+            return (
+                Path(found).resolve().parent
+                if Path(found).resolve().name == "initdb"
+                else Path(found).parent
+            )
         if attempt == 0 and shutil.which("apt-get") and os.geteuid() == 0:
             quiet = {"check": False, "capture_output": True, "timeout": 240}
             subprocess.run(["apt-get", "update"], **quiet)
-            subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "postgresql"], **quiet)
+            subprocess.run(
+                ["apt-get", "install", "-y", "--no-install-recommends", "postgresql"], **quiet
+            )
     pytest.skip("PostgreSQL is neither here nor could it be installed")
 
 
@@ -51,7 +60,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
     def run(program: str, *arguments: str) -> None:
         log = (folder.parent / f"{folder.name}.log").open("a")
         subprocess.run(
-            [binaries / program, *arguments], check=True, cwd="/", stdout=log, stderr=log, timeout=120, **other
+            [binaries / program, *arguments],
+            check=True,
+            cwd="/",
+            stdout=log,
+            stderr=log,
+            timeout=120,
+            **other,
         )
 
     secret = folder / "password"
@@ -62,7 +77,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
     run("pg_ctl", "-D", data, "-w", "-o", f"-h 127.0.0.1 -p {port} -k {folder}", "start")
     try:
         with contextlib.closing(
-            psycopg2.connect(host="127.0.0.1", port=port, user="hyperlock", password=PASSWORD, dbname="postgres")
+            psycopg2.connect(
+                host="127.0.0.1", port=port, user="hyperlock", password=PASSWORD, dbname="postgres"
+            )
         ) as connection:
             connection.autocommit = True
             for name in ("studies", "tracking"):
@@ -74,14 +91,22 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_a_study_and_its_runs_in_postgresql(server: str, tmp_path: Path) -> None:
-    """Begun by one process, continued by two at once as two machines would; the password is written nowhere."""
+    """Begun by one process, continued by two at once as two machines would; the password is written
+    nowhere."""
     tracking = f"postgresql://{server}/tracking"
-    shared = environment(tmp_path, HYPERLOCK_STUDIES=f"postgresql://{server}/studies", MLFLOW_TRACKING_URI=tracking)
+    shared = environment(
+        tmp_path, HYPERLOCK_STUDIES=f"postgresql://{server}/studies", MLFLOW_TRACKING_URI=tracking
+    )
 
     def begin(trials: int) -> subprocess.Popen[str]:
         arguments = command("hydra.sweeper.study_name=shared", f"hydra.sweeper.n_trials={trials}")
         return subprocess.Popen(
-            arguments, env=shared, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            arguments,
+            env=shared,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def end(process: subprocess.Popen[str]) -> str:

@@ -15,7 +15,9 @@ def drawn(figure) -> int:
     return len(file.getvalue())
 
 
-@pytest.mark.parametrize(("clients", "classes"), [(1, 2), (3, 10), (20, 10), (100, 10), (1000, 10), (100, 300)])
+@pytest.mark.parametrize(
+    ("clients", "classes"), [(1, 2), (3, 10), (20, 10), (100, 10), (1000, 10), (100, 300)]
+)
 def test_a_split_of_any_size_is_drawn(clients, classes):
     counts = np.random.default_rng(0).integers(0, 50, (clients, classes))
     figure = plots.split_figure(counts, "split")
@@ -39,11 +41,15 @@ def test_a_confusion_matrix_is_drawn_with_a_class_that_has_no_samples(classes):
     assert drawn(figure) > 5000
 
 
-@pytest.mark.parametrize("accuracies", [{1: 0.9}, {5: 0.9, 10: 0.93, 12: 0.95}, {i: 1 - 1 / i for i in range(1, 900)}])
+@pytest.mark.parametrize(
+    "accuracies", [{1: 0.9}, {5: 0.9, 10: 0.93, 12: 0.95}, {i: 1 - 1 / i for i in range(1, 900)}]
+)
 @pytest.mark.parametrize("target", [None, 0.97])
 def test_accuracies_are_drawn_at_their_rounds(accuracies, target):
     figure = plots.accuracy_figure(accuracies, "accuracy", target)
     lines = figure.axes[0].lines
-    assert list(lines[0].get_xdata()) == list(accuracies) and list(lines[0].get_ydata()) == list(accuracies.values())
+    assert list(lines[0].get_xdata()) == list(accuracies) and list(lines[0].get_ydata()) == list(
+        accuracies.values()
+    )
     assert len(lines) == (1 if target is None else 2)
     assert drawn(figure) > 5000
