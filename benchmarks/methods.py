@@ -99,7 +99,7 @@ class Ours:
         )
         self._parties = enrol("run", ("client", SERVER))
         self._limits = {
-            "max_parts": scheme.chunks(self._length),
+            "max_parts": scheme.chunk_count(self._length),
             "max_part_bytes": scheme.max_chunk_bytes,
         }
         self._rng = np.random.default_rng(0)

@@ -77,8 +77,8 @@ class Preset:
     """One choice of parameters, and what it costs.
 
     Attributes:
-        scheme, poly_modulus, coeff_mod_bits, value_bits, security, fingerprint: as the scheme has
-            them.
+        scheme, poly_modulus, coeff_mod_bits, value_bits, security_bits, fingerprint: as the scheme
+            has them.
         margin_bits: log2 of what noise may be over the bound that the parameter modules give for
             `max_clients` ciphertexts: for BFV q / (4t) over the rule's other side, for CKKS the
             scale over the smallest.
@@ -92,7 +92,7 @@ class Preset:
     poly_modulus: int
     coeff_mod_bits: tuple[int, ...]
     value_bits: int
-    security: int
+    security_bits: int
     fingerprint: str
     margin_bits: float
     update_bytes: int
@@ -142,7 +142,7 @@ def table(job: Job, presets: Sequence[Preset], left_out: Sequence[str]) -> str:
         grid = (str(p.value_bits), f"{largest_value(p.value_bits):,}")
         ring = (p.scheme, str(p.poly_modulus), show(p.coeff_mod_bits))
         rows.append(
-            (f"{i}.", *ring, *grid, *sizes, f"{p.margin_bits:.1f}", str(p.security), *times)
+            (f"{i}.", *ring, *grid, *sizes, f"{p.margin_bits:.1f}", str(p.security_bits), *times)
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -237,7 +237,7 @@ def _measure(job: Job, scheme: Bfv | Ckks, override: str) -> Preset:
             sizes.append(len(message) - empty)
         return float(np.mean(sizes)), min(seconds)
 
-    full = scheme.chunks(length) - 1
+    full = scheme.chunk_count(length) - 1
     full_bytes, full_seconds = encrypt(p.slots) if full else (0.0, 0.0)
     last_bytes, last_seconds = encrypt(p.packing.slots(length) - full * p.slots)
     update_bytes = round(empty + full * full_bytes + last_bytes)
@@ -254,7 +254,7 @@ def _measure(job: Job, scheme: Bfv | Ckks, override: str) -> Preset:
         p.poly_modulus,
         p.coeff_mod_bits,
         p.value_bits,
-        p.security,
+        p.security_bits,
         scheme.fingerprint,
     )
     return Preset(*chosen, margin, *costs, override)

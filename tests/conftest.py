@@ -28,7 +28,7 @@ from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.scheme import KeyPair, Scheme
 from hyperlock.experiment.rounds import RoundReport
-from hyperlock.monitor import Timings
+from hyperlock.monitor import Monitor
 from hyperlock.settings.parse import Config, parse, register
 from tests.parties.cast import Cast
 
@@ -138,7 +138,7 @@ class Federation:
     config: Config
     dataset: Dataset
     parts: list[np.ndarray]
-    timings: Timings = field(default_factory=Timings)
+    monitor: Monitor = field(default_factory=Monitor)
     grids: list[Grid] = field(default_factory=list)
     moved: list[RoundReport] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)
@@ -150,7 +150,7 @@ class Federation:
 
         scheme = parties.build_scheme(self.config)
         self.parties = parties.assemble(
-            self.config, "run", self.dataset, self.parts, scheme, self.timings
+            self.config, "run", self.dataset, self.parts, scheme, self.monitor
         )
         rounds.distribute_key(
             self.parties.public_key, self.parties.server, self.parties.clients, self.parties.runtime
@@ -164,7 +164,7 @@ class Federation:
         config, parties = self.config, self.parties
         for number in range(1, config.federation.rounds + 1):
             self.grids.append(parties.keeper.model.grid)
-            self.moved.append(_attempt(number, config, parties))
+            self.moved.append(_attempt(number, config, parties, self.monitor))
             weights = parties.keeper.model.weights
             result = parties.network.evaluate(weights, self.dataset.x_test, self.dataset.y_test)
             self.weights.append(weights)

@@ -92,7 +92,7 @@ def test_predicted_bytes_are_those_of_whole_updates(job: Job) -> None:
         assert preset.update_bytes == pytest.approx(update, rel=0.01)
         assert preset.round_bytes == pytest.approx(job.clients * (update + train), rel=0.01)
         assert (
-            preset.security >= job.security
+            preset.security_bits >= job.security
             and preset.margin_bits >= 0
             and preset.update_seconds > 0
         )

@@ -1,4 +1,4 @@
-"""Progress: bars for what takes long, on a terminal; else nothing but the items."""
+"""Seconds by stage; bars for what takes long, on a terminal, else nothing but the items."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from hyperlock import monitor as module
-from hyperlock.monitor import progress, track
+from hyperlock.metrics import Stage
+from hyperlock.monitor import Monitor
+
+MONITOR = Monitor()
 
 
 @pytest.fixture
@@ -21,18 +24,18 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shown() -> list[str]:
     """What the bars that are on the screen stand for."""
-    assert module._shown is not None
-    return [task.description for task in module._shown.tasks]
+    assert MONITOR._bars is not None
+    return [task.description for task in MONITOR._bars.tasks]
 
 
 def test_a_step_that_takes_long_has_a_bar_under_that_of_the_rounds(
     terminal: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = []
-    with progress(rounds=2) as advance:
-        for item in track(iter("abcd"), 4, "the key holder decrypts"):
+    with MONITOR.rounds(2) as advance:
+        for item in MONITOR.watch(iter("abcd"), 4, "the key holder decrypts"):
             seen.append((item, shown()))
-            module._shown.refresh()
+            MONITOR._bars.refresh()
         assert shown() == ["rounds"]
         advance(0.5)
     both = ["rounds", "the key holder decrypts"]
@@ -50,8 +53,8 @@ def test_a_step_that_is_through_in_time_has_none(
     terminal: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 3600.0)
-    with progress(rounds=1):
-        for _ in track(range(9), 9, "encrypts"):
+    with MONITOR.rounds(1):
+        for _ in MONITOR.watch(range(9), 9, "encrypts"):
             assert shown() == ["rounds"]
 
 
@@ -61,15 +64,15 @@ def test_a_bar_comes_only_when_patience_is_over(
     clock = iter([0.0, 1.0, 1.4, 1.6])
     monkeypatch.setattr(module, "PATIENCE", 1.5)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    with progress(rounds=1):
-        counts = [len(shown()) for _ in track(range(6), 6, "encrypts")]
+    with MONITOR.rounds(1):
+        counts = [len(shown()) for _ in MONITOR.watch(range(6), 6, "encrypts")]
     assert counts == [1, 1, 1, 2, 2, 2]
 
 
 def test_steps_within_steps_each_have_one(terminal: None) -> None:
-    with progress(rounds=1):
-        for i in track(range(3), 3, "clients"):
-            for j in track(range(3), 3, "encrypts"):
+    with MONITOR.rounds(1):
+        for i in MONITOR.watch(range(3), 3, "clients"):
+            for j in MONITOR.watch(range(3), 3, "encrypts"):
                 assert shown() == ["rounds"] + ["clients"] * (i > 0) + ["encrypts"] * (j > 0)
 
 
@@ -79,11 +82,11 @@ def failing() -> Iterator[int]:
 
 
 def test_a_step_that_fails_or_is_given_up_leaves_no_bar(terminal: None) -> None:
-    with progress(rounds=1):
+    with MONITOR.rounds(1):
         with pytest.raises(RuntimeError, match="the step failed"):
-            list(track(failing(), 9, "decrypts"))
+            list(MONITOR.watch(failing(), 9, "decrypts"))
         assert shown() == ["rounds"]
-        given_up = track(range(9), 9, "decrypts")
+        given_up = MONITOR.watch(range(9), 9, "decrypts")
         assert [next(given_up), next(given_up)] == [0, 1] and len(shown()) == 2
         given_up.close()
         assert shown() == ["rounds"]
@@ -95,8 +98,8 @@ def test_where_there_is_no_terminal_nothing_is_written(
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(module, "PATIENCE", 0.0)
-    with progress(rounds=2) as advance:
-        assert list(track(iter("abcd"), 4, "decrypts")) == list("abcd")
+    with MONITOR.rounds(2) as advance:
+        assert list(MONITOR.watch(iter("abcd"), 4, "decrypts")) == list("abcd")
         assert shown() == ["rounds"]
         advance(0.5)
     assert capsys.readouterr() == ("", "")
@@ -110,6 +113,23 @@ def test_outside_of_a_run_items_pass_through_as_they_are_made(terminal: None) ->
             made.append(i)
             yield i
 
-    for item in track(items(), 3, "decrypts"):
+    for item in MONITOR.watch(items(), 3, "decrypts"):
         assert made == list(range(item + 1))
-    assert made == [0, 1, 2] and module._shown is None
+    assert made == [0, 1, 2] and MONITOR._bars is None
+
+
+def test_seconds_add_up_by_stage_and_are_drained() -> None:
+    monitor = Monitor()
+    for _ in range(2):
+        with monitor.measure(Stage.ENCRYPT):
+            pass
+    seconds = monitor.drain()
+    assert list(seconds) == [Stage.ENCRYPT] and seconds[Stage.ENCRYPT] > 0
+    assert monitor.drain() == {}
+
+
+def test_a_misspelt_stage_does_not_run() -> None:
+    monitor = Monitor()
+    with pytest.raises(ValueError, match="encrpyt"), monitor.measure("encrpyt"):  # type: ignore
+        raise AssertionError("the block was entered")
+    assert monitor.drain() == {}

@@ -186,7 +186,7 @@ def test_the_search_finds_what_is_planted(
     federation, secret, _ = custody("authority")
     server = federation.parties.server
     planted = {
-        "key holder": lambda: KeyHolder(server._identity, ckks, 50, 3, 1, federation.timings),
+        "key holder": lambda: KeyHolder(server._identity, ckks, 50, 3, 1, federation.monitor),
         "decryptor": lambda: ckks.decryptor(secret),
         "key pair": lambda: KeyPair(public=b"", secret=b""),
         "context": lambda: ts.context_from(secret),

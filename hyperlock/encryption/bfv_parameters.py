@@ -39,8 +39,8 @@ from hyperlock.encryption.parameters import (
     SECURITY_LIMITS,
     check_security,
     data_modulus_bits,
-    inexact,
     is_prime,
+    not_exact_enough,
     read_chain,
     read_integer,
 )
@@ -63,7 +63,7 @@ class BfvParameters:
         packing: fields in a slot.
         value_bits: bits of one signed value on the grid.
         max_clients: no more updates than this may be added.
-        security: the best tabled level that the chain stays under.
+        security_bits: the best tabled level that the chain stays under.
         margin_bits: log2 of q / (4t) over what the rule needs; never negative.
     """
 
@@ -73,7 +73,7 @@ class BfvParameters:
     packing: Packing
     value_bits: int
     max_clients: int
-    security: int
+    security_bits: int
     margin_bits: float
 
     @property
@@ -244,7 +244,7 @@ def _refusal(
         ring, count, chain = candidates[-1]
         lacking = -margin_bits(ring, chain, count * field_bits, max_clients)
         needed = needed_margin(ring, max_clients)
-        return inexact(
+        return not_exact_enough(
             exact_bits(ring, max_clients, 2 ** (needed - lacking)),
             "encryption.coeff_mod_bits",
             chain,

@@ -112,7 +112,7 @@ class PackedScheme:
             "max_clients": p.max_clients,
             "fields_per_slot": p.packing.fields,
             "field_bits": p.packing.field_bits,
-            "security_bits": p.security,
+            "security_bits": p.security_bits,
             "exact_to_bits": round(p.exact_to_bits, 1),
             "fingerprint": self.fingerprint,
         }
@@ -134,9 +134,9 @@ class PackedScheme:
         return self.parameters.max_clients
 
     @property
-    def security(self) -> int:
+    def security_bits(self) -> int:
         """Classical security in bits."""
-        return self.parameters.security
+        return self.parameters.security_bits
 
     @property
     def max_chunk_bytes(self) -> int:
@@ -149,7 +149,7 @@ class PackedScheme:
         """How its ciphertexts look on the wire."""
         raise NotImplementedError
 
-    def chunks(self, length: int) -> int:
+    def chunk_count(self, length: int) -> int:
         """One ciphertext for every full set of slots, and one for the rest."""
         return len(self.blocks(length))
 

@@ -32,7 +32,7 @@ from hyperlock.encryption.parameters import (
     SECURITY_LIMITS,
     check_security,
     data_modulus_bits,
-    inexact,
+    not_exact_enough,
     read_chain,
     read_integer,
 )
@@ -55,7 +55,7 @@ class CkksParameters:
         packing: fields in a slot.
         value_bits: bits of one signed value on the grid.
         max_clients: no more updates than this may be added.
-        security: the best level of `SECURITY_LIMITS` that the chain stays under.
+        security_bits: the best level of `SECURITY_LIMITS` that the chain stays under.
     """
 
     poly_modulus: int
@@ -64,7 +64,7 @@ class CkksParameters:
     packing: Packing
     value_bits: int
     max_clients: int
-    security: int
+    security_bits: int
 
     @property
     def slots(self) -> int:
@@ -156,7 +156,7 @@ def ckks_parameters(
                 f"too small for the grid: the noise of a sum of {max_clients} ciphertexts "
                 "would reach it"
             )
-            raise inexact(bits, "encryption.scale_bits", scale, problem, **advice)
+            raise not_exact_enough(bits, "encryption.scale_bits", scale, problem, **advice)
         fields = min((capacity - scale) // field_bits, exact_fields)
     return CkksParameters(
         poly_modulus, chain, scale, Packing(fields, field_bits), value_bits, max_clients, level

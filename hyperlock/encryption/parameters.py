@@ -70,7 +70,7 @@ def check_security(poly_modulus: int, coeff_mod_bits: tuple[int, ...], security:
     return max(level for level, limits in SECURITY_LIMITS.items() if total <= limits[poly_modulus])
 
 
-def inexact(
+def not_exact_enough(
     bits: float, setting: str, value: object, problem: str, *, allowed: str, hint: str
 ) -> ConfigError:
     """The refusal of a choice that is exact to fewer than EXACT_BITS bits, naming how many."""

@@ -23,7 +23,7 @@ class Plain:
     name: str = "none"
 
     @property
-    def security(self) -> int:
+    def security_bits(self) -> int:
         """0: the server reads every update."""
         return 0
 
@@ -45,7 +45,7 @@ class Plain:
     def _sum_dtype(self) -> np.dtype:
         return integer_type(self.max_clients * largest_value(self.value_bits))
 
-    def chunks(self, length: int) -> int:
+    def chunk_count(self, length: int) -> int:
         """Chunks of 65,536 coordinates."""
         return -(-length // CHUNK)
 

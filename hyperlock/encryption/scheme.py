@@ -86,7 +86,7 @@ class Scheme(Protocol):
         ...
 
     @property
-    def security(self) -> int:
+    def security_bits(self) -> int:
         """Classical security in bits by the tables of `parameters.py`; 0 where nothing is
         encrypted."""
         ...
@@ -97,7 +97,7 @@ class Scheme(Protocol):
         understand each other's bytes."""
         ...
 
-    def chunks(self, length: int) -> int:
+    def chunk_count(self, length: int) -> int:
         """How many ciphertexts a vector of `length` values takes."""
         ...
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig, ListConfig
 
 from hyperlock.encryption.totals import Totals
-from hyperlock.errors import ConfigError
 from hyperlock.experiment.rounds import RoundReport
+from hyperlock.metrics import (
+    AROUND,
+    ENCRYPTED_AGGREGATION,
+    ROUND,
+    Stage,
+    round_seconds,
+    total_seconds,
+)
 from hyperlock.monitor import resident_mb
-
-ROUND_STAGES = ("train", "quantise", "encrypt", "aggregate", "decrypt", "step", "evaluate")
-_NOTHING = Totals(contributors=1, samples=1, loss=0.0, saturated=0)
-STAGES = ("import", "data", "setup", *ROUND_STAGES, "track")
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Report:
     rounds: int = 0
     accuracies: dict[int, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    seconds: dict[Stage, float] = field(default_factory=lambda: defaultdict(float))
     uplink_bytes: float = 0.0
     wall: float = 0.0
     weights: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
@@ -70,7 +71,7 @@ class Report:
             None,
         )
 
-    def add_seconds(self, seconds: Mapping[str, float]) -> None:
+    def add_seconds(self, seconds: Mapping[Stage, float]) -> None:
         """Add to the run's seconds by stage."""
         for stage, value in seconds.items():
             self.seconds[stage] += value
@@ -81,7 +82,7 @@ class Report:
         totals: Totals,
         accuracy: float | None,
         loss: float | None,
-        seconds: Mapping[str, float],
+        seconds: Mapping[Stage, float],
         wall: float,
     ) -> dict[str, float]:
         """Take in a finished round, evaluated or not, and return its metrics."""
@@ -95,7 +96,7 @@ class Report:
         self.metrics = {
             **evaluation,
             "train/loss": totals.loss / totals.samples,
-            **{f"time/{stage}_s": seconds.get(stage, 0.0) for stage in ROUND_STAGES},
+            **{round_seconds(stage): seconds.get(stage, 0.0) for stage in ROUND},
             "time/round_s": wall,
             "bytes/uplink_per_client": moved.uplink,
             "bytes/downlink_per_client": moved.downlink,
@@ -123,21 +124,21 @@ class Report:
         for name, value in state.items():
             setattr(self, name, value)
         self.accuracies = {int(number): accuracy for number, accuracy in self.accuracies.items()}
-        self.seconds = defaultdict(float, self.seconds)
+        self.seconds = defaultdict(
+            float, {Stage(name): value for name, value in self.seconds.items()}
+        )
 
-    def stage_seconds(self) -> dict[str, float]:
+    def stage_seconds(self) -> dict[Stage, float]:
         """Seconds of each stage of the rounds, over the run."""
-        return {stage: self.seconds[stage] for stage in ROUND_STAGES}
+        return {stage: self.seconds[stage] for stage in ROUND}
 
     def totals(self) -> dict[str, float]:
         """Totals of the run, under `total/`, and `rounds_to_target` if it was reached."""
-        encryption = sum(
-            self.seconds[stage] for stage in ("quantise", "encrypt", "aggregate", "decrypt")
-        )
+        encryption = sum(self.seconds[stage] for stage in ENCRYPTED_AGGREGATION)
         reached = self.rounds_to_target
         return {
             **({} if reached is None else {"rounds_to_target": reached}),
-            **{f"total/{stage}_s": self.seconds[stage] for stage in STAGES},
+            **{total_seconds(stage): self.seconds[stage] for stage in Stage},
             "total/encrypted_aggregation_s": encryption,
             "total/wall_s": self.wall,
             "total/uplink_bytes": self.uplink_bytes,
@@ -149,10 +150,8 @@ class Report:
 
     def rows(self) -> list[tuple[str, str]]:
         """The summary, as pairs of what and how much."""
-        seconds = "  ".join(f"{stage} {self.seconds[stage]:.2f}" for stage in ROUND_STAGES)
-        around = "  ".join(
-            f"{stage} {self.seconds[stage]:.2f}" for stage in ("import", "data", "setup", "track")
-        )
+        seconds = "  ".join(f"{stage} {self.seconds[stage]:.2f}" for stage in ROUND)
+        around = "  ".join(f"{stage} {self.seconds[stage]:.2f}" for stage in AROUND)
         m = self.metrics
         aim = (
             "not reached"
@@ -200,43 +199,3 @@ def class_accuracies(confusion: NDArray[np.int64]) -> dict[str, float]:
         confusion: int64[classes, classes], rows by class, columns by answer.
     """
     return {f"class/{i}": row[i] / row.sum() for i, row in enumerate(confusion) if row.sum()}
-
-
-def metric_names() -> list[str]:
-    """Every metric that an objective may name; `rounds_to_target` is there if it was reached."""
-    blank = Report("", "", 0, "", parameters=1)
-    blank.add_round(RoundReport(0.0, 0, 0, 0, 0), _NOTHING, 0.0, 0.0, {}, 0.0)
-    return sorted([*blank.final(), "rounds_to_target"])
-
-
-def objective_names(composed: DictConfig) -> list[str]:
-    """What `objective` names, one metric or a list."""
-    named = composed.objective
-    return [str(name) for name in named] if isinstance(named, ListConfig) else [str(named)]
-
-
-def check_objectives(names: Sequence[str], known: Collection[str] = ()) -> None:
-    """Refuse an objective that no run has as a metric.
-
-    Raises:
-        ConfigError: names the objective, and the metrics that exist.
-    """
-    known = known or metric_names()
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"objective={near[0]}" if near else "objective=accuracy"
-            raise ConfigError(
-                "objective",
-                name,
-                "the run has no such metric",
-                allowed=", ".join(sorted(known)),
-                hint=hint,
-            )
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(
-            "objective",
-            names,
-            "must name one metric, or several different ones",
-            hint="objective=accuracy",
-        )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hyperlock.errors import ReleaseRefused, RoundFailed
-from hyperlock.monitor import track
+from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import KEYHOLDER
 from hyperlock.parties.server import Server
 from hyperlock.randomness import generator
@@ -85,6 +85,7 @@ def run_round(
     clients: Sequence[str],
     server: Server,
     runtime: Runtime,
+    monitor: Monitor,
     absent: Collection[str] = (),
 ) -> RoundReport:
     """One round: train, encrypt, add, decrypt, step.
@@ -95,6 +96,7 @@ def run_round(
         clients: all of them.
         server: the server.
         runtime: reaches the others.
+        monitor: shows how many have answered.
         absent: who of the cohort is to be lost, to simulate it; these are not asked at all.
 
     Raises:
@@ -106,7 +108,7 @@ def run_round(
     asked = [name for name in cohort if name not in absent]
     lost = len(cohort) - len(asked)
     replies = runtime.exchange(dict.fromkeys(asked, request))
-    for _, reply in track(replies, len(asked), f"round {number}: clients"):
+    for _, reply in monitor.watch(replies, len(asked), f"round {number}: clients"):
         if isinstance(reply, Lost):
             lost += 1
             continue

@@ -26,7 +26,7 @@ from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ConfigError, HyperLockError, RoundFailed
 from hyperlock.experiment import checkpoint
 from hyperlock.experiment.checkpoint import Checkpoint
-from hyperlock.experiment.report import Report, check_objectives, class_accuracies, objective_names
+from hyperlock.experiment.report import Report, class_accuracies
 from hyperlock.experiment.rounds import (
     RoundReport,
     distribute_key,
@@ -34,8 +34,10 @@ from hyperlock.experiment.rounds import (
     run_round,
     sample_cohort,
 )
-from hyperlock.monitor import Timings, progress
+from hyperlock.metrics import Stage
+from hyperlock.monitor import Monitor
 from hyperlock.parties.model import GlobalModel
+from hyperlock.settings.checks import check_objectives, objective_names
 from hyperlock.settings.parse import Config, construct, flatten, parse, target
 from hyperlock.tracking.mlflow import (
     DIRECTORY,
@@ -78,14 +80,14 @@ def run(
         HyperLockError: a setting, the data, a client or a round failed; the text says which and
             what to try.
     """
-    began, timings = time.perf_counter(), Timings()
+    began, monitor = time.perf_counter(), Monitor()
     config = parse(composed)
     check_objectives(objective_names(composed))
     from hyperlock.experiment import simulation as parties
 
     scheme = parties.build_scheme(config)
     _warn(config, scheme)
-    with timings.measure("data"):
+    with monitor.measure(Stage.DATA):
         dataset = load_dataset(config)
         split = construct(
             "split",
@@ -94,14 +96,14 @@ def run(
             clients=config.federation.clients,
             seed=config.seed,
         )
-    with timings.measure("import"):
+    with monitor.measure(Stage.IMPORT):
         import hyperlock.learning.tensorflow  # noqa: F401  (here, so that its seconds are not taken for another stage's)
 
         if config.tracking.sink == "mlflow":
             import mlflow  # noqa: F401
     custody, aim = KEY_CUSTODY[config.keys.custody], config.federation.target_accuracy
-    report = Report(run_name(config), scheme.name, scheme.security, custody, aim)
-    with timings.measure("track"):
+    report = Report(run_name(config), scheme.name, scheme.security_bits, custody, aim)
+    with monitor.measure(Stage.TRACK):
         tracker = open_tracker(config, composed, scheme, directory, start.run_id if start else "")
     if start is not None:
         report.restore(start.report)
@@ -110,9 +112,9 @@ def run(
         _say_resumed(start, config, scheme)
     status = "FAILED"
     try:
-        with timings.measure("setup"):
+        with monitor.measure(Stage.SETUP):
             federation = parties.assemble(
-                config, uuid.uuid4().hex, dataset, split, scheme, timings, start
+                config, uuid.uuid4().hex, dataset, split, scheme, monitor, start
             )
             distribute_key(
                 federation.public_key, federation.server, federation.clients, federation.runtime
@@ -121,16 +123,16 @@ def run(
             federation.network.parameters,
             federation.keeper.model.weights,
         )
-        report.add_seconds(timings.drain())
+        report.add_seconds(monitor.drain())
         recorded = tracker.last_step("time/round_s") if start is not None else 0
         if recorded < report.rounds:  # killed between its checkpoint and its record
             tracker.log(report.metrics, report.rounds)
         rounds, every = config.federation.rounds, config.checkpoint_every
-        with progress(rounds, report.rounds) as advance:
+        with monitor.rounds(rounds, report.rounds) as advance:
             while report.rounds < rounds and report.rounds_to_target is None:
-                metrics = _round(report.rounds + 1, config, federation, dataset, timings, report)
+                metrics = _round(report.rounds + 1, config, federation, dataset, monitor, report)
                 ends = report.rounds == rounds or report.rounds_to_target is not None
-                with timings.measure("track"):
+                with monitor.measure(Stage.TRACK):
                     report.wall = time.perf_counter() - began
                     if directory is not None and every and (ends or report.rounds % every == 0):
                         _keep(
@@ -140,9 +142,9 @@ def run(
                     if report.rounds > recorded:
                         tracker.log(metrics, report.rounds)
                 advance(report.accuracy)
-        with timings.measure("track"):
+        with monitor.measure(Stage.TRACK):
             _record(composed, scheme, federation, dataset, split, tracker, report)
-        report.add_seconds(timings.drain())
+        report.add_seconds(monitor.drain())
         report.wall = time.perf_counter() - began
         tracker.log(report.totals(), report.rounds)
         tracker.note(report.markdown())
@@ -223,7 +225,7 @@ def open_tracker(
     root, outputs = config.paths.root, config.paths.outputs
     tags = {
         "scheme": scheme.name,
-        "security_bits": str(scheme.security),
+        "security_bits": str(scheme.security_bits),
         "key_custody": config.keys.custody,
         "seed": str(config.seed),
         "task": config.task_name,
@@ -262,22 +264,22 @@ def _round(
     config: Config,
     federation: Parties,
     dataset: Dataset,
-    timings: Timings,
+    monitor: Monitor,
     report: Report,
 ) -> dict[str, float]:
     """Run one round, evaluate the model if it is time to, and return the metrics of both."""
     start = time.perf_counter()
-    moved = _attempt(number, config, federation)
+    moved = _attempt(number, config, federation, monitor)
     model, totals = federation.keeper.model, federation.keeper.totals
     assert totals is not None
     accuracy = loss = None
     if number % config.federation.evaluate_every == 0 or number == config.federation.rounds:
-        with timings.measure("evaluate"):
+        with monitor.measure(Stage.EVALUATE):
             result = federation.network.evaluate(model.weights, dataset.x_test, dataset.y_test)
             accuracy, loss = result.accuracy, result.loss
     report.weights = model.weights
     return report.add_round(
-        moved, totals, accuracy, loss, timings.drain(), time.perf_counter() - start
+        moved, totals, accuracy, loss, monitor.drain(), time.perf_counter() - start
     )
 
 
@@ -317,14 +319,14 @@ def _forget_extra_evaluation(report: Report, config: Config) -> None:
 
 def _say_resumed(start: Checkpoint, config: Config, scheme: Scheme) -> None:
     log.info("going on after round %d", start.round)
-    if scheme.security and config.keys.path is None:
+    if scheme.security_bits and config.keys.path is None:
         log.info(
             "the keys of the rounds before were kept nowhere (keys.path=null): this run makes "
             "new ones"
         )
 
 
-def _attempt(number: int, config: Config, federation: Parties) -> RoundReport:
+def _attempt(number: int, config: Config, federation: Parties, monitor: Monitor) -> RoundReport:
     """A round, tried again with another cohort, and other clients lost, as often as the settings
     say."""
     settings, clients = config.federation, federation.clients
@@ -332,7 +334,8 @@ def _attempt(number: int, config: Config, federation: Parties) -> RoundReport:
         cohort = sample_cohort(clients, settings.cohort_size, config.seed, number, attempt)
         absent = drop_out(cohort, clients, settings.dropout, config.seed, number, attempt)
         try:
-            return run_round(number, cohort, clients, federation.server, federation.runtime, absent)
+            server, runtime = federation.server, federation.runtime
+            return run_round(number, cohort, clients, server, runtime, monitor, absent)
         except RoundFailed as error:
             if attempt == settings.round_attempts:
                 hint = (
@@ -398,7 +401,7 @@ def _record(
 
 
 def _warn(config: Config, scheme: Scheme) -> None:
-    if not scheme.security:
+    if not scheme.security_bits:
         log.warning("encryption=none: the server reads every update; for comparison only")
     elif config.keys.custody == "server":
         log.warning(

@@ -43,7 +43,7 @@ from hyperlock.learning.optimizers import (
     adam,
     yogi,
 )
-from hyperlock.monitor import Timings
+from hyperlock.monitor import Monitor
 from hyperlock.parties import keyfile
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.custody import DecryptingServer
@@ -194,7 +194,7 @@ def assemble(
     dataset: Dataset,
     parts: list[NDArray[np.int64]],
     scheme: Scheme,
-    timings: Timings,
+    monitor: Monitor,
     start: Checkpoint | None = None,
 ) -> Parties:
     """Build all parties of a simulation, as they were after the last round of `start`.
@@ -223,9 +223,9 @@ def assemble(
         if config.keys.path
         else None
     )
-    keyholder = KeyHolder(identities[KEYHOLDER], scheme, length, *policy, timings, kept, done)
+    keyholder = KeyHolder(identities[KEYHOLDER], scheme, length, *policy, monitor, kept, done)
 
-    server_side = (identities[SERVER], scheme, length, config.keys.min_clients, timings)
+    server_side = (identities[SERVER], scheme, length, config.keys.min_clients, monitor)
     replica: Replica | None = None
     handlers: dict[str, Callable[[bytes], bytes]] = {}
     if custody == "clients":
@@ -248,7 +248,7 @@ def assemble(
             scheme,
             network.sizes,
             unit,
-            timings,
+            monitor,
             replica,
         )
         for i, part in enumerate(parts)

@@ -11,7 +11,8 @@ from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ClientFailure, MessageRefused
 from hyperlock.learning.local import LocalData, Trainer
-from hyperlock.monitor import Timings, track
+from hyperlock.metrics import Stage
+from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import Identity
 from hyperlock.parties.keyholder import KeyHolder
 from hyperlock.parties.messages import Aggregate, PublicKey, Train, Update, key_id_of, kind_of
@@ -59,7 +60,7 @@ class Client:
         scheme: the encryption.
         tensor_sizes: coordinates of each tensor of the model.
         weight_unit: the public sample count that has weight 1.
-        timings: where its stages' seconds go.
+        monitor: where its stages' seconds go.
         replica: under keys=clients, the clients' copy of the model and of the secret key; else
             None.
     """
@@ -74,13 +75,13 @@ class Client:
         scheme: Scheme,
         tensor_sizes: tuple[int, ...],
         weight_unit: float,
-        timings: Timings,
+        monitor: Monitor,
         replica: Replica | None = None,
     ) -> None:
         self.name = identity.name
         self._index, self._identity, self._seed = index, identity, seed
         self._data, self._trainer, self._scheme = data, trainer, scheme
-        self._sizes, self._weight, self._timings = tensor_sizes, len(data.y) / weight_unit, timings
+        self._sizes, self._weight, self._monitor = tensor_sizes, len(data.y) / weight_unit, monitor
         self._replica = replica
         self._public: bytes | None = None
         self._round = 0
@@ -121,14 +122,15 @@ class Client:
         self._round = message.round
         weights, grid = self._read_model(message)
         values, share = self._update(message.round, weights, grid)
-        with self._timings.measure("encrypt"):
+        with self._monitor.measure(Stage.ENCRYPT):
             vector = np.concatenate(
                 [totals.encode(share, grid.value_bits).astype(values.dtype), values]
             )
             del values
             symmetric = self._replica.encryptor if self._replica is not None else None
             chunks = (symmetric or self._scheme.encryptor(self._public)).encrypt(vector)
-            payload = track(chunks, self._scheme.chunks(vector.size), f"{self.name} encrypts")
+            count = self._scheme.chunk_count(vector.size)
+            payload = self._monitor.watch(chunks, count, f"{self.name} encrypts")
             return Update(
                 message.run,
                 message.round,
@@ -161,10 +163,10 @@ class Client:
     def _update(
         self, round_number: int, weights: np.ndarray, grid: Grid
     ) -> tuple[np.ndarray, totals.Totals]:
-        with self._timings.measure("train"):
+        with self._monitor.measure(Stage.TRAIN):
             batches = generator(self._seed, "batches", round_number, self._index)
             update = self._trainer(weights, self._data, round_number, batches)
-        with self._timings.measure("quantise"):
+        with self._monitor.measure(Stage.QUANTISE):
             rounding = generator(self._seed, "rounding", round_number, self._index)
             try:
                 if not np.isfinite(update.loss):

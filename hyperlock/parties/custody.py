@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hyperlock.encryption.scheme import Scheme
-from hyperlock.monitor import Timings
+from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import Identity
 from hyperlock.parties.keyholder import KeyHolder
 from hyperlock.parties.model import ModelKeeper
@@ -23,9 +23,9 @@ class DecryptingServer(Server):
         scheme: Scheme,
         length: int,
         min_clients: int,
-        timings: Timings,
+        monitor: Monitor,
         keeper: ModelKeeper | None,
         keyholder: KeyHolder,
     ) -> None:
-        super().__init__(identity, scheme, length, min_clients, timings, keeper)
+        super().__init__(identity, scheme, length, min_clients, monitor, keeper)
         self.keyholder = keyholder

@@ -15,7 +15,8 @@ from hyperlock.encryption import totals
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.scheme import CiphertextRefused, Encryptor, KeyPair, Scheme
 from hyperlock.errors import MessageRefused, ReleaseRefused
-from hyperlock.monitor import Timings, track
+from hyperlock.metrics import Stage
+from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import Identity
 from hyperlock.parties.messages import Aggregate, Message, PublicKey, Release, key_id_of
 
@@ -32,7 +33,7 @@ class KeyHolder:
         length: coordinates of an update's vector.
         min_clients: sums of fewer updates are not released.
         rounds: of the run; nothing is decrypted for a later one.
-        timings: where the seconds of decryption go.
+        monitor: where the seconds of decryption go.
         keys: made before; new ones if there are none.
         decrypted: the last round whose sum was looked at.
     """
@@ -44,12 +45,12 @@ class KeyHolder:
         length: int,
         min_clients: int,
         rounds: int,
-        timings: Timings,
+        monitor: Monitor,
         keys: KeyPair | None = None,
         decrypted: int = 0,
     ) -> None:
         self._identity, self._scheme, self._length = identity, scheme, length
-        self._min_clients, self._rounds, self._timings = min_clients, rounds, timings
+        self._min_clients, self._rounds, self._monitor = min_clients, rounds, monitor
         keys = keys or scheme.generate_keys()
         self._public, self._secret = keys.public, keys.secret
         self.key = key_id_of(keys.public), scheme.fingerprint
@@ -75,15 +76,14 @@ class KeyHolder:
         message = Aggregate.decode(
             data,
             self._identity,
-            max_parts=self._scheme.chunks(self._length),
+            max_parts=self._scheme.chunk_count(self._length),
             max_part_bytes=self._scheme.max_chunk_bytes,
         )
         key_id, fingerprint = self.key
         message.expect(key_id=key_id, fingerprint=fingerprint, length=self._length)
-        if len(message.parts) != self._scheme.chunks(self._length):
-            raise MessageRefused(
-                f"{len(message.parts)} ciphertexts instead of {self._scheme.chunks(self._length)}"
-            )
+        count = self._scheme.chunk_count(self._length)
+        if len(message.parts) != count:
+            raise MessageRefused(f"{len(message.parts)} ciphertexts instead of {count}")
         return self._send(Release, message.round, self._length, self._sums(message).tobytes())
 
     def _send(self, kind: type[Message], round_number: int, length: int, payload: bytes) -> bytes:
@@ -99,9 +99,10 @@ class KeyHolder:
                 f"the last was {self._decrypted}, and a key holder decrypts a round once"
             )
         self._decrypted = message.round
-        with self._timings.measure("decrypt"):
+        with self._monitor.measure(Stage.DECRYPT):
             try:
-                chunks = track(message.parts, len(message.parts), "the key holder decrypts")
+                what = "the key holder decrypts"
+                chunks = self._monitor.watch(message.parts, len(message.parts), what)
                 sums = self._decryptor.decrypt(chunks, self._length)
             except CiphertextRefused as error:
                 raise ReleaseRefused(f"round {message.round}: {error}") from None

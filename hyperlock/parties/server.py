@@ -9,7 +9,8 @@ import numpy as np
 
 from hyperlock.encryption.scheme import Accumulator, CiphertextRefused, Scheme
 from hyperlock.errors import MessageRefused, RoundFailed
-from hyperlock.monitor import Timings
+from hyperlock.metrics import Stage
+from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import Identity
 from hyperlock.parties.messages import Aggregate, Message, PublicKey, Train, Update, key_id_of
 from hyperlock.parties.model import ModelKeeper
@@ -28,7 +29,7 @@ class Server:
         scheme: the encryption.
         length: coordinates of an update's vector.
         min_clients: a round with fewer accepted updates fails.
-        timings: where the seconds of aggregation go.
+        monitor: where the seconds of aggregation go.
         keeper: the global model; None under keys=clients.
     """
 
@@ -38,13 +39,13 @@ class Server:
         scheme: Scheme,
         length: int,
         min_clients: int,
-        timings: Timings,
+        monitor: Monitor,
         keeper: ModelKeeper | None,
     ) -> None:
         self.keeper = keeper
         self.refused = 0
         self._identity, self._scheme, self._length = identity, scheme, length
-        self._min_clients, self._timings = min_clients, timings
+        self._min_clients, self._monitor = min_clients, monitor
         self._public, self._key = b"", ("", scheme.fingerprint)  # the key's id, and what it is for
         self._round, self._waiting, self._accepted = 0, set[str](), 0
         self._sum: Accumulator | None = None
@@ -72,12 +73,12 @@ class Server:
         """Fold one Update in; the reason if it was refused, which leaves the sum as it was."""
         if self._sum is None:
             raise RoundFailed("an update arrived while no round was open")
-        with self._timings.measure("aggregate"):
+        with self._monitor.measure(Stage.AGGREGATE):
             try:
                 message = Update.decode(
                     data,
                     self._identity,
-                    max_parts=self._scheme.chunks(self._length),
+                    max_parts=self._scheme.chunk_count(self._length),
                     max_part_bytes=self._scheme.max_chunk_bytes,
                 )
                 self._check(message)
@@ -102,7 +103,7 @@ class Server:
                 "refused, "
                 f"but keys.min_clients={self._min_clients}"
             )
-        with self._timings.measure("aggregate"):
+        with self._monitor.measure(Stage.AGGREGATE):
             payload, self._sum = self._sum.total(), None
             return self._send(Aggregate, self._length, payload)
 
@@ -110,7 +111,7 @@ class Server:
         """Take the Release of this round and step the global model."""
         if self.keeper is None:
             raise MessageRefused("the clients hold the model; the server takes no release")
-        with self._timings.measure("step"):
+        with self._monitor.measure(Stage.STEP):
             self.keeper.step(release, *self._key)
 
     def _send(self, kind: type[Message], length: int, payload: Iterable[bytes]) -> bytes:
@@ -128,7 +129,6 @@ class Server:
             raise MessageRefused(
                 f"sender {message.sender!r:.80} is not in this round's cohort, or sent before"
             )
-        if len(message.parts) != self._scheme.chunks(self._length):
-            raise MessageRefused(
-                f"{len(message.parts)} ciphertexts instead of {self._scheme.chunks(self._length)}"
-            )
+        count = self._scheme.chunk_count(self._length)
+        if len(message.parts) != count:
+            raise MessageRefused(f"{len(message.parts)} ciphertexts instead of {count}")

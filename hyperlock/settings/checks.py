@@ -4,10 +4,15 @@ so."""
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
 
 from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS
 from hyperlock.errors import ConfigError
+from hyperlock.metrics import metric_names
 from hyperlock.settings.parse import Config
 from hyperlock.settings.schema import LocalTraining
 
@@ -232,4 +237,37 @@ def _check_encryption(config: Config) -> None:
             f"a cohort of {cohort} updates must fit into a sum",
             allowed=f"{cohort} to {2**20}",
             hint="encryption.max_clients=null",
+        )
+
+
+def objective_names(composed: DictConfig) -> list[str]:
+    """What `objective` names, one metric or a list."""
+    named = composed.objective
+    return [str(name) for name in named] if isinstance(named, ListConfig) else [str(named)]
+
+
+def check_objectives(names: Sequence[str], known: Collection[str] = ()) -> None:
+    """Refuse an objective that no run has as a metric.
+
+    Raises:
+        ConfigError: names the objective, and the metrics that exist.
+    """
+    known = known or metric_names()
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"objective={near[0]}" if near else "objective=accuracy"
+            raise ConfigError(
+                "objective",
+                name,
+                "the run has no such metric",
+                allowed=", ".join(sorted(known)),
+                hint=hint,
+            )
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(
+            "objective",
+            names,
+            "must name one metric, or several different ones",
+            hint="objective=accuracy",
         )

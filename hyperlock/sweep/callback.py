@@ -246,7 +246,7 @@ def kept_study(config: DictConfig) -> str | None:
 
 
 def _check(config: DictConfig) -> None:
-    from hyperlock.experiment.report import check_objectives, objective_names
+    from hyperlock.settings.checks import check_objectives, objective_names
 
     refuse_passwords([*config.hydra.overrides.hydra, *config.hydra.overrides.task])
     names = objective_names(config)
@@ -267,7 +267,7 @@ def _check(config: DictConfig) -> None:
 
 
 def _open(config: DictConfig) -> _Sweep:
-    from hyperlock.experiment.report import objective_names
+    from hyperlock.settings.checks import objective_names
 
     choices = config.hydra.runtime.choices
     search = choices.get("hparams_search") or "none"

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 
-from hyperlock.experiment.report import objective_names
+from hyperlock.settings.checks import objective_names
 from hyperlock.sweep import plots as sweep_plots
 from hyperlock.sweep.trials import (
     FAILED,

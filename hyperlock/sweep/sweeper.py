@@ -41,7 +41,7 @@ from optuna.distributions import (
 from optuna.trial import Trial, TrialState
 
 from hyperlock.errors import ConfigError, HyperLockError
-from hyperlock.experiment.report import objective_names
+from hyperlock.settings.checks import objective_names
 from hyperlock.sweep import callback as sweep
 from hyperlock.sweep.trials import REASON
 

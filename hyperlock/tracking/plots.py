@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperlock.metrics import Stage
+
 _COLOURS = {
     "train": "#4c72b0",
     "quantise": "#8c8c8c",
@@ -55,7 +57,7 @@ def accuracy_figure(
     return figure
 
 
-def stages_figure(seconds: Mapping[str, float], title: str) -> Any:
+def stages_figure(seconds: Mapping[Stage, float], title: str) -> Any:
     """Seconds of each stage, summed over rounds and clients."""
     figure, axes = _figure(title, height=3.4)
     names = list(seconds)

@@ -31,7 +31,7 @@ def bfv() -> Bfv:
 def test_the_rule_chooses_secure_parameters_with_a_margin(value_bits, clients, security):
     p = bfv_parameters(*AUTO, value_bits, clients, security)
     n, t = p.poly_modulus, p.plain_modulus
-    assert sum(p.coeff_mod_bits) <= SECURITY_LIMITS[security][n] and p.security >= security
+    assert sum(p.coeff_mod_bits) <= SECURITY_LIMITS[security][n] and p.security_bits >= security
     assert is_prime(t) and t % (2 * n) == 1 and t > 2 ** (p.packing.fields * p.packing.field_bits)
     assert 2**p.packing.field_bits >= 2 * clients * largest_value(value_bits)
     q = math.prod(2**bits for bits in p.coeff_mod_bits[:-1])
@@ -65,9 +65,9 @@ def test_sums_of_as_many_clients_as_allowed_are_exact(value_bits, clients, ring)
         vector = rng.integers(-levels, levels, length, endpoint=True)
         vector[: length // 3], vector[length // 3 : 2 * length // 3] = levels, -levels
         chunks = tuple(encryptor.encrypt(vector))
-        assert max(map(len, chunks)) <= scheme.max_chunk_bytes and len(chunks) == scheme.chunks(
-            length
-        )
+        assert max(map(len, chunks)) <= scheme.max_chunk_bytes and len(
+            chunks
+        ) == scheme.chunk_count(length)
         total.add(chunks)
         expected += vector
     assert (scheme.decryptor(keys.secret).decrypt(total.total(), length) == expected).all()

@@ -33,7 +33,7 @@ def choices() -> list:
 
 def test_automatic_parameters_are_secure_and_their_fields_hold_every_sum() -> None:
     for p in choices():
-        assert sum(p.coeff_mod_bits) <= SECURITY_LIMITS[p.security][p.poly_modulus]
+        assert sum(p.coeff_mod_bits) <= SECURITY_LIMITS[p.security_bits][p.poly_modulus]
         assert p.max_clients * largest_value(p.value_bits) < 2 ** (p.packing.field_bits - 1)
         assert 2 ** (p.packing.fields * p.packing.field_bits) <= p.plain_modulus < 2**60
         assert is_prime(p.plain_modulus) and p.plain_modulus % (2 * p.poly_modulus) == 1

@@ -62,7 +62,7 @@ def test_the_bytes_of_a_sum_are_as_before_wherever_a_vector_breaks_off(
     scheme: PackedScheme, keys: KeyPair, place: int
 ) -> None:
     length = 3 * scheme.parameters.slots * scheme.parameters.packing.fields + 10
-    assert scheme.chunks(length) == 4
+    assert scheme.chunk_count(length) == 4
     summed, untouched = (
         made for made, _ in zip(sums(scheme, keys, length), range(2), strict=False)
     )

@@ -54,7 +54,7 @@ def test_sums_of_all_clients_are_exact(choice: tuple) -> None:
         vector = rng.integers(-levels, levels, length, endpoint=True)
         vector[:third], vector[third : 2 * third] = levels, -levels
         chunks = tuple(encryptor.encrypt(vector))
-        assert len(chunks) == scheme.chunks(length) == 2
+        assert len(chunks) == scheme.chunk_count(length) == 2
         accumulator.add(chunks)
         expected += vector
     summed = tuple(accumulator.total())
@@ -76,7 +76,7 @@ def test_whole_vectors_at_one_extreme_are_exact(ckks: Ckks, keys: KeyPair, sign:
 def test_every_length_comes_back(ckks: Ckks, keys: KeyPair, length: int) -> None:
     vectors = list(np.random.default_rng(1).integers(-127, 127, (3, length), endpoint=True))
     summed = total(ckks, keys.public, vectors)
-    assert len(summed) == ckks.chunks(length)
+    assert len(summed) == ckks.chunk_count(length)
     assert (ckks.decryptor(keys.secret).decrypt(summed, length) == sum(vectors)).all()
 
 

@@ -31,7 +31,7 @@ VALUE_BITS, MAX_CLIENTS = (8, 12, 16), (2, 16, 128, 1024)
 def assert_exact_and_secure(p: CkksParameters) -> None:
     """The bounds that the docstring of `parameters.py` states, computed from it anew."""
     n, chain, packing = p.poly_modulus, p.coeff_mod_bits, p.packing
-    assert sum(chain) <= SECURITY_LIMITS[p.security][n]
+    assert sum(chain) <= SECURITY_LIMITS[p.security_bits][n]
     assert max(chain) <= MAX_PRIME_BITS and len(chain) >= 2
     # A field holds every sum, a slot its fields.
     assert p.max_clients * largest_value(p.value_bits) < 2 ** (packing.field_bits - 1)
@@ -93,7 +93,7 @@ def test_automatic_parameters_are_exact_and_secure_or_refused(
         assert n == 2048 or (n == 4096 and security == 256)
         return
     assert (p.poly_modulus, p.value_bits, p.max_clients) == (n, value_bits, clients)
-    assert p.security >= security
+    assert p.security_bits >= security
     assert_exact_and_secure(p)
 
 
@@ -125,7 +125,7 @@ def test_chosen_chains_and_scales_are_exact_and_secure_or_refused(n: int, chain:
 )
 def test_the_usual_chains_just_work(n: int, chain: list[int], security: int) -> None:
     p = ckks_parameters(n, chain, "auto", 8, 16, 128)
-    assert p.coeff_mod_bits == tuple(chain) and p.security == security
+    assert p.coeff_mod_bits == tuple(chain) and p.security_bits == security
     assert p.data_bits == sum(chain) - chain[-1]
     assert p.slots == n // 2
 

@@ -18,7 +18,7 @@ def released(scheme: Scheme, keys: KeyPair, vectors: list[np.ndarray]) -> np.nda
     )
     for vector in vectors:
         chunks = tuple(encryptor.encrypt(vector))
-        assert len(chunks) == scheme.chunks(vector.size)
+        assert len(chunks) == scheme.chunk_count(vector.size)
         accumulator.add(chunks)
     return scheme.decryptor(keys.secret).decrypt(accumulator.total(), vectors[0].size)
 
@@ -111,5 +111,5 @@ def test_a_sum_of_another_length_is_refused(chunks: tuple[bytes, ...]) -> None:
 
 def test_it_says_that_it_is_no_encryption() -> None:
     plain = Plain(8, 16)
-    assert plain.security == 0 and plain.name == "none" and "none" in plain.fingerprint
+    assert plain.security_bits == 0 and plain.name == "none" and "none" in plain.fingerprint
     assert len({Plain(8, 16).fingerprint, Plain(9, 16).fingerprint, Plain(8, 17).fingerprint}) == 3

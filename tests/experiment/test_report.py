@@ -7,9 +7,10 @@ import pytest
 
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import ConfigError, HyperLockError
-from hyperlock.experiment.report import Report, class_accuracies, metric_names
+from hyperlock.experiment.report import Report, class_accuracies
 from hyperlock.experiment.rounds import RoundReport
 from hyperlock.experiment.run import objective
+from hyperlock.metrics import metric_names
 from hyperlock.settings.parse import parse
 
 

@@ -12,7 +12,7 @@ from hyperlock.encryption.scheme import KeyPair, Scheme
 from hyperlock.encryption.totals import Totals
 from hyperlock.learning.local import LocalData, LocalUpdate
 from hyperlock.learning.optimizers import Sgd
-from hyperlock.monitor import Timings
+from hyperlock.monitor import Monitor
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.identity import KEYHOLDER, SERVER, Identity, enrol
 from hyperlock.parties.keyholder import KeyHolder
@@ -50,7 +50,7 @@ class Cast:
     scheme: Scheme
     min_clients: int = 3
     sizes: tuple[int, ...] = SIZES
-    timings: Timings = field(default_factory=Timings)
+    monitor: Monitor = field(default_factory=Monitor)
     parties: dict[str, Identity] = field(
         default_factory=lambda: enrol("run", [SERVER, KEYHOLDER, *NAMES])
     )
@@ -72,13 +72,13 @@ class Cast:
         """One with keys of its own, or with these, that has decrypted nothing yet."""
         policy = self.min_clients, ROUNDS
         return KeyHolder(
-            self.parties[KEYHOLDER], self.scheme, self.length, *policy, self.timings, keys
+            self.parties[KEYHOLDER], self.scheme, self.length, *policy, self.monitor, keys
         )
 
     def another_server(self, keeper: ModelKeeper | None) -> Server:
         """One that has the public key."""
         server = Server(
-            self.parties[SERVER], self.scheme, self.length, self.min_clients, self.timings, keeper
+            self.parties[SERVER], self.scheme, self.length, self.min_clients, self.monitor, keeper
         )
         server.install_key(self.keyholder.public_key())
         return server
@@ -105,7 +105,7 @@ class Cast:
             self.scheme,
             self.sizes,
             10.0,
-            self.timings,
+            self.monitor,
             replica,
         )
         made.handle(self.keyholder.public_key())

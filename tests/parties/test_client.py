@@ -123,7 +123,7 @@ def test_a_client_without_a_key_does_not_train(cast: Cast) -> None:
     trainer = Trainer(values())
     data = LocalData(np.zeros((5, 2)), np.zeros(5, np.int32))
     made = Client(
-        0, cast.parties["client-0"], 0, data, trainer, cast.scheme, SIZES, 10.0, cast.timings
+        0, cast.parties["client-0"], 0, data, trainer, cast.scheme, SIZES, 10.0, cast.monitor
     )
     with pytest.raises(MessageRefused, match="no public key"):
         made.handle(train(cast))

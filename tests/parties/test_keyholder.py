@@ -147,7 +147,7 @@ def test_what_is_no_aggregate_is_refused(cast: Cast) -> None:
 def test_ciphertexts_that_are_none_are_refused(encrypted_cast: Cast) -> None:
     cast = encrypted_cast
     for number, payload in enumerate(((), (b"",), (b"garbage", b"garbage"), (b"garbage",)), 1):
-        of_another_number = len(payload) != cast.scheme.chunks(cast.length)
+        of_another_number = len(payload) != cast.scheme.chunk_count(cast.length)
         error, text = (
             (MessageRefused, "ciphertexts instead of")
             if of_another_number

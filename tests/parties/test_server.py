@@ -13,7 +13,7 @@ import pytest
 from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.errors import MessageRefused, RoundFailed
-from hyperlock.monitor import Timings
+from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import KEYHOLDER, SERVER, enrol
 from hyperlock.parties.messages import Aggregate, PublicKey, Release, Train, Update, key_id_of
 from hyperlock.parties.server import Server
@@ -249,7 +249,7 @@ def test_a_round_closes_with_the_sum(cast: Cast) -> None:
         run="run", round=5, sender="server", key_id=cast.key_id, fingerprint=cast.scheme.fingerprint
     )
     message.expect(length=cast.length)
-    assert len(message.parts) == cast.scheme.chunks(cast.length)
+    assert len(message.parts) == cast.scheme.chunk_count(cast.length)
 
 
 def released(cast: Cast, number: int = 1) -> bytes:
@@ -310,7 +310,7 @@ def test_a_key_of_another_run_or_scheme_is_refused(cast: Cast) -> None:
             cast.scheme,
             cast.length,
             3,
-            cast.timings,
+            cast.monitor,
             None,
         ).install_key(data)
     with pytest.raises(MessageRefused):
@@ -331,7 +331,7 @@ def test_memory_does_not_grow_with_the_cohort() -> None:
     length, key = 600_000, scheme.generate_keys().public
     names = [f"client-{i}" for i in range(33)]
     parties = enrol("run", [SERVER, KEYHOLDER, *names])
-    server = Server(parties[SERVER], scheme, length, 2, Timings(), keeper=None)
+    server = Server(parties[SERVER], scheme, length, 2, Monitor(), keeper=None)
     key_id, fingerprint = key_id_of(key), scheme.fingerprint
     public_key = PublicKey("run", 0, KEYHOLDER, key_id, fingerprint, 0, (key,))
     server.install_key(public_key.encode(parties[KEYHOLDER]))

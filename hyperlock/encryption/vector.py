@@ -1,0 +1,59 @@
+"""The vector that is encrypted: a client's totals, then its update on the grid.
+
+    | contributors, samples, loss, saturated: one digit a coordinate | update: int[parameters] |
+
+This is the one place that knows where each stands, how long the whole is, and how large a sum of
+such vectors can be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlock.encryption import totals
+from hyperlock.encryption.grid import integer_type, largest_value
+from hyperlock.encryption.totals import Totals
+
+
+@dataclass(frozen=True)
+class Vector:
+    """The public layout that all parties of a run share.
+
+    Attributes:
+        value_bits: bits of one signed value, of a digit as of a coordinate.
+        sizes: coordinates of each tensor of the model.
+    """
+
+    value_bits: int
+    sizes: tuple[int, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Coordinates of the update."""
+        return sum(self.sizes)
+
+    @property
+    def length(self) -> int:
+        """Coordinates of the whole."""
+        return totals.width(self.value_bits) + self.parameters
+
+    def join(self, share: Totals, update: NDArray[np.integer]) -> NDArray[np.integer]:
+        """int[length]: one client's totals in front of its update int[parameters], in its type."""
+        digits = totals.encode(share, self.value_bits)
+        return np.concatenate([digits.astype(update.dtype), update])
+
+    def split(self, sums: NDArray[np.integer]) -> tuple[Totals, NDArray[np.integer]]:
+        """What sums int[length] say about the round, and the summed update int[parameters]."""
+        width = totals.width(self.value_bits)
+        return totals.decode(sums[:width], self.value_bits), sums[width:]
+
+    def bound(self, contributors: int) -> int:
+        """The largest magnitude of a coordinate in the sum of so many vectors."""
+        return contributors * largest_value(self.value_bits)
+
+    def sum_type(self, max_clients: int) -> np.dtype:
+        """The narrowest integer type that holds every sum of up to `max_clients` vectors."""
+        return integer_type(self.bound(max_clients))
