@@ -1,3 +1,59 @@
-"""Federated learning with homomorphically encrypted updates."""
+"""HyperLock: federated learning with homomorphically encrypted updates.
+
+`python run.py` is the command; `run` is the same from a notebook or a script:
+
+    import hyperlock
+
+    report = hyperlock.run("encryption=bfv", "federation.rounds=3")
+    report.accuracy
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hyperlock.experiment.report import Report
 
 __version__ = "0.1.0"
+__all__ = ["run"]
+
+
+def run(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> Report:
+    """Run one experiment, with the composition, checks, record and errors of the command.
+
+    The process goes on afterwards, whatever happened: no exit, and no handler of signals or of the
+    log is left behind. It may be called again, from any thread and any folder.
+
+    Args:
+        overrides: as after `python run.py`: "encryption=bfv", "federation.rounds=3",
+            "resume=DIRECTORY".
+        config_dir: a folder with options of one's own, as `--config-dir` takes it.
+
+    Returns:
+        What the run came to: `accuracy`, `accuracies` by round, `weights` float32[parameters],
+        `final()` for all metrics.
+
+    Raises:
+        HyperLockError: a setting, the data, a client or a round failed; the text says which and
+            what to try.
+    """
+    # Imported here, so that `import hyperlock` costs nothing and no module of the package is
+    # imported while its own package is.
+    from hyperlock.experiment.resume import begin, finish
+    from hyperlock.experiment.run import run as run_experiment
+    from hyperlock.settings.compose import compose
+    from hyperlock.settings.parse import refuse_passwords
+
+    refuse_passwords(overrides)
+    composed, new_directory = compose(overrides, config_dir)
+    beginning = begin(
+        composed, new_directory, overrides, lambda texts: compose(texts, config_dir)[0]
+    )
+    beginning.directory.mkdir(parents=True, exist_ok=True)
+    report = run_experiment(
+        beginning.composed, beginning.directory, beginning.overrides, beginning.start
+    )
+    finish(beginning.directory, report)
+    return report

@@ -1,22 +1,35 @@
-"""Ctrl-C and SIGTERM, held back while something must not be left half done."""
+"""How a process ends.
+
+Signals are held back while something must not be left half done, SIGTERM ends a run as Ctrl-C does,
+and the interpreter's teardown is skipped once all is written.
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_finished = threading.Event()  # all that the process was started for is done
+
+
+class Terminated(SystemExit):
+    """SIGTERM arrived."""
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Signals that arrive in the block take effect after it. Without effect outside the main
-    thread."""
+    """Signals that arrive in the block take effect after it.
+
+    Without effect outside the main thread.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -33,3 +46,44 @@ def held_back() -> Iterator[None]:
             signal.signal(number, handler)
     if arrived:
         os.kill(os.getpid(), arrived[0])
+
+
+def end_on_sigterm() -> None:
+    """From now on SIGTERM raises `Terminated`, so that what is open is closed on the way out."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def leave_early() -> None:
+    """Once `finished` was called, skip the interpreter's teardown at the end.
+
+    Freeing TensorFlow's modules takes over a second. To be called before others register what is to
+    be done at exit, for what is registered first runs last.
+    """
+    atexit.register(_leave)
+
+
+def finished() -> None:
+    """All is written; what is registered for the exit still runs."""
+    _finished.set()
+
+
+def end_interrupted(error: KeyboardInterrupt | Terminated) -> NoReturn:
+    """End at once with the exit status of the signal.
+
+    Threads that still train, and TensorFlow's own teardown, are not waited for.
+    """
+    print("interrupted", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+    os._exit(128 + number)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated(128 + number)
+
+
+def _leave() -> None:
+    if _finished.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

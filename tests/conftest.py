@@ -27,9 +27,10 @@ from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.scheme import KeyPair, Scheme
-from hyperlock.experiment.rounds import RoundReport
+from hyperlock.experiment.rounds import Traffic
 from hyperlock.monitor import Monitor
-from hyperlock.settings.parse import Config, parse, register
+from hyperlock.settings.parse import parse
+from hyperlock.settings.schema import Config, register
 from tests.parties.cast import Cast
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,31 +141,29 @@ class Federation:
     parts: list[np.ndarray]
     monitor: Monitor = field(default_factory=Monitor)
     grids: list[Grid] = field(default_factory=list)
-    moved: list[RoundReport] = field(default_factory=list)
+    moved: list[Traffic] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        from hyperlock.experiment import rounds
-        from hyperlock.experiment import simulation as parties
+        from hyperlock.experiment import rounds, simulation
 
-        scheme = parties.build_scheme(self.config)
-        self.parties = parties.assemble(
-            self.config, "run", self.dataset, self.parts, scheme, self.monitor
+        scheme = simulation.build_scheme(self.config)
+        self.parties = simulation.assemble(
+            self.config, self.dataset, self.parts, scheme, run="run", monitor=self.monitor
         )
-        rounds.distribute_key(
-            self.parties.public_key, self.parties.server, self.parties.clients, self.parties.runtime
-        )
+        rounds.distribute_key(self.parties)
         self.initial = self.parties.keeper.model.weights
 
     def play(self) -> Federation:
         """Run all rounds."""
-        from hyperlock.experiment.run import _attempt
+        from hyperlock.experiment.rounds import play_round
 
-        config, parties = self.config, self.parties
+        config = self.config
+        parties = self.parties
         for number in range(1, config.federation.rounds + 1):
             self.grids.append(parties.keeper.model.grid)
-            self.moved.append(_attempt(number, config, parties, self.monitor))
+            self.moved.append(play_round(number, parties, config.federation, config.seed))
             weights = parties.keeper.model.weights
             result = parties.network.evaluate(weights, self.dataset.x_test, self.dataset.y_test)
             self.weights.append(weights)
@@ -185,7 +184,7 @@ def federate(compose: Compose) -> Callable[..., Federation]:
     yet."""
 
     def federate(*overrides: str) -> Federation:
-        from hyperlock.experiment.run import load_dataset
+        from hyperlock.experiment.simulation import load_dataset
 
         small = [s for s in SMALL if not ("encryption=none" in overrides and "poly_modulus" in s)]
         config = parse(compose(*small, *overrides))

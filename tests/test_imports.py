@@ -3,7 +3,6 @@ used."""
 
 from __future__ import annotations
 
-import ast
 import os
 import subprocess
 import sys
@@ -11,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.imports import LAYER, sources, violations
+
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("tensorflow", "tenseal", "mlflow")
-MODULES = sorted((ROOT / "hyperlock").rglob("*.py"))
 
 TENSEAL = "from hyperlock.encryption._tenseal import tenseal as ts"
 TENSORFLOW = "from hyperlock.learning.tensorflow import tf"
@@ -71,42 +71,100 @@ def test_looking_at_settings_imports_nothing_heavy(
     assert list(tmp_path.iterdir()) == []  # nor is anything written
 
 
-def imports(tree: ast.AST) -> set[str]:
-    """Top-level names of all that is imported anywhere below."""
-    names = {
-        alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
-    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    return {name.partition(".")[0] for name in names}
+def test_every_import_goes_down_and_none_in_a_circle() -> None:
+    assert violations(sources()) == []
 
 
-def test_tenseal_and_tensorflow_are_imported_in_one_place_each() -> None:
-    where: dict[str, list[str]] = {"tenseal": [], "tensorflow": [], "keras": []}
-    for file in MODULES:
-        found = imports(ast.parse(file.read_text()))
-        for name, files in where.items():
-            if name in found:
-                files.append(str(file.relative_to(ROOT)))
-    assert where == {
-        "tenseal": ["hyperlock/encryption/_tenseal.py"],
-        "tensorflow": ["hyperlock/learning/tensorflow.py"],
-        "keras": [],
-    }
+def test_every_package_has_a_layer() -> None:
+    assert {name.split(".")[1] for name in sources() if "." in name} <= LAYER.keys()
 
 
-def modules_of(name: str) -> set[str]:
-    """HyperLock's modules that the sources of a package import, anywhere in them."""
-    found = set()
-    for file in (ROOT / "hyperlock" / name).rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hyperlock."):
-                found.add(node.module.split(".")[1])
-    return found
+PLANTED = {
+    "a higher layer": (
+        "hyperlock.parties.server",
+        "from hyperlock.experiment.rounds import Traffic",
+        "hyperlock.parties.server imports hyperlock.experiment.rounds, which is no lower layer",
+    ),
+    "the same layer": (
+        "hyperlock.learning.local",
+        "from hyperlock.encryption.grid import Grid",
+        "hyperlock.learning.local imports hyperlock.encryption.grid, which is no lower layer",
+    ),
+    "the same layer, from hyperlock itself": (
+        "hyperlock.learning.local",
+        "from hyperlock import encryption",
+        "hyperlock.learning.local imports hyperlock.encryption, which is no lower layer",
+    ),
+    "a higher layer, for types alone": (
+        "hyperlock.encryption.grid",
+        "if TYPE_CHECKING:\n    from hyperlock.parties.messages import Update",
+        "hyperlock.encryption.grid imports hyperlock.parties.messages",
+    ),
+    "a higher layer, late": (
+        "hyperlock.data.split",
+        "def f():\n    import hyperlock.learning.network",
+        "hyperlock.data.split imports hyperlock.learning.network, which is no lower layer",
+    ),
+    "a higher layer, relative": (
+        "hyperlock.data.split",
+        "from ..parties import client",
+        "hyperlock.data.split imports hyperlock.parties.client, which is no lower layer",
+    ),
+    "the top": (
+        "hyperlock.sweep.callback",
+        "from hyperlock import run",
+        "hyperlock.sweep.callback imports hyperlock, which is no lower layer",
+    ),
+    "settings in a party": (
+        "hyperlock.parties.client",
+        "from hyperlock.settings.schema import Config",
+        "parties may not know settings",
+    ),
+    "tracking in a party": (
+        "hyperlock.parties.client",
+        "from hyperlock.tracking import plots",
+        "hyperlock.parties.client imports hyperlock.tracking.plots, which is no lower layer",
+    ),
+    "a circle": (
+        "hyperlock.encryption.scheme",
+        "from hyperlock.encryption.bfv import Bfv",
+        "a circle: ",
+    ),
+    "a circle, for types alone": (
+        "hyperlock.learning.types",
+        "if TYPE_CHECKING:\n    from hyperlock.learning.local import sgd_epochs",
+        "a circle: ",
+    ),
+    "a circle, late": (
+        "hyperlock.settings.schema",
+        "def f():\n    from hyperlock.settings import checks",
+        "a circle: ",
+    ),
+    "a late import in its own package": (
+        "hyperlock.experiment.run",
+        "def f():\n    from hyperlock.experiment.report import Report",
+        "hyperlock.experiment.run imports hyperlock.experiment.report late",
+    ),
+    "TensorFlow": ("hyperlock.learning.models", "import tensorflow as tf", "tensorflow, whose"),
+    "Keras": ("hyperlock.learning.models", "from keras import layers", "keras, whose"),
+    "TenSEAL": ("hyperlock.parties.server", "import tenseal.sealapi", "tenseal, whose"),
+    "MLflow": (
+        "hyperlock.experiment.run",
+        "def f():\n    import mlflow",
+        "mlflow, whose",
+    ),
+    "Optuna": (
+        "hyperlock.experiment.run",
+        "from optuna import Study",
+        "optuna, whose",
+    ),
+}
 
 
-def test_training_and_encryption_know_nothing_of_each_other() -> None:
-    assert modules_of("learning") <= {"learning", "errors"}
-    assert modules_of("encryption") <= {"encryption", "errors"}
+@pytest.mark.parametrize("kind", PLANTED)
+def test_what_breaks_the_rule_is_found(kind: str) -> None:
+    module, planted, said = PLANTED[kind]
+    modules = sources()
+    modules[module] = f"{modules[module]}\n\n{planted}\n"
+    found = violations(modules)
+    assert any(said in line for line in found), found

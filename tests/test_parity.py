@@ -58,7 +58,11 @@ def test_encryption_does_not_change_the_model(played: Played, overrides: tuple[s
         played(*encryption, *overrides)
         for encryption in ((), ("encryption=bfv",), ("encryption=none",))
     )
-    assert [f.parties.server._scheme.name for f in (ckks, bfv, plain)] == ["ckks", "bfv", "none"]
+    assert [f.parties.server._session.scheme.name for f in (ckks, bfv, plain)] == [
+        "ckks",
+        "bfv",
+        "none",
+    ]
     assert_the_same(ckks, plain)
     assert_the_same(bfv, plain)
 

@@ -186,7 +186,7 @@ def test_the_search_finds_what_is_planted(
     federation, secret, _ = custody("authority")
     server = federation.parties.server
     planted = {
-        "key holder": lambda: KeyHolder(server._identity, ckks, 50, 3, 1, federation.monitor),
+        "key holder": lambda: KeyHolder(server._session, min_clients=3, rounds=1),
         "decryptor": lambda: ckks.decryptor(secret),
         "key pair": lambda: KeyPair(public=b"", secret=b""),
         "context": lambda: ts.context_from(secret),
@@ -210,7 +210,7 @@ def test_the_search_finds_what_a_module_keeps(
 
 def read(federation: Any, update: bytes) -> Update:
     return Update.decode(
-        update, federation.parties.server._identity, max_parts=9, max_part_bytes=2**20
+        update, federation.parties.server._session.identity, max_parts=9, max_part_bytes=2**20
     )
 
 
@@ -236,7 +236,7 @@ def test_what_the_server_receives_does_not_decrypt_with_what_it_holds(
                     ts.ckks_vector_from(context, chunk).decrypt()
     # With the key they do: these are the updates.
     message = read(federation, updates[0])
-    vector = federation.parties.server._scheme.decryptor(secret).decrypt(
+    vector = federation.parties.server._session.scheme.decryptor(secret).decrypt(
         message.parts, message.length
     )
     assert vector[0] == 1 and np.abs(vector).max() <= 127 and np.count_nonzero(vector) > 100

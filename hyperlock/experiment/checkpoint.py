@@ -69,7 +69,7 @@ class Checkpoint:
         return replace(model, weights=self.weights, grid=grid, optimizer=optimizer)
 
 
-def slots_of(optimizer: Any) -> dict[str, NDArray]:
+def optimizer_state(optimizer: Any) -> dict[str, NDArray]:
     """The arrays and numbers of a server optimiser, by field."""
     values = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)}
     return {

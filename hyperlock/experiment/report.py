@@ -1,7 +1,9 @@
-"""What a run came to: metrics, and the summary that a person reads."""
+"""What a run came to: its figures, round by round, and what of them outlives the process."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,18 +11,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import DictConfig, ListConfig
 
-from hyperlock.encryption.totals import Totals
-from hyperlock.experiment.rounds import RoundReport
-from hyperlock.metrics import (
-    AROUND,
-    ENCRYPTED_AGGREGATION,
-    ROUND,
-    Stage,
-    round_seconds,
-    total_seconds,
-)
+from hyperlock.encryption.scheme import Scheme
+from hyperlock.errors import ConfigError, HyperLockError
+from hyperlock.experiment.rounds import RoundResult
+from hyperlock.metrics import ENCRYPTED_AGGREGATION, ROUND, Stage, round_seconds, total_seconds
 from hyperlock.monitor import resident_mb
+from hyperlock.parties.custody import CUSTODIES
+from hyperlock.settings.checks import check_objectives, objective_names
+from hyperlock.settings.parse import target
+from hyperlock.settings.schema import Config
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -30,22 +33,23 @@ class Report:
     Attributes:
         name: the run's name.
         scheme: name of the encryption.
-        security: its bits, 0 if none.
-        custody: who holds the secret key, in words.
-        parameters: of the model.
+        security_bits: 0 if nothing is encrypted.
+        key_held_by: who holds the secret key, in words.
         target: the test accuracy that ends the run, or None.
+        parameters: of the model.
         rounds: finished ones.
         accuracies: test accuracy by round, of those that were evaluated.
         metrics: the last round's.
         seconds: by stage, over the whole run so far.
+        uplink_bytes: of all clients and rounds.
         wall: seconds of the whole run.
         weights: float32[parameters], the global model after the last round.
     """
 
     name: str
     scheme: str
-    security: int
-    custody: str
+    security_bits: int
+    key_held_by: str
     target: float | None = None
     parameters: int = 0
     rounds: int = 0
@@ -58,7 +62,7 @@ class Report:
 
     @property
     def accuracy(self) -> float:
-        """The last one."""
+        """The last one; NaN before the first."""
         return next(reversed(self.accuracies.values()), float("nan"))
 
     @property
@@ -66,67 +70,41 @@ class Report:
         """The first round that was seen to reach the target."""
         if self.target is None:
             return None
-        return next(
-            (number for number, accuracy in self.accuracies.items() if accuracy >= self.target),
-            None,
-        )
+        reached = (n for n, accuracy in self.accuracies.items() if accuracy >= self.target)
+        return next(reached, None)
 
     def add_seconds(self, seconds: Mapping[Stage, float]) -> None:
         """Add to the run's seconds by stage."""
         for stage, value in seconds.items():
             self.seconds[stage] += value
 
-    def add_round(
-        self,
-        moved: RoundReport,
-        totals: Totals,
-        accuracy: float | None,
-        loss: float | None,
-        seconds: Mapping[Stage, float],
-        wall: float,
-    ) -> dict[str, float]:
+    def add_round(self, result: RoundResult) -> dict[str, float]:
         """Take in a finished round, evaluated or not, and return its metrics."""
+        traffic = result.traffic
+        totals = result.totals
         self.rounds += 1
+        self.weights = result.weights
         evaluation: dict[str, float] = {}
-        if accuracy is not None and loss is not None:
-            self.accuracies[self.rounds] = accuracy
-            evaluation = {"accuracy": accuracy, "loss": loss}
-        self.uplink_bytes += moved.uplink * moved.replies
-        self.add_seconds(seconds)
+        if result.evaluation is not None:
+            self.accuracies[self.rounds] = result.evaluation.accuracy
+            evaluation = {"accuracy": result.evaluation.accuracy, "loss": result.evaluation.loss}
+        self.uplink_bytes += traffic.uplink * traffic.replies
+        self.add_seconds(result.seconds)
         self.metrics = {
             **evaluation,
             "train/loss": totals.loss / totals.samples,
-            **{round_seconds(stage): seconds.get(stage, 0.0) for stage in ROUND},
-            "time/round_s": wall,
-            "bytes/uplink_per_client": moved.uplink,
-            "bytes/downlink_per_client": moved.downlink,
-            "bytes/per_parameter": moved.uplink / self.parameters,
+            **{round_seconds(stage): result.seconds.get(stage, 0.0) for stage in ROUND},
+            "time/round_s": result.wall,
+            "bytes/uplink_per_client": traffic.uplink,
+            "bytes/downlink_per_client": traffic.downlink,
+            "bytes/per_parameter": traffic.uplink / self.parameters,
             "updates/accepted": totals.contributors,
-            "updates/refused": moved.refused,
-            "updates/lost": moved.lost,
+            "updates/refused": traffic.refused,
+            "updates/lost": traffic.lost,
             "memory/resident_mb": resident_mb(),
             "grid/saturated": totals.saturated / (totals.contributors * self.parameters),
         }
         return self.metrics
-
-    def state(self) -> dict[str, Any]:
-        """What a resumed run must know of the rounds before, as JSON takes it."""
-        kept = ("rounds", "metrics", "uplink_bytes", "wall")
-        accuracies = {str(number): accuracy for number, accuracy in self.accuracies.items()}
-        return {
-            **{name: getattr(self, name) for name in kept},
-            "accuracies": accuracies,
-            "seconds": dict(self.seconds),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take in what `state` gave."""
-        for name, value in state.items():
-            setattr(self, name, value)
-        self.accuracies = {int(number): accuracy for number, accuracy in self.accuracies.items()}
-        self.seconds = defaultdict(
-            float, {Stage(name): value for name, value in self.seconds.items()}
-        )
 
     def stage_seconds(self) -> dict[Stage, float]:
         """Seconds of each stage of the rounds, over the run."""
@@ -148,47 +126,74 @@ class Report:
         """The last round's metrics and the run's totals: what an objective may name."""
         return {**self.metrics, **self.totals()}
 
-    def rows(self) -> list[tuple[str, str]]:
-        """The summary, as pairs of what and how much."""
-        seconds = "  ".join(f"{stage} {self.seconds[stage]:.2f}" for stage in ROUND)
-        around = "  ".join(f"{stage} {self.seconds[stage]:.2f}" for stage in AROUND)
-        m = self.metrics
-        aim = (
-            "not reached"
-            if self.rounds_to_target is None
-            else f"reached in round {self.rounds_to_target}"
-        )
-        return [
-            ("test accuracy", f"{self.accuracy:.4f} after {self.rounds} rounds"),
-            *([] if self.target is None else [("target accuracy", f"{self.target:g} {aim}")]),
-            ("seconds, rounds", seconds),
-            ("seconds, around", f"{around}  (whole run {self.wall:.2f})"),
-            (
-                "upload",
-                f"{m['bytes/uplink_per_client']:,.0f} bytes per client and round, "
-                f"{m['bytes/per_parameter']:.2f} per parameter (plain float32: 4)",
-            ),
-            (
-                "encryption",
-                f"{self.scheme}, {self.security}-bit security"
-                if self.security
-                else "none: the server reads every update",
-            ),
-            ("secret key held by", self.custody if self.security else "no one, there is none"),
-        ]
+    def state(self) -> dict[str, Any]:
+        """What a resumed run must know of the rounds before, as JSON takes it."""
+        return {
+            "rounds": self.rounds,
+            "metrics": self.metrics,
+            "uplink_bytes": self.uplink_bytes,
+            "wall": self.wall,
+            "accuracies": {str(number): value for number, value in self.accuracies.items()},
+            "seconds": dict(self.seconds),
+        }
 
-    def markdown(self) -> str:
-        """The summary for the run's page."""
-        return "\n".join(
-            ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in self.rows())]
-        )
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take in what `state` gave.
 
-    def show(self, where: str) -> None:
-        """Print the summary."""
-        width = max(len(name) for name, _ in self.rows())
-        print(f"\n{self.name}")
-        for name, value in [*self.rows(), ("look at it", where)]:
-            print(f"  {name:<{width}}  {value}")
+        Raises:
+            ConfigError: a field is missing or of another kind; others are not looked at.
+        """
+        try:
+            self.rounds = _whole(state["rounds"])
+            self.metrics = {str(name): _number(v) for name, v in state["metrics"].items()}
+            self.uplink_bytes = _number(state["uplink_bytes"])
+            self.wall = _number(state["wall"])
+            self.accuracies = {int(n): _number(v) for n, v in state["accuracies"].items()}
+            seconds = {Stage(name): _number(v) for name, v in state["seconds"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            problem = f"the checkpoint's figures cannot be read ({type(error).__name__}: {error})"
+            raise ConfigError("resume", "checkpoint.npz", problem, hint="a new run") from None
+        self.seconds = defaultdict(float, seconds)
+
+
+def begin_report(config: Config, scheme: Scheme) -> Report:
+    """An empty report that says what the run is, after the log has said what it is not."""
+    custody = CUSTODIES[config.keys.custody]
+    if not scheme.security_bits:
+        log.warning("encryption=none: the server reads every update; for comparison only")
+    elif custody.warning:
+        log.warning("%s", custody.warning)
+    model = target(config.model).rpartition(".")[2]
+    return Report(
+        name=f"{model}-{config.encryption.scheme}-{config.federation.clients}c",
+        scheme=scheme.name,
+        security_bits=scheme.security_bits,
+        key_held_by=custody.key_held_by,
+        target=config.federation.target_accuracy,
+    )
+
+
+def objective(composed: DictConfig, report: Report) -> float | tuple[float, ...]:
+    """The value of `objective`, or one value for each of a list.
+
+    Raises:
+        ConfigError: a name is not one of the run's metrics.
+        HyperLockError: a value is not a finite number, which no search can use.
+    """
+    metrics = report.final()
+    names = objective_names(composed)
+    if "rounds_to_target" in names and report.rounds_to_target is None:
+        aim = composed.federation.target_accuracy
+        raise HyperLockError(
+            f"objective rounds_to_target: {aim} was not reached in {report.rounds} rounds"
+        )
+    check_objectives(names, metrics)
+    for name in names:
+        if not math.isfinite(metrics[name]):
+            hint = "a smaller federation.learning_rate may help"
+            raise HyperLockError(f"objective {name} is {metrics[name]}: {hint}")
+    values = tuple(metrics[name] for name in names)
+    return values if isinstance(composed.objective, ListConfig) else values[0]
 
 
 def class_accuracies(confusion: NDArray[np.int64]) -> dict[str, float]:
@@ -199,3 +204,16 @@ def class_accuracies(confusion: NDArray[np.int64]) -> dict[str, float]:
         confusion: int64[classes, classes], rows by class, columns by answer.
     """
     return {f"class/{i}": row[i] / row.sum() for i, row in enumerate(confusion) if row.sum()}
+
+
+def _number(value: Any) -> float:
+    """A number that JSON gave, and nothing that merely could become one."""
+    if type(value) not in (int, float):
+        raise TypeError(f"{value!r:.40} is no number")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r:.40} is no whole number")
+    return value

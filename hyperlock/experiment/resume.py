@@ -1,91 +1,159 @@
-"""`python run.py resume=...`: which run, with which settings, from which round."""
+"""Where a run begins: anew, or by `resume=...` where another one stopped."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hydra import compose
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
 from hyperlock.errors import ConfigError
 from hyperlock.experiment.checkpoint import Checkpoint, load
-from hyperlock.settings.parse import flatten
+from hyperlock.experiment.report import Report
+from hyperlock.settings.overrides import Overrides
+from hyperlock.settings.parse import STORE, flatten
+from hyperlock.settings.schema import Config
+from hyperlock.tracking.mlflow import directory_of
+
+log = logging.getLogger(__name__)
 
 FINISHED = "metrics.json"  # what a run writes last
 # What may be given anew, for it does not change what the rounds before would have been.
-FREE = ("federation.rounds", "federation.target_accuracy", "runtime.workers", "tracking.uri")
+FREE = ("federation.rounds", "federation.target_accuracy", "runtime.workers", STORE)
+
+Compose = Callable[[list[str]], DictConfig]
 
 
-def resumed(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, Path, Checkpoint]:
-    """The settings of the run that `resume` names, its directory, and where it stopped.
+@dataclass(frozen=True)
+class Beginning:
+    """What a run begins from.
+
+    Attributes:
+        composed: its settings.
+        directory: where it writes.
+        overrides: what the settings were composed with.
+        start: where it stopped before; None for a new run.
+    """
+
+    composed: DictConfig
+    directory: Path
+    overrides: Sequence[str]
+    start: Checkpoint | None
+
+
+def begin(
+    composed: DictConfig, directory: Path, overrides: Sequence[str], compose: Compose
+) -> Beginning:
+    """A new run in `directory`, or the run that `resume` names, which is complete no more.
 
     Args:
-        composed: what Hydra composed, with `resume` set to a run's directory or its id in MLflow.
+        composed: what Hydra composed.
+        directory: for a new run.
         overrides: the command line; beside `resume` it may set what is in `FREE`.
+        compose: settings from overrides, as Hydra made `composed`.
 
     Raises:
-        ConfigError: there is no such run, it is complete, or its settings would change. A run whose
-            rounds are all done but that was killed before its end is not complete: what is left is
-            its record.
+        ConfigError: there is no such run, it is complete, or its settings would change. A run
+            whose rounds are all done but that was killed before its end is not complete: what is
+            left is its record.
     """
-    named = str(composed.resume)
-    free = [text for text in overrides if text.partition("=")[0] in FREE]
-    if fixed := [
-        text for text in overrides if text not in free and text.partition("=")[0] != "resume"
-    ]:
-        raise ConfigError(
-            "resume",
-            named,
-            f"a run goes on with its own settings; {' '.join(fixed)} would change them",
-            allowed=", ".join(FREE),
+    if composed.resume is None:
+        return Beginning(composed, directory, overrides, None)
+    beginning = _resumed(composed, Overrides(overrides), compose)
+    (beginning.directory / FINISHED).unlink(missing_ok=True)
+    return beginning
+
+
+def finish(directory: Path, report: Report) -> None:
+    """Write a run's last figures, which also say that it is complete."""
+    Path(directory, FINISHED).write_text(json.dumps(report.final(), indent=2))
+
+
+def go_on(report: Report, start: Checkpoint, config: Config) -> None:
+    """Take in what the run had come to when it stopped."""
+    report.restore(start.report)
+    # Of a last round that is the last no more: a run of the new length would not have made it.
+    every = config.federation.evaluate_every
+    last = config.federation.rounds
+    report.accuracies = {
+        number: accuracy
+        for number, accuracy in report.accuracies.items()
+        if number % every == 0 or number == last
+    }
+    log.info("going on after round %d", start.round)
+    if report.security_bits and config.keys.path is None:
+        log.info(
+            "the keys of the rounds before were kept nowhere (keys.path=null): "
+            "this run makes new ones"
         )
+
+
+def _resumed(composed: DictConfig, given: Overrides, compose: Compose) -> Beginning:
+    named = str(composed.resume)
+    fixed = given.without("resume", *FREE).texts
+    if fixed:
+        problem = f"a run goes on with its own settings; {' '.join(fixed)} would change them"
+        raise ConfigError("resume", named, problem, allowed=", ".join(FREE))
     directory = Path(named) if Path(named).exists() else _directory(named, composed)
     checkpoint = load(directory)
+
+    # Its settings, with what may be given anew.
+    free = given.only(*FREE)
     try:
-        settings = compose("config", [*checkpoint.overrides, *free])
+        settings = compose([*checkpoint.overrides, *free.texts])
     except HydraException as error:
-        text = f"its settings cannot be composed again ({str(error).splitlines()[0]})"
-        raise ConfigError(
-            "resume", named, text, hint="the same --config-dir as the run had"
-        ) from None
-    given = {text.partition("=")[0] for text in free}
-    changed = [
-        f"{key} was {was}, is {now}"
-        for key, was, now in _differences(checkpoint.settings, flatten(settings))
-        if key not in given
-        and not key.startswith("paths.")
-        and key not in ("resume", "tracking.uri")
-    ]
-    if changed:
-        text = f"the settings' files have changed since: {'; '.join(changed)}"
-        raise ConfigError("resume", named, text, hint="the files as they were, or a new run")
-    rounds, aim = settings.federation.rounds, settings.federation.target_accuracy
-    accuracies = checkpoint.report.get("accuracies", {}).values()
+        problem = f"its settings cannot be composed again ({str(error).splitlines()[0]})"
+        hint = "the same --config-dir as the run had"
+        raise ConfigError("resume", named, problem, hint=hint) from None
+    _refuse_changed(named, checkpoint, settings, free)
     if (directory / FINISHED).exists():
-        if aim is not None and any(accuracy >= aim for accuracy in accuracies):
-            text, hint = (
-                f"it reached its federation.target_accuracy={aim}",
-                "federation.target_accuracy=null",
-            )
-            raise ConfigError("resume", named, text, hint=f"{hint}, or a higher one, to go further")
-        if checkpoint.round >= rounds:
-            text = f"all of its federation.rounds={rounds} are done"
-            raise ConfigError(
-                "resume", named, text, hint=f"federation.rounds={2 * rounds}, to go further"
-            )
+        _refuse_complete(named, checkpoint, settings)
     with open_dict(settings):
         settings.resume = str(directory)
-    (directory / FINISHED).unlink(missing_ok=True)
-    kept = [text for text in free if not text.startswith("tracking.uri=")]
-    return settings, directory, replace(checkpoint, overrides=[*checkpoint.overrides, *kept])
+
+    overrides = [*checkpoint.overrides, *free.without(STORE).texts]
+    return Beginning(settings, directory, overrides, replace(checkpoint, overrides=overrides))
+
+
+def _refuse_changed(
+    named: str, checkpoint: Checkpoint, settings: DictConfig, free: Overrides
+) -> None:
+    """Settings' files may have changed since, and with them what the next rounds would be."""
+    before = checkpoint.settings
+    now = flatten(settings)
+    changed = []
+    for key in sorted(before.keys() | now.keys()):
+        may_differ = key in (*free.keys, "resume", STORE) or key.startswith("paths.")
+        was = before.get(key, "not set")
+        is_now = now.get(key, "not set")
+        if was != is_now and not may_differ:
+            changed.append(f"{key} was {was}, is {is_now}")
+    if changed:
+        problem = f"the settings' files have changed since: {'; '.join(changed)}"
+        raise ConfigError("resume", named, problem, hint="the files as they were, or a new run")
+
+
+def _refuse_complete(named: str, checkpoint: Checkpoint, settings: DictConfig) -> None:
+    """A run that ended has nothing to go on to, unless it is given more rounds."""
+    rounds = settings.federation.rounds
+    target = settings.federation.target_accuracy
+    accuracies = checkpoint.report.get("accuracies", {}).values()
+    if target is not None and any(accuracy >= target for accuracy in accuracies):
+        problem = f"it reached its federation.target_accuracy={target}"
+        hint = "federation.target_accuracy=null, or a higher one, to go further"
+        raise ConfigError("resume", named, problem, hint=hint)
+    if checkpoint.round >= rounds:
+        problem = f"all of its federation.rounds={rounds} are done"
+        hint = f"federation.rounds={2 * rounds}, to go further"
+        raise ConfigError("resume", named, problem, hint=hint)
 
 
 def _directory(named: str, composed: DictConfig) -> Path:
     """Of a run that is known by its id."""
-    from hyperlock.tracking.mlflow import directory_of
-
     if composed.tracking.sink == "mlflow" and named.isalnum():
         found = directory_of(named, composed.paths.root, composed.tracking.uri)
         if found is not None:
@@ -96,13 +164,3 @@ def _directory(named: str, composed: DictConfig) -> Path:
         "there is no such directory, and no run of this id with one",
         allowed="a run's directory under outputs/, or its id in MLflow",
     )
-
-
-def _differences(before: dict[str, str], now: dict[str, str]) -> list[tuple[str, str, str]]:
-    keys = sorted(before.keys() | now.keys())
-    missing = "not set"
-    return [
-        (key, before.get(key, missing), now.get(key, missing))
-        for key in keys
-        if before.get(key, missing) != now.get(key, missing)
-    ]

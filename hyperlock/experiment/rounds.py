@@ -1,23 +1,61 @@
-"""The round loop: it moves bytes between the server and the other parties, and understands none of
-them."""
+"""A round: bytes moved between the server and the others, none of them understood here."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hyperlock.errors import ReleaseRefused, RoundFailed
+from hyperlock.data.datasets import Dataset
+from hyperlock.encryption.totals import Totals
+from hyperlock.errors import RoundFailed
+from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
-from hyperlock.parties.identity import KEYHOLDER
+from hyperlock.parties.custody import Authority
+from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.server import Server
 from hyperlock.randomness import generator
 from hyperlock.runtime import Lost, Runtime
+from hyperlock.settings.schema import Config, Federation
+
+if TYPE_CHECKING:
+    from hyperlock.learning.network import Evaluation, Network
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RoundReport:
+class Parties:
+    """The parties of one run, as the round loop reaches them.
+
+    Attributes:
+        server: the server.
+        clients: the clients' names, in order.
+        runtime: reaches the clients and, where it is a party of its own, the key holder.
+        custody: how a sum is released.
+        public_key: the key holder's PublicKey message.
+        keeper: whoever holds the model; the experimenter reads it.
+        network: the architecture, for evaluation.
+        monitor: where the seconds of all of them go.
+    """
+
+    server: Server
+    clients: list[str]
+    runtime: Runtime
+    custody: Authority
+    public_key: bytes
+    keeper: ModelKeeper
+    network: Network
+    monitor: Monitor
+
+
+@dataclass(frozen=True)
+class Traffic:
     """What a round moved.
 
     Attributes:
@@ -35,23 +73,138 @@ class RoundReport:
     lost: int
 
 
-def distribute_key(
-    public_key: bytes, server: Server, clients: Sequence[str], runtime: Runtime
-) -> None:
+@dataclass(frozen=True)
+class RoundResult:
+    """A finished round.
+
+    Attributes:
+        traffic: what it moved.
+        totals: what its release said.
+        weights: float32[parameters], the global model after it.
+        evaluation: on the test set; None if it was not time to.
+        seconds: by stage, since the round before.
+        wall: of the round, by the clock.
+    """
+
+    traffic: Traffic
+    totals: Totals
+    weights: NDArray[np.float32]
+    evaluation: Evaluation | None
+    seconds: Mapping[Stage, float]
+    wall: float
+
+
+def distribute_key(parties: Parties) -> None:
     """Give everyone the key holder's PublicKey message."""
-    server.install_key(public_key)
-    for _ in runtime.exchange(dict.fromkeys(clients, public_key)):
+    parties.server.install_key(parties.public_key)
+    for _ in parties.runtime.exchange(dict.fromkeys(parties.clients, parties.public_key)):
         pass
+
+
+def evaluated_round(number: int, parties: Parties, dataset: Dataset, config: Config) -> RoundResult:
+    """Play a round, and evaluate the model on the test set if it is time to."""
+    start = time.perf_counter()
+    federation = config.federation
+    traffic = play_round(number, parties, federation, config.seed)
+    keeper = parties.keeper
+    assert keeper.totals is not None
+    evaluation = None
+    if number % federation.evaluate_every == 0 or number == federation.rounds:
+        with parties.monitor.measure(Stage.EVALUATE):
+            evaluation = parties.network.evaluate(
+                keeper.model.weights, dataset.x_test, dataset.y_test
+            )
+    return RoundResult(
+        traffic=traffic,
+        totals=keeper.totals,
+        weights=keeper.model.weights,
+        evaluation=evaluation,
+        seconds=parties.monitor.drain(),
+        wall=time.perf_counter() - start,
+    )
+
+
+def play_round(number: int, parties: Parties, federation: Federation, seed: int) -> Traffic:
+    """A round, tried again with another cohort, and other clients lost, as often as settings say.
+
+    Args:
+        number: the round, from 1.
+        parties: of the run.
+        federation: how large cohorts are, how many clients get lost, how often to try.
+        seed: the run's.
+
+    Raises:
+        RoundFailed: too few updates were accepted, in every attempt.
+        ReleaseRefused: the key holder will not release the sum.
+    """
+    clients = parties.clients
+    attempts = federation.round_attempts
+    for attempt in range(1, attempts + 1):
+        cohort = sample_cohort(clients, federation.cohort_size, seed, number, attempt)
+        absent = drop_out(cohort, clients, federation.dropout, seed, number, attempt)
+        try:
+            return run_round(number, parties, cohort, absent)
+        except RoundFailed as error:
+            if attempt == attempts:
+                more = f"federation.round_attempts={attempt + 4}"
+                hint = f"{more}, each of which draws its cohort anew"
+                raise RoundFailed(f"{error}\n  try: {hint}") from None
+            log.warning("%s; trying again (%d of %d attempts)", error, attempt + 1, attempts)
+    raise AssertionError("at least one attempt is made")
+
+
+def run_round(
+    number: int, parties: Parties, cohort: Sequence[str], absent: Collection[str] = ()
+) -> Traffic:
+    """One round: train, encrypt, add, decrypt, step.
+
+    Args:
+        number: the round, from 1.
+        parties: of the run.
+        cohort: who is asked for an update.
+        absent: who of the cohort is to be lost, to simulate it; these are not asked at all.
+
+    Raises:
+        RoundFailed: too few updates were accepted.
+        ReleaseRefused: the key holder will not release the sum.
+    """
+    server = parties.server
+    runtime = parties.runtime
+
+    # The cohort trains and encrypts; the server adds what it accepts.
+    request = server.open(number, cohort)
+    asked = [name for name in cohort if name not in absent]
+    lost = len(cohort) - len(asked)
+    uplink: list[int] = []
+    replies = runtime.exchange(dict.fromkeys(asked, request))
+    for _, reply in parties.monitor.watch(replies, len(asked), f"round {number}: clients"):
+        if isinstance(reply, Lost):
+            lost += 1
+            continue
+        uplink.append(len(reply))
+        server.receive(reply)
+    try:
+        aggregate = server.close()
+    except RoundFailed as error:
+        raise RoundFailed(f"{error}; {lost} of {len(cohort)} clients did not answer") from None
+
+    # The sum is decrypted, and whoever holds the model steps it.
+    released = parties.custody.release(
+        number, aggregate, server=server, clients=parties.clients, runtime=runtime
+    )
+    downlink = len(request) + released
+    return Traffic(float(np.mean(uplink)), downlink, len(uplink), server.refused, lost)
 
 
 def sample_cohort(
     clients: Sequence[str], size: int, seed: int, round_number: int, attempt: int = 1
 ) -> list[str]:
-    """`size` distinct clients, uniformly, by (seed, round) and from the second attempt on by it
-    too; in the clients' own order."""
-    chosen = generator(seed, "cohort", round_number, *_again(attempt)).choice(
-        len(clients), size, replace=False
-    )
+    """`size` distinct clients, uniformly, in the clients' own order.
+
+    By (seed, round), and from the second attempt on by that too.
+    """
+    rng = generator(seed, "cohort", round_number, *_again(attempt))
+    chosen = rng.choice(len(clients), size, replace=False)
     return [clients[i] for i in np.sort(chosen)]
 
 
@@ -68,66 +221,13 @@ def drop_out(
     if probability == 0:
         return set()
     number = {client: i for i, client in enumerate(clients)}
-    draws = {
-        name: generator(seed, "dropout", round_number, number[name], *_again(attempt)).random()
-        for name in cohort
-    }
-    return {name for name, draw in draws.items() if draw < probability}
+    lost = set()
+    for name in cohort:
+        rng = generator(seed, "dropout", round_number, number[name], *_again(attempt))
+        if rng.random() < probability:
+            lost.add(name)
+    return lost
 
 
 def _again(attempt: int) -> tuple[int, ...]:
     return () if attempt == 1 else (attempt,)
-
-
-def run_round(
-    number: int,
-    cohort: Sequence[str],
-    clients: Sequence[str],
-    server: Server,
-    runtime: Runtime,
-    monitor: Monitor,
-    absent: Collection[str] = (),
-) -> RoundReport:
-    """One round: train, encrypt, add, decrypt, step.
-
-    Args:
-        number: the round, from 1.
-        cohort: who is asked for an update.
-        clients: all of them.
-        server: the server.
-        runtime: reaches the others.
-        monitor: shows how many have answered.
-        absent: who of the cohort is to be lost, to simulate it; these are not asked at all.
-
-    Raises:
-        RoundFailed: too few updates were accepted.
-        ReleaseRefused: the key holder will not release the sum.
-    """
-    request = server.open(number, cohort)
-    uplink: list[int] = []
-    asked = [name for name in cohort if name not in absent]
-    lost = len(cohort) - len(asked)
-    replies = runtime.exchange(dict.fromkeys(asked, request))
-    for _, reply in monitor.watch(replies, len(asked), f"round {number}: clients"):
-        if isinstance(reply, Lost):
-            lost += 1
-            continue
-        uplink.append(len(reply))
-        server.receive(reply)
-    try:
-        aggregate = server.close()
-    except RoundFailed as error:
-        raise RoundFailed(f"{error}; {lost} of {len(cohort)} clients did not answer") from None
-    downlink = len(request)
-    if server.keeper is None:
-        downlink += len(aggregate)
-        for _ in runtime.exchange(dict.fromkeys(clients, aggregate)):
-            pass
-    else:
-        [(_, release)] = runtime.exchange({KEYHOLDER: aggregate})
-        if isinstance(release, Lost):
-            # Not RoundFailed: another try would be refused, should it have decrypted; it does so
-            # once a round.
-            raise ReleaseRefused(f"round {number}: the key holder did not answer: {release.reason}")
-        server.step(release)
-    return RoundReport(float(np.mean(uplink)), downlink, len(uplink), server.refused, lost)

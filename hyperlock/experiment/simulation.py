@@ -1,258 +1,261 @@
-"""Building the parties of a run, and what each of them is given.
+"""A run's parties in one process: a builder for each role, and `assemble`, which calls them all.
 
-This is where key custody is decided: read `assemble` to see who is handed the secret key.
+A builder takes values, not settings, and builds its own role alone: a process that is one party of
+a run calls one of them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hyperlock.data.datasets import Dataset
-from hyperlock.encryption import totals
-from hyperlock.encryption.bfv import Bfv
-from hyperlock.encryption.bfv_parameters import bfv_parameters
-from hyperlock.encryption.ckks import Ckks
-from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.data.split import Parts
 from hyperlock.encryption.grid import Grid
-from hyperlock.encryption.plain import Plain
-from hyperlock.encryption.scheme import Scheme
-from hyperlock.errors import ConfigError
+from hyperlock.encryption.scheme import KeyPair, Scheme
+from hyperlock.encryption.vector import Vector
 from hyperlock.experiment.checkpoint import Checkpoint
-from hyperlock.learning.local import (
-    LearningRate,
-    LocalData,
-    Trainer,
-    full_gradient,
-    sgd_epochs,
-    sgd_steps,
-)
-from hyperlock.learning.optimizers import (
-    Adaptive,
-    Momentum,
-    ServerOptimizer,
-    Sgd,
-    adagrad,
-    adam,
-    yogi,
-)
+from hyperlock.experiment.rounds import Parties
+from hyperlock.learning.types import Algorithm, LocalData, Samples, Trainer
 from hyperlock.monitor import Monitor
 from hyperlock.parties import keyfile
 from hyperlock.parties.client import Client, Replica
-from hyperlock.parties.custody import DecryptingServer
+from hyperlock.parties.custody import CUSTODIES
 from hyperlock.parties.identity import KEYHOLDER, SERVER, enrol
 from hyperlock.parties.keyholder import KeyHolder
 from hyperlock.parties.model import GlobalModel, ModelKeeper
-from hyperlock.parties.server import Server
+from hyperlock.parties.session import Session
 from hyperlock.randomness import integer_seed
-from hyperlock.runtime import Runtime
-from hyperlock.runtime.local import LocalRuntime
-from hyperlock.settings.parse import (
-    BfvEncryption,
-    CkksEncryption,
-    Config,
-    NoEncryption,
-    construct,
-    max_clients,
-    target,
-)
-from hyperlock.settings.schema import (
-    FedAdagrad,
-    FedAdam,
-    FedAvgM,
-    FedProx,
-    FedSgd,
-    FedYogi,
-    LocalTraining,
-)
+from hyperlock.settings.parse import construct, max_clients, target
+from hyperlock.settings.schema import Config, Encryption, Federation, MlflowTracking
+from hyperlock.tracking.mlflow import preload
 
 if TYPE_CHECKING:
     from hyperlock.learning.network import Network
 
+_OURS = "hyperlock."  # what is not from here is a user's own, and tried before it is relied on
 _GRADIENT_BATCH = 256  # samples at a time in a full-batch gradient; decides memory, not the result
+_LOOP = [field.name for field in fields(Federation)]  # read by the round loop, not by algorithms
+_loaded: dict[str, Dataset] = {}
 
 
-@dataclass(frozen=True)
-class Parties:
-    """The parties of one run in this process.
+def load_dataset(config: Config) -> Dataset:
+    """The configured dataset, cut to `dataset.train_samples` and `dataset.test_samples`.
 
-    Attributes:
-        server: the server.
-        clients: the clients' names, in order.
-        runtime: reaches the clients and, but under keys=clients, the key holder.
-        public_key: the key holder's PublicKey message.
-        keeper: whoever holds the model; the experimenter reads it.
-        network: the architecture, for evaluation.
+    The last one is kept, since a sweep's trials mostly share it.
     """
+    path = Path(getattr(config.dataset, "path", ""))
+    written = path.stat().st_mtime_ns if path.is_file() else ""
+    key = f"{config.dataset} {config.seed} {written}"
+    if key not in _loaded:
+        cut = ("train_samples", "test_samples")
+        dataset: Dataset = construct("dataset", config.dataset, skip=cut)
+        _loaded.clear()
+        _loaded[key] = dataset.take(
+            config.dataset.train_samples, config.dataset.test_samples, config.seed
+        )
+    return _loaded[key]
 
-    server: Server
-    clients: list[str]
-    runtime: Runtime
-    public_key: bytes
-    keeper: ModelKeeper
-    network: Network
+
+def import_libraries(config: Config) -> None:
+    """What learns and what records, so that their seconds are not taken for another stage's."""
+    import hyperlock.learning.tensorflow  # noqa: F401
+
+    if isinstance(config.tracking, MlflowTracking):
+        preload()
+
+
+def build_split(config: Config, dataset: Dataset) -> Parts:
+    """Which training samples each client has."""
+    clients = config.federation.clients
+    parts: Parts = construct(
+        "split", config.split, labels=dataset.y_train, clients=clients, seed=config.seed
+    )
+    return parts
 
 
 def build_scheme(config: Config) -> Scheme:
     """The encryption of a run; ConfigError if its parameters are unsafe or not exact."""
-    match config.encryption:
-        case CkksEncryption() as c:
-            return Ckks(
-                ckks_parameters(
-                    c.poly_modulus,
-                    c.coeff_mod_bits,
-                    c.scale_bits,
-                    c.value_bits,
-                    max_clients(config),
-                    c.security,
-                )
-            )
-        case BfvEncryption() as b:
-            return Bfv(
-                bfv_parameters(
-                    b.poly_modulus,
-                    b.coeff_mod_bits,
-                    b.fields,
-                    b.value_bits,
-                    max_clients(config),
-                    b.security,
-                )
-            )
-        case NoEncryption() as n:
-            return Plain(n.value_bits, max_clients(config))
-    raise ConfigError("encryption.scheme", config.encryption.scheme, "there is no such scheme")
+    not_its_own = {field.name for field in fields(Encryption)} - {"value_bits"}
+    scheme: Scheme = construct(
+        "encryption", config.encryption, skip=not_its_own, max_clients=max_clients(config)
+    )
+    return scheme
 
 
-def build_network(config: Config, dataset: Dataset) -> Network:
-    """The configured model with its initial weights; ConfigError if it cannot be trained, evaluated
-    or kept."""
+def build_network(config: Config, samples: Samples) -> Network:
+    """The configured model with its initial weights, which the seed decides.
+
+    Raises:
+        ConfigError: it cannot be trained, evaluated or kept.
+    """
     from hyperlock.learning import check_model
     from hyperlock.learning.network import Network
     from hyperlock.learning.tensorflow import tf
 
+    name = target(config.model)
+    shape = samples.shape
     tf.keras.utils.set_random_seed(integer_seed(config.seed, "weights"))
-    name, shape, classes = target(config.model), dataset.shape, dataset.classes
-    model = check_model.build(
-        partial(construct, "model", config.model, shape=shape, classes=classes),
-        name,
-        shape,
-        classes,
-    )
+    make = partial(construct, "model", config.model, shape=shape, classes=samples.classes)
+    model = check_model.build(make, name, shape, samples.classes)
     batch = getattr(config.federation, "batch_size", _GRADIENT_BATCH)
-    network = Network(model, shape, dataset.x_train.dtype, batch)
-    if not name.startswith("hyperlock."):
-        check_model.try_training(network, name, shape, dataset.x_train.dtype)
-        if getattr(config.tracking, "log_model", False):
+    network = Network(model, shape, samples.dtype, batch)
+    if not name.startswith(_OURS):
+        check_model.try_training(network, name, shape, samples.dtype)
+        if isinstance(config.tracking, MlflowTracking) and config.tracking.log_model:
             check_model.refuse_unsaved(model, name)
     return network
 
 
-def build_algorithm(config: Config, network: Network) -> tuple[Trainer, ServerOptimizer]:
-    """What clients do, and what is done with their mean update."""
-    match config.federation:
-        case FedSgd() as f:
-            return full_gradient(network), Sgd(f.learning_rate, f.learning_rate_decay)
-        case LocalTraining() as f:
-            rate, mu = (
-                LearningRate(f.learning_rate, f.learning_rate_decay),
-                f.mu if isinstance(f, FedProx) else 0.0,
-            )
-            if f.local_steps is not None:
-                return sgd_steps(network, f.local_steps, f.batch_size, rate, mu), build_optimizer(f)
-            assert f.local_epochs is not None
-            return sgd_epochs(network, f.local_epochs, rate, mu), build_optimizer(f)
-    raise ConfigError(
-        "federation.algorithm", config.federation.algorithm, "there is no such algorithm"
+def build_algorithm(config: Config, network: Network) -> Algorithm:
+    """What clients do, and what is done with their mean update; ConfigError if it cannot be."""
+    federation = config.federation
+    options = getattr(federation, "options", {})
+    skip = [*_LOOP, "options"]
+    make = partial(construct, "federation", federation, skip, network=network, **options)
+    if target(federation).startswith(_OURS):
+        algorithm: Algorithm = make()
+        return algorithm
+    from hyperlock.learning import check_algorithm
+
+    return check_algorithm.build(make, target(federation), network)
+
+
+def build_keeper(
+    config: Config,
+    network: Network,
+    algorithm: Algorithm,
+    weight_unit: float,
+    start: Checkpoint | None,
+) -> ModelKeeper:
+    """The global model before its first round, or after the last one of `start`."""
+    encryption = config.encryption
+    first_range = float(np.float32(encryption.initial_range))  # as it travels
+    ranges = (first_range,) * len(network.sizes)
+    model = GlobalModel(
+        weights=network.initial_weights(),
+        grid=Grid(network.sizes, ranges, encryption.value_bits),
+        optimizer=algorithm.optimizer,
+        weight_unit=weight_unit,
+        range_factor=encryption.range_factor,
+    )
+    if start is None:
+        return ModelKeeper(model)
+    return ModelKeeper(start.restore(model), start.round)
+
+
+def build_keyholder(config: Config, session: Session, start: Checkpoint | None) -> KeyHolder:
+    """The one party that makes the keys, or has them from the file that the user named."""
+    keys: KeyPair | None = None
+    if config.keys.path:
+        keys = keyfile.load_or_make(Path(os.path.expanduser(config.keys.path)), session.scheme)
+    return KeyHolder(
+        session,
+        min_clients=config.keys.min_clients,
+        rounds=config.federation.rounds,
+        keys=keys,
+        decrypted=0 if start is None else start.round,
     )
 
 
-def build_optimizer(federation: LocalTraining) -> ServerOptimizer:
-    """What is done with the mean of the clients' weight differences."""
-    rate = federation.server_learning_rate
-    match federation:
-        case FedAvgM() as f:
-            return Momentum(rate, f.server_momentum)
-        case FedAdagrad() as f:
-            return Adaptive(adagrad, rate, f.beta1, 0.0, f.tau)
-        case FedAdam() as f:
-            return Adaptive(adam, rate, f.beta1, f.beta2, f.tau)
-        case FedYogi() as f:
-            return Adaptive(yogi, rate, f.beta1, f.beta2, f.tau)
-    return Sgd(rate)
+def build_client(
+    session: Session,
+    *,
+    index: int,
+    seed: int,
+    data: LocalData,
+    trainer: Trainer,
+    weight_unit: float,
+    replica: Replica | None = None,
+) -> Client:
+    """One client, with its own data and nobody else's."""
+    return Client(
+        session,
+        index=index,
+        seed=seed,
+        data=data,
+        trainer=trainer,
+        weight_unit=weight_unit,
+        replica=replica,
+    )
 
 
 def assemble(
     config: Config,
-    run: str,
     dataset: Dataset,
-    parts: list[NDArray[np.int64]],
+    parts: Parts,
     scheme: Scheme,
+    *,
+    run: str,
     monitor: Monitor,
     start: Checkpoint | None = None,
 ) -> Parties:
-    """Build all parties of a simulation, as they were after the last round of `start`.
+    """All parties of a run in this process, as they were after the last round of `start`.
 
-    The key holder makes the keys. Under keys=authority it is a party of its own, reached by bytes
-    alone; under keys=clients the clients share it, with the model; under keys=server the server has
-    it.
+    Args:
+        config: the settings.
+        dataset: everyone's data.
+        parts: which of it each client has.
+        scheme: the encryption.
+        run: the run's id.
+        monitor: where the parties' seconds go.
+        start: where the run stopped, if it is resumed.
     """
-    network = build_network(config, dataset)
-    trainer, optimizer = build_algorithm(config, network)
-
-    encryption, custody = config.encryption, config.keys.custody
-    unit = len(dataset.y_train) / config.federation.clients
-    first_range = float(np.float32(encryption.initial_range))  # as it travels
-    grid = Grid(network.sizes, (first_range,) * len(network.sizes), encryption.value_bits)
-    state = GlobalModel(network.initial_weights(), grid, optimizer, unit, encryption.range_factor)
-    done = 0 if start is None else start.round
-    state = state if start is None else start.restore(state)
+    # What all of them know.
+    network = build_network(config, Samples(dataset.shape, dataset.x_train.dtype, dataset.classes))
+    algorithm = build_algorithm(config, network)
+    vector = Vector(config.encryption.value_bits, network.sizes)
+    weight_unit = len(dataset.y_train) / config.federation.clients
     names = [f"client-{i}" for i in range(len(parts))]
     identities = enrol(run, [SERVER, KEYHOLDER, *names])
-    keeper = ModelKeeper(identities[names[0] if custody == "clients" else SERVER], state, done)
-    length = totals.width(encryption.value_bits) + network.parameters
-    policy = (config.keys.min_clients, config.federation.rounds)
-    kept = (
-        keyfile.keep(Path(os.path.expanduser(config.keys.path)), scheme)
-        if config.keys.path
-        else None
+    sessions = {
+        name: Session(identity, scheme, vector, monitor) for name, identity in identities.items()
+    }
+
+    # Who holds the model and the key, and who is given them.
+    custody = CUSTODIES[config.keys.custody]
+    keeper = build_keeper(config, network, algorithm, weight_unit, start)
+    keyholder = build_keyholder(config, sessions[KEYHOLDER], start)
+    server = custody.server(
+        sessions[SERVER],
+        min_clients=config.keys.min_clients,
+        keeper=keeper,
+        keyholder=keyholder,
     )
-    keyholder = KeyHolder(identities[KEYHOLDER], scheme, length, *policy, monitor, kept, done)
+    replica = custody.replica(
+        sessions[names[0]],
+        keeper=keeper,
+        keyholder=keyholder,
+        seeded=getattr(config.keys, "seeded", False),
+    )
 
-    server_side = (identities[SERVER], scheme, length, config.keys.min_clients, monitor)
-    replica: Replica | None = None
-    handlers: dict[str, Callable[[bytes], bytes]] = {}
-    if custody == "clients":
-        replica = Replica(keyholder, keeper, config.keys.seeded)
-        server = Server(*server_side, keeper=None)
-    elif custody == "server":
-        server = DecryptingServer(*server_side, keeper=keeper, keyholder=keyholder)
-        handlers[KEYHOLDER] = server.keyholder.handle
-    else:
-        server = Server(*server_side, keeper=keeper)
-        handlers[KEYHOLDER] = keyholder.handle
-
-    clients = [
-        Client(
-            i,
-            identities[names[i]],
-            config.seed,
-            LocalData(dataset.x_train[part], dataset.y_train[part]),
-            trainer,
-            scheme,
-            network.sizes,
-            unit,
-            monitor,
-            replica,
+    # The clients, each with its own samples.
+    handlers = custody.handlers(server, keyholder)
+    for index, (name, part) in enumerate(zip(names, parts, strict=True)):
+        client = build_client(
+            sessions[name],
+            index=index,
+            seed=config.seed,
+            data=LocalData(dataset.x_train[part], dataset.y_train[part]),
+            trainer=algorithm.trainer,
+            weight_unit=weight_unit,
+            replica=replica,
         )
-        for i, part in enumerate(parts)
-    ]
-    handlers |= {client.name: client.handle for client in clients}
-    runtime = LocalRuntime(handlers, config.runtime.workers)
-    return Parties(server, names, runtime, keyholder.public_key(), keeper, network)
+        handlers[name] = client.handle
+
+    runtime = construct("runtime", config.runtime, handlers=handlers)
+    return Parties(
+        server=server,
+        clients=names,
+        runtime=runtime,
+        custody=custody,
+        public_key=keyholder.public_key(),
+        keeper=keeper,
+        network=network,
+        monitor=monitor,
+    )

@@ -18,7 +18,7 @@ _VERSION = 1
 _MAX_BYTES = 2**26
 
 
-def keep(path: Path, scheme: Scheme) -> KeyPair:
+def load_or_make(path: Path, scheme: Scheme) -> KeyPair:
     """The keys in the file, or new ones, written to it.
 
     Args:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar, Self
 
@@ -43,6 +43,16 @@ _SIZE_BYTES = 4  # of the envelope's size
 _ENVELOPE = 128  # bytes around a header: the signature, and what msgpack adds
 _MAX_HEADER = 2**20  # where the payload's limits are not known yet
 _MAX_PUBLIC_KEY = 2**24
+
+# Of a header, in this order, between its kind and version and its sizes and digest.
+_FIELDS: dict[str, type] = {
+    "run": str,
+    "round": int,
+    "sender": str,
+    "key_id": str,
+    "fingerprint": str,
+    "length": int,
+}
 
 Part = bytes | memoryview
 
@@ -65,6 +75,7 @@ class Message:
 
     kind: ClassVar[str] = ""
     only_from: ClassVar[str] = ""  # the only party that sends this kind; "" where any client may
+    of_vector: ClassVar[bool] = True  # whether the payload is a vector, whose length is named
 
     run: str
     round: int
@@ -83,20 +94,20 @@ class Message:
         """The message's bytes, signed by the party that sends it."""
         if (identity.run, identity.name) != (self.run, self.sender):
             raise ValueError(f"{identity.name} cannot sign for {self.sender}")
-        out, sha, sizes = io.BytesIO(), hashlib.sha256(), []
+        # The payload first, as its parts are made.
+        out = io.BytesIO()
+        sha = hashlib.sha256()
+        sizes = []
         for part in self.payload:
             sizes.append(out.write(part))
             sha.update(part)
-        values = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name != "payload"
-        }
+
+        # Then the header that names it, and the signature over that.
         header = msgpack.packb(
             {
                 "kind": self.kind,
                 "version": VERSION,
-                **values,
+                **{name: getattr(self, name) for name in _FIELDS},
                 "sizes": sizes,
                 "digest": sha.digest(),
             }
@@ -120,19 +131,26 @@ class Message:
         Raises:
             MessageRefused: anything about the bytes is not as it must be.
         """
+        # No more bytes than the largest honest message has.
         max_header = _MAX_FIXED_HEADER + _MAX_INTEGER * max_parts
         limit = max_header + _ENVELOPE + max_parts * max_part_bytes
         if not isinstance(data, bytes):
             raise MessageRefused(f"{type(data).__name__} where bytes were due")
         if len(data) > limit:
             raise MessageRefused(f"{len(data)} bytes where at most {limit} were due")
+
+        # A header of this version and kind, each field of its type.
         header_bytes, signature, end = _envelope(data, max_header)
         header = _header(header_bytes)
         if type(header.get("version")) is not int or header["version"] != VERSION:
             raise MessageRefused(f"version {header.get('version')!r:.20} instead of {VERSION}")
         if header.get("kind") != cls.kind:
             raise MessageRefused(f"kind {header.get('kind')!r:.40} instead of {cls.kind!r}")
-        values = cls._values(header, max_parts, max_part_bytes)
+        _check_fields(header)
+        _check_sizes(header["sizes"], max_parts, max_part_bytes)
+        values = {name: header[name] for name in _FIELDS}
+
+        # Signed by its sender, of this run, and of a kind that this sender sends.
         identity.verify(values["sender"], signature, header_bytes)
         if values["run"] != identity.run:
             raise MessageRefused(f"run {values['run']!r:.80} instead of {identity.run!r:.80}")
@@ -140,6 +158,8 @@ class Message:
             raise MessageRefused(
                 f"a {cls.kind} message from {values['sender']!r:.80} instead of {cls.only_from!r}"
             )
+
+        # The payload that was signed, all of it and nothing else.
         ends = list(accumulate(header["sizes"], initial=0))
         if ends[-1] != end:
             raise MessageRefused(f"a payload of {end} bytes where the header names {ends[-1]}")
@@ -155,32 +175,13 @@ class Message:
             if got != due:
                 raise MessageRefused(f"{name} {got!r:.80} instead of {due!r:.80}")
 
-    @classmethod
-    def _values(cls, header: dict[str, Any], max_parts: int, max_part_bytes: int) -> dict[str, Any]:
-        """The header's fields, checked one by one."""
-        expected = {field.name: field.type for field in fields(cls) if field.name != "payload"}
-        if header.keys() != {*expected, "kind", "version", "sizes", "digest"}:
-            raise MessageRefused("unknown or missing header fields")
-        values = {name: header[name] for name in expected}
-        for name, type_name in expected.items():
-            if type(values[name]).__name__ != type_name:
-                raise MessageRefused(f"header field {name} is not of type {type_name}")
-        if values["round"] < 0 or values["length"] < 0:
-            raise MessageRefused("negative round or length")
-        sizes = header["sizes"]
-        if type(header["digest"]) is not bytes or type(sizes) is not list:
-            raise MessageRefused("not a message (wrong structure)")
-        if len(sizes) > max_parts:
-            raise MessageRefused(f"{len(sizes)} payload parts where at most {max_parts} were due")
-        if not all(type(size) is int and 0 <= size <= max_part_bytes for size in sizes):
-            raise MessageRefused(f"a payload part is not of at most {max_part_bytes} bytes")
-        return values
-
 
 class PublicKey(Message):
     """The public key, once a run."""
 
-    kind, only_from = "public_key", KEYHOLDER
+    kind = "public_key"
+    only_from = KEYHOLDER
+    of_vector = False
 
     @classmethod
     def read(cls, data: bytes, identity: Identity, *, fingerprint: str) -> bytes:
@@ -196,7 +197,9 @@ class PublicKey(Message):
 class Train(Message):
     """The start of a round: the global model, and the public ranges of the grid."""
 
-    kind, only_from = "train", SERVER
+    kind = "train"
+    only_from = SERVER
+    of_vector = False
 
 
 class Update(Message):
@@ -208,13 +211,15 @@ class Update(Message):
 class Aggregate(Message):
     """The encrypted sum."""
 
-    kind, only_from = "aggregate", SERVER
+    kind = "aggregate"
+    only_from = SERVER
 
 
 class Release(Message):
     """The exact sum in the clear."""
 
-    kind, only_from = "release", KEYHOLDER
+    kind = "release"
+    only_from = KEYHOLDER
 
 
 def kind_of(data: bytes) -> str:
@@ -240,6 +245,27 @@ def kind_of(data: bytes) -> str:
 def key_id_of(public_key: bytes) -> str:
     """The name of a public key: 128 bits of its SHA-256, in hexadecimal."""
     return hashlib.sha256(public_key).hexdigest()[:32]
+
+
+def _check_fields(header: dict[str, Any]) -> None:
+    """Refuse a header unless it has every field and no other, each of its type."""
+    if header.keys() != {*_FIELDS, "kind", "version", "sizes", "digest"}:
+        raise MessageRefused("unknown or missing header fields")
+    for name, kind in _FIELDS.items():
+        if type(header[name]) is not kind:  # nor of a subclass: True is an int
+            raise MessageRefused(f"header field {name} is not of type {kind.__name__}")
+    if header["round"] < 0 or header["length"] < 0:
+        raise MessageRefused("negative round or length")
+    if type(header["digest"]) is not bytes or type(header["sizes"]) is not list:
+        raise MessageRefused("not a message (wrong structure)")
+
+
+def _check_sizes(sizes: list[Any], max_parts: int, max_part_bytes: int) -> None:
+    """Refuse more parts than are due, and any larger one."""
+    if len(sizes) > max_parts:
+        raise MessageRefused(f"{len(sizes)} payload parts where at most {max_parts} were due")
+    if not all(type(size) is int and 0 <= size <= max_part_bytes for size in sizes):
+        raise MessageRefused(f"a payload part is not of at most {max_part_bytes} bytes")
 
 
 def _envelope(data: bytes, max_header: int) -> tuple[bytes, bytes, int]:

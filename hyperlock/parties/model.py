@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.encryption import totals
 from hyperlock.encryption.grid import Grid
+from hyperlock.encryption.totals import Totals
 from hyperlock.errors import MessageRefused
 from hyperlock.learning.optimizers import ServerOptimizer
-from hyperlock.parties.identity import Identity
 from hyperlock.parties.messages import Release
+from hyperlock.parties.session import Session
 
 # Share of coordinates outside the range beyond which the range is doubled.
 _SATURATION_TOLERATED = 1e-3
@@ -44,35 +44,25 @@ class GlobalModel:
     weight_unit: float
     range_factor: float
 
-    @property
-    def length(self) -> int:
-        """Coordinates of an update's vector: totals and parameters."""
-        return totals.width(self.grid.value_bits) + self.weights.size
+    def step(self, totals: Totals, update: NDArray[np.integer]) -> GlobalModel:
+        """The next state, from what a release says of the round and the exact sum of its updates.
 
-    def read_totals(self, sums: NDArray[np.integer]) -> totals.Totals:
-        """What the exact sums int[length] say about the round."""
-        return totals.decode(sums[: totals.width(self.grid.value_bits)], self.grid.value_bits)
-
-    def step(self, sums: NDArray[np.integer]) -> GlobalModel:
-        """The next state from the exact sums int[length] of at least one update."""
-        width, round_totals = totals.width(self.grid.value_bits), self.read_totals(sums)
-        mean = self.grid.dequantise(sums[width:]) * (self.weight_unit / round_totals.samples)
+        Args:
+            totals: of at least one update.
+            update: int[parameters], on this state's grid.
+        """
+        mean = self.grid.dequantise(update) * (self.weight_unit / totals.samples)
         weights, optimizer = self.optimizer.step(self.weights, mean)
-        grid = replace(self.grid, ranges=self._next_ranges(mean, round_totals))
+        grid = replace(self.grid, ranges=self._next_ranges(mean, totals))
         return replace(self, weights=weights, grid=grid, optimizer=optimizer)
 
-    def _next_ranges(
-        self, mean: NDArray[np.float64], round_totals: totals.Totals
-    ) -> tuple[float, ...]:
+    def _next_ranges(self, mean: NDArray[np.float64], totals: Totals) -> tuple[float, ...]:
         """Follow the public aggregate; float32, as they travel."""
-        largest = [
-            float(np.abs(part).max()) for part in np.split(mean, np.cumsum(self.grid.sizes)[:-1])
-        ]
+        tensors = np.split(mean, np.cumsum(self.grid.sizes)[:-1])
+        largest = [float(np.abs(tensor).max()) for tensor in tensors]
         ranges = [max(self.range_factor * value, _SMALLEST_RANGE) for value in largest]
-        if (
-            round_totals.saturated
-            > _SATURATION_TOLERATED * self.weights.size * round_totals.contributors
-        ):
+        tolerated = _SATURATION_TOLERATED * self.weights.size * totals.contributors
+        if totals.saturated > tolerated:
             ranges = [max(new, 2 * old) for new, old in zip(ranges, self.grid.ranges, strict=True)]
         return tuple(float(np.float32(value)) for value in ranges)
 
@@ -83,32 +73,33 @@ class ModelKeeper:
     Attributes:
         model: the state after `round`.
         round: the last round that was released, 0 before the first.
-        totals: the totals of that round.
+        totals: of that round; None before the first.
 
     Args:
-        identity: of the party that holds it; a Release must be signed by the key holder enrolled
-            with it.
         model: the state after `round_number`.
         round_number: the last round that was released.
     """
 
-    def __init__(self, identity: Identity, model: GlobalModel, round_number: int = 0) -> None:
-        self.model, self.round = model, round_number
-        self.totals: totals.Totals | None = None
-        self._identity = identity
+    def __init__(self, model: GlobalModel, round_number: int = 0) -> None:
+        self.model = model
+        self.round = round_number
+        self.totals: Totals | None = None
 
-    def step(self, release: bytes, key_id: str, fingerprint: str) -> None:
-        """Take a Release under this key and scheme and step the model, or raise MessageRefused."""
-        length = self.model.length
-        message = Release.decode(release, self._identity, max_parts=1, max_part_bytes=8 * length)
-        message.expect(round=self.round + 1, length=length, key_id=key_id, fingerprint=fingerprint)
-        # Bytes a sum: as many as the scheme's largest sum takes.
-        width = sum(map(len, message.parts)) / length
-        if len(message.parts) != 1 or width not in (1, 2, 4, 8):
-            raise MessageRefused("the release has another length than the model")
-        sums = np.frombuffer(message.parts[0], f"<i{width:.0f}")
-        round_totals = self.model.read_totals(sums)
-        if min(round_totals.contributors, round_totals.samples) < 1:
+    def take(self, release: bytes, session: Session) -> None:
+        """Step the model by the next round's Release.
+
+        Args:
+            release: what arrived.
+            session: of the party that holds the model.
+
+        Raises:
+            MessageRefused: it is not that release, or one of no updates.
+        """
+        message = session.read(Release, release, self.round + 1)
+        sums = np.frombuffer(message.parts[0], session.vector.sum_type(session.scheme.max_clients))
+        totals, update = session.vector.split(sums)
+        if min(totals.contributors, totals.samples) < 1:
             raise MessageRefused("the release is of no updates")
-        self.model, self.totals = self.model.step(sums), round_totals
+        self.model = self.model.step(totals, update)
+        self.totals = totals
         self.round += 1

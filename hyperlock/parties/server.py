@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import numpy as np
 
-from hyperlock.encryption.scheme import Accumulator, CiphertextRefused, Scheme
+from hyperlock.encryption.scheme import Accumulator, CiphertextRefused
 from hyperlock.errors import MessageRefused, RoundFailed
 from hyperlock.metrics import Stage
-from hyperlock.monitor import Monitor
-from hyperlock.parties.identity import Identity
-from hyperlock.parties.messages import Aggregate, Message, PublicKey, Train, Update, key_id_of
+from hyperlock.parties.messages import Aggregate, Train, Update
 from hyperlock.parties.model import ModelKeeper
+from hyperlock.parties.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -24,64 +23,55 @@ class Server:
 
     Updates are folded into one running sum as they arrive, so memory does not grow with the cohort.
 
+    Attributes:
+        keeper: of the global model; None where the clients hold it.
+        refused: updates of the open round that were refused.
+
     Args:
-        identity: its name as a party of the run, its signing key, and who else is enrolled.
-        scheme: the encryption.
-        length: coordinates of an update's vector.
+        session: its voice in the run.
         min_clients: a round with fewer accepted updates fails.
-        monitor: where the seconds of aggregation go.
-        keeper: the global model; None under keys=clients.
+        keeper: as above.
     """
 
-    def __init__(
-        self,
-        identity: Identity,
-        scheme: Scheme,
-        length: int,
-        min_clients: int,
-        monitor: Monitor,
-        keeper: ModelKeeper | None,
-    ) -> None:
+    def __init__(self, session: Session, *, min_clients: int, keeper: ModelKeeper | None) -> None:
         self.keeper = keeper
         self.refused = 0
-        self._identity, self._scheme, self._length = identity, scheme, length
-        self._min_clients, self._monitor = min_clients, monitor
-        self._public, self._key = b"", ("", scheme.fingerprint)  # the key's id, and what it is for
-        self._round, self._waiting, self._accepted = 0, set[str](), 0
+        self._session = session
+        self._min_clients = min_clients
+        self._public = b""
+        self._round = 0
+        self._waiting: set[str] = set()
+        self._accepted = 0
         self._sum: Accumulator | None = None
 
     def install_key(self, data: bytes) -> None:
         """Take the PublicKey message of this run."""
-        self._public = PublicKey.read(data, self._identity, fingerprint=self._scheme.fingerprint)
-        self._key = key_id_of(self._public), self._scheme.fingerprint
+        self._public = self._session.public_key(data)
+        self._session = self._session.under(self._public)
 
     def open(self, round_number: int, cohort: Collection[str]) -> bytes:
         """Begin a round and return the Train message for its cohort."""
-        self._round, self._waiting = round_number, set(cohort)
-        self._accepted, self.refused = 0, 0
-        self._sum = self._scheme.accumulator(self._public, self._length)
+        self._round = round_number
+        self._waiting = set(cohort)
+        self._accepted = 0
+        self.refused = 0
+        length = self._session.vector.length
+        self._sum = self._session.scheme.accumulator(self._public, length)
         payload: tuple[bytes, ...] = ()
         if self.keeper is not None:
             model = self.keeper.model
-            payload = (
-                model.weights.astype("<f4").tobytes(),
-                np.array(model.grid.ranges, "<f4").tobytes(),
-            )
-        return self._send(Train, 0, payload)
+            ranges = np.array(model.grid.ranges, "<f4")
+            payload = (model.weights.astype("<f4").tobytes(), ranges.tobytes())
+        return self._session.write(Train, round_number, payload)
 
     def receive(self, data: bytes) -> str | None:
         """Fold one Update in; the reason if it was refused, which leaves the sum as it was."""
         if self._sum is None:
             raise RoundFailed("an update arrived while no round was open")
-        with self._monitor.measure(Stage.AGGREGATE):
+        with self._session.monitor.measure(Stage.AGGREGATE):
             try:
-                message = Update.decode(
-                    data,
-                    self._identity,
-                    max_parts=self._scheme.chunk_count(self._length),
-                    max_part_bytes=self._scheme.max_chunk_bytes,
-                )
-                self._check(message)
+                message = self._session.read(Update, data, self._round)
+                self._check_sender(message.sender)
                 self._sum.add(message.parts)
             except (MessageRefused, CiphertextRefused) as error:
                 self.refused += 1
@@ -100,35 +90,22 @@ class Server:
         if self._sum is None or self._accepted < self._min_clients:
             raise RoundFailed(
                 f"round {self._round}: {self._accepted} updates were accepted and {self.refused} "
-                "refused, "
-                f"but keys.min_clients={self._min_clients}"
+                f"refused, but keys.min_clients={self._min_clients}"
             )
-        with self._monitor.measure(Stage.AGGREGATE):
-            payload, self._sum = self._sum.total(), None
-            return self._send(Aggregate, self._length, payload)
+        with self._session.monitor.measure(Stage.AGGREGATE):
+            total = self._sum.total()
+            self._sum = None
+            return self._session.write(Aggregate, self._round, total)
 
-    def step(self, release: bytes) -> None:
-        """Take the Release of this round and step the global model."""
+    def take(self, release: bytes) -> None:
+        """Step the global model by the Release of this round."""
         if self.keeper is None:
             raise MessageRefused("the clients hold the model; the server takes no release")
-        with self._monitor.measure(Stage.STEP):
-            self.keeper.step(release, *self._key)
+        with self._session.monitor.measure(Stage.STEP):
+            self.keeper.take(release, self._session)
 
-    def _send(self, kind: type[Message], length: int, payload: Iterable[bytes]) -> bytes:
-        identity = self._identity
-        return kind(identity.run, self._round, identity.name, *self._key, length, payload).encode(
-            identity
-        )
-
-    def _check(self, message: Update) -> None:
-        key_id, fingerprint = self._key
-        message.expect(
-            round=self._round, key_id=key_id, fingerprint=fingerprint, length=self._length
-        )
-        if message.sender not in self._waiting:
+    def _check_sender(self, sender: str) -> None:
+        if sender not in self._waiting:
             raise MessageRefused(
-                f"sender {message.sender!r:.80} is not in this round's cohort, or sent before"
+                f"sender {sender!r:.80} is not in this round's cohort, or sent before"
             )
-        count = self._scheme.chunk_count(self._length)
-        if len(message.parts) != count:
-            raise MessageRefused(f"{len(message.parts)} ciphertexts instead of {count}")

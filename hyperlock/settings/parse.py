@@ -1,191 +1,58 @@
-"""The schema of every setting, and the checks that cross groups.
+"""From what Hydra composed to settings that a run can use: typed, checked, and as text.
 
-Hydra composes YAML on top of these dataclasses, so that a wrong type or an unknown key is refused
-while composing. `parse` turns the result into typed objects and checks what types cannot say; it
-imports nothing heavy.
+Nothing heavy is imported.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hyperlock.errors import ConfigError, show
-from hyperlock.settings.schema import (
-    CnnModel,
-    DigitsDataset,
-    DirichletSplit,
-    FedAdagrad,
-    FedAdam,
-    FedAvg,
-    FedAvgM,
-    FedProx,
-    FedSgd,
-    FedYogi,
-    IidSplit,
-    LogisticModel,
-    MlpModel,
-    MnistDataset,
-    NpzDataset,
-    QuantitySplit,
-    ShardsSplit,
-    TwoNnModel,
-)
+from hyperlock.settings.checks import check
+from hyperlock.settings.overrides import Override, Overrides
+from hyperlock.settings.schema import Config
 
 PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")  # in the address of a store
+_PYTHONPATH = "PYTHONPATH=/folder/of/the/package python run.py ..."
+STORE = "tracking.uri"  # may hold a password, so that neither record nor checkpoint has it
 
 
-@dataclass
-class Encryption:
-    """What all schemes share."""
+@dataclass(frozen=True)
+class Settings:
+    """What a run was asked for.
 
-    scheme: str = MISSING
-    value_bits: int = 8
-    max_clients: int | None = None
-    initial_range: float = 0.5
-    range_factor: float = 4.0
+    Attributes:
+        config: typed and checked.
+        flat: by name as text, for MLflow's parameters and checkpoints; without passwords.
+        yaml: the same as YAML.
+        overrides: what was typed, for whoever resumes the run; without passwords.
+    """
 
-
-@dataclass
-class CkksEncryption(Encryption):
-    """encryption=ckks."""
-
-    scheme: str = "ckks"
-    poly_modulus: int = 8192
-    coeff_mod_bits: Any = "auto"
-    scale_bits: Any = "auto"
-    security: int = 128
+    config: Config
+    flat: dict[str, str]
+    yaml: str
+    overrides: list[str]
 
 
-@dataclass
-class BfvEncryption(Encryption):
-    """encryption=bfv."""
+def read(composed: DictConfig, overrides: Iterable[str] = ()) -> Settings:
+    """Settings out of what Hydra composed and what was typed.
 
-    scheme: str = "bfv"
-    poly_modulus: Any = "auto"
-    coeff_mod_bits: Any = "auto"
-    fields: Any = "auto"
-    security: int = 128
-
-
-@dataclass
-class NoEncryption(Encryption):
-    """encryption=none."""
-
-    scheme: str = "none"
-
-
-@dataclass
-class Keys:
-    """keys=authority and keys=server."""
-
-    custody: str = MISSING
-    min_clients: int = 3
-    path: str | None = None
-
-
-@dataclass
-class ClientKeys(Keys):
-    """keys=clients."""
-
-    custody: str = "clients"
-    seeded: bool = True
-
-
-@dataclass
-class Runtime:
-    """runtime=local."""
-
-    workers: int = 1
-
-
-@dataclass
-class MlflowTracking:
-    """tracking=mlflow."""
-
-    sink: str = "mlflow"
-    uri: str | None = None
-    experiment: str = "hyperlock"
-    run_name: str | None = None
-    log_model: bool = True
-
-
-@dataclass
-class NoTracking:
-    """tracking=none."""
-
-    sink: str = "none"
-
-
-@dataclass
-class Paths:
-    """paths."""
-
-    root: str = MISSING
-    data: str = MISSING
-    outputs: str = MISSING
-
-
-@dataclass
-class Config:
-    """A whole run."""
-
-    task_name: str = "train"
-    tags: list[str] = field(default_factory=list)
-    seed: int = 0
-    objective: Any = "accuracy"
-    checkpoint_every: int = 1
-    resume: str | None = None
-    dataset: Any = MISSING
-    split: Any = MISSING
-    model: Any = MISSING
-    federation: Any = MISSING
-    encryption: Any = MISSING
-    keys: Any = MISSING
-    runtime: Runtime = field(default_factory=Runtime)
-    tracking: Any = MISSING
-    paths: Paths = field(default_factory=Paths)
-
-
-SCHEMAS: dict[str, dict[str, Any]] = {
-    "dataset": {"mnist": MnistDataset, "digits": DigitsDataset, "npz": NpzDataset},
-    "split": {
-        "iid": IidSplit,
-        "dirichlet": DirichletSplit,
-        "shards": ShardsSplit,
-        "quantity": QuantitySplit,
-    },
-    "model": {"mlp": MlpModel, "logistic": LogisticModel, "2nn": TwoNnModel, "cnn": CnnModel},
-    "federation": {
-        "fedavg": FedAvg,
-        "fedsgd": FedSgd,
-        "fedprox": FedProx,
-        "fedavgm": FedAvgM,
-        "fedadagrad": FedAdagrad,
-        "fedadam": FedAdam,
-        "fedyogi": FedYogi,
-    },
-    "encryption": {"ckks": CkksEncryption, "bfv": BfvEncryption, "none": NoEncryption},
-    "keys": {"authority": Keys, "clients": ClientKeys, "server": Keys},
-    "tracking": {"mlflow": MlflowTracking, "none": NoTracking},
-}
-
-
-def register() -> None:
-    """Make the schemas known to Hydra: `schema` for the top level, `schema/GROUP: OPTION` for the
-    groups."""
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    for group, options in SCHEMAS.items():
-        for option, node in options.items():
-            store.store(group=f"schema/{group}", name=option, node=node)
+    Raises:
+        ConfigError: a setting is unknown, missing, or cannot work.
+    """
+    config = parse(composed)
+    public = composed.copy()
+    if public.tracking.get("uri"):
+        public.tracking.uri = "(not recorded)"
+    yaml = OmegaConf.to_yaml(public, resolve=True)
+    return Settings(config, flatten(public), yaml, Overrides(overrides).without(STORE).texts)
 
 
 def parse(composed: DictConfig) -> Config:
@@ -194,8 +61,6 @@ def parse(composed: DictConfig) -> Config:
     Raises:
         ConfigError: a setting is unknown, missing, or cannot work.
     """
-    from hyperlock.settings.checks import check
-
     _refuse_unknown_keys(composed)
     try:
         config = OmegaConf.to_object(composed)
@@ -209,30 +74,27 @@ def parse(composed: DictConfig) -> Config:
     return config
 
 
-def _refuse_unknown_keys(node: Any, path: str = "") -> None:
-    """Hydra lets `+group.key=value` add keys to a schema; such a key would be ignored, so it is
-    refused."""
-    if (
-        isinstance(node, ListConfig)
-        or not isinstance(node, DictConfig)
-        or node._is_missing()
-        or node._is_none()
-    ):
-        return
-    schema = OmegaConf.get_type(node)
-    known = [f.name for f in fields(schema)] if schema is not None and schema is not dict else None
+def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
+    """Hydra lets `+group.key=value` add keys to a schema; they would be ignored, so no."""
+    known = _known_keys(node)
     for key in map(str, node):
         name = f"{path}{key}"
         if known is not None and key not in known:
-            value = OmegaConf.select(node, key, throw_on_missing=False)
             raise ConfigError(
                 name,
-                value,
+                OmegaConf.select(node, key, throw_on_missing=False),
                 "there is no such setting",
                 allowed=", ".join(f"{path}{k}" for k in known if not k.startswith("_")),
             )
-        if not OmegaConf.is_missing(node, key):
-            _refuse_unknown_keys(node._get_node(key), f"{name}.")
+        child = None if OmegaConf.is_missing(node, key) else node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _refuse_unknown_keys(child, f"{name}.")
+
+
+def _known_keys(node: DictConfig) -> list[str] | None:
+    """The fields of a node's schema; None where it has none and any key is welcome."""
+    schema = OmegaConf.get_type(node)
+    return [f.name for f in fields(schema)] if is_dataclass(schema) else None
 
 
 def target(node: Any) -> str:
@@ -240,15 +102,22 @@ def target(node: Any) -> str:
     return str(_keys(node)["_target_"])
 
 
-def construct(group: str, node: Any, skip: tuple[str, ...] = (), **given: Any) -> Any:
-    """Call what `_target_` of a group names, with the group's other keys but those in `skip`, and
-    what is given.
+def construct(group: str, node: Any, skip: Iterable[str] = (), **given: Any) -> Any:
+    """What the function that a group's `_target_` names makes of its keys.
 
     Like `hydra.utils.instantiate`, but an error of ours comes out as it is instead of wrapped.
+
+    Args:
+        group: its name, for the error.
+        node: its settings.
+        skip: keys that are not for the function.
+        given: what it is given beside the keys.
+
+    Raises:
+        ConfigError: there is no such function; and whatever it raises itself.
     """
-    options = {
-        key: value for key, value in _keys(node).items() if key not in skip and key != "_target_"
-    }
+    left_out = {*skip, "_target_"}
+    options = {key: value for key, value in _keys(node).items() if key not in left_out}
     module, _, name = target(node).rpartition(".")
     try:
         function = getattr(import_module(module), name)
@@ -258,9 +127,7 @@ def construct(group: str, node: Any, skip: tuple[str, ...] = (), **given: Any) -
             target(node),
             f"cannot be imported ({type(error).__name__}: {error})",
             allowed="package.module.function",
-            hint="PYTHONPATH=/folder/of/the/package python run.py ..."
-            if isinstance(error, ImportError)
-            else "",
+            hint=_PYTHONPATH if isinstance(error, ImportError) else "",
         ) from None
     return function(**options, **given)
 
@@ -281,7 +148,7 @@ def refuse_passwords(overrides: Iterable[str]) -> None:
     for override in overrides:
         if PASSWORD.search(override):
             raise ConfigError(
-                override.partition("=")[0],
+                Override.read(override).key,
                 "(not shown)",
                 "a password on the command line ends up in logs and files",
                 hint="MLFLOW_TRACKING_URI and HYPERLOCK_STUDIES in the environment, or ~/.pgpass",

@@ -1,11 +1,70 @@
-"""The settings of what is learned: dataset, split, model, federation. `config.py` has the others,
-and reads all."""
+"""The schema of every setting, in the order of conf/config.yaml.
+
+Hydra composes YAML on top of these dataclasses, so that a wrong type or an unknown key is refused
+while composing. The bounds of a single number stand with its field; `checks.py` walks them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+MIN_VALUE_BITS = 4
+MAX_VALUE_BITS = 24
+MAX_CLIENTS = 2**20  # updates in a sum: the bounds of encryption/ are checked up to here
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What one number must be.
+
+    Attributes:
+        hold: whether a number is within them; NaN and infinity never are.
+        allowed: the same in words.
+        problem: what is said of a number that is not.
+        hint: a value to try, if one suits.
+    """
+
+    hold: Callable[[float], bool]
+    allowed: str
+    problem: str = "is out of range"
+    hint: str = ""
+
+
+def bounded(default: Any, bounds: Bounds) -> Any:
+    """A dataclass field with a default and bounds."""
+    return field(default=default, metadata={"bounds": bounds})
+
+
+def at_least(minimum: float, hint: str = "") -> Bounds:
+    """A finite number that is not smaller."""
+    return Bounds(
+        lambda value: minimum <= value < float("inf"),
+        f"at least {minimum}",
+        "is too small",
+        hint,
+    )
+
+
+def positive() -> Bounds:
+    """A finite number above 0."""
+    return Bounds(
+        lambda value: 0 < value < float("inf"), "above 0, finite", "must be a positive number"
+    )
+
+
+def share(hint: str) -> Bounds:
+    """A number in [0, 1)."""
+    return Bounds(lambda value: 0 <= value < 1, "0 or more, below 1", hint=hint)
+
+
+def portion(problem: str, allowed: str, hint: str = "") -> Bounds:
+    """A number in (0, 1]."""
+    return Bounds(lambda value: 0 < value <= 1, allowed, problem, hint)
 
 
 @dataclass
@@ -77,8 +136,8 @@ class MlpModel:
     """model=mlp."""
 
     _target_: str = "hyperlock.learning.models.mlp"
-    units: int = 128
-    layers: int = 1
+    units: int = bounded(128, at_least(1, "128"))
+    layers: int = bounded(1, at_least(1, "1"))
 
 
 @dataclass
@@ -104,51 +163,65 @@ class CnnModel:
 
 @dataclass
 class Federation:
-    """What all algorithms share."""
+    """What the round loop reads, whatever the algorithm."""
 
     algorithm: str = MISSING
-    rounds: int = 10
-    clients: int = 10
+    rounds: int = bounded(10, at_least(1, "10"))
+    clients: int = bounded(10, at_least(1, "10"))
     cohort: int | None = None
-    fraction: float | None = None
-    dropout: float = 0.0
-    learning_rate: float = MISSING
-    learning_rate_decay: float = 1.0
-    round_attempts: int = 1
-    evaluate_every: int = 1
-    target_accuracy: float | None = None
+    fraction: float | None = bounded(
+        None, portion("is no share of the clients", "above 0, at most 1", "0.1")
+    )
+    dropout: float = bounded(0.0, share("0.1"))
+    round_attempts: int = bounded(1, at_least(1, "1"))
+    evaluate_every: int = bounded(1, at_least(1, "1"))
+    target_accuracy: float | None = bounded(
+        None, portion("is no accuracy", "above 0, at most 1; null for none")
+    )
 
     @property
     def cohort_size(self) -> int:
         """Clients that are asked in a round."""
         if self.cohort is not None:
             return self.cohort
-        return (
-            self.clients if self.fraction is None else max(1, round(self.fraction * self.clients))
-        )
+        if self.fraction is None:
+            return self.clients
+        return max(1, round(self.fraction * self.clients))
 
 
 @dataclass
-class FedSgd(Federation):
+class Algorithm(Federation):
+    """What every algorithm is given beside what is its own."""
+
+    learning_rate: float = bounded(MISSING, positive())
+    learning_rate_decay: float = bounded(
+        1.0, portion("is no decay", "above 0, at most 1; 1 for none")
+    )
+
+
+@dataclass
+class FedSgd(Algorithm):
     """federation=fedsgd."""
 
+    _target_: str = "hyperlock.learning.algorithms.fedsgd"
     algorithm: str = "fedsgd"
 
 
 @dataclass
-class LocalTraining(Federation):
+class LocalTraining(Algorithm):
     """What algorithms share whose clients train for themselves."""
 
-    local_epochs: int | None = 1
-    local_steps: int | None = None
-    batch_size: int = 16
-    server_learning_rate: float = 1.0
+    local_epochs: int | None = bounded(1, at_least(1))
+    local_steps: int | None = bounded(None, at_least(1))
+    batch_size: int = bounded(16, at_least(1, "16"))
+    server_learning_rate: float = bounded(1.0, positive())
 
 
 @dataclass
 class FedAvg(LocalTraining):
     """federation=fedavg."""
 
+    _target_: str = "hyperlock.learning.algorithms.fedavg"
     algorithm: str = "fedavg"
 
 
@@ -156,46 +229,236 @@ class FedAvg(LocalTraining):
 class FedProx(LocalTraining):
     """federation=fedprox."""
 
+    _target_: str = "hyperlock.learning.algorithms.fedprox"
     algorithm: str = "fedprox"
-    mu: float = 0.01
+    mu: float = bounded(0.01, at_least(0, "0.01"))
 
 
 @dataclass
 class FedAvgM(LocalTraining):
     """federation=fedavgm."""
 
+    _target_: str = "hyperlock.learning.algorithms.fedavgm"
     algorithm: str = "fedavgm"
-    server_momentum: float = 0.9
+    server_momentum: float = bounded(0.9, share("0.9"))
 
 
 @dataclass
 class AdaptiveTraining(LocalTraining):
     """What FedAdagrad, FedAdam and FedYogi share."""
 
-    server_learning_rate: float = 0.03
-    beta1: float = 0.9
-    tau: float = 0.001
+    server_learning_rate: float = bounded(0.03, positive())
+    beta1: float = bounded(0.9, share("0.9"))
+    tau: float = bounded(0.001, positive())
 
 
 @dataclass
 class FedAdagrad(AdaptiveTraining):
     """federation=fedadagrad."""
 
+    _target_: str = "hyperlock.learning.algorithms.fedadagrad"
     algorithm: str = "fedadagrad"
-    beta1: float = 0.0
+    beta1: float = bounded(0.0, share("0.9"))
 
 
 @dataclass
 class FedAdam(AdaptiveTraining):
     """federation=fedadam."""
 
+    _target_: str = "hyperlock.learning.algorithms.fedadam"
     algorithm: str = "fedadam"
-    beta2: float = 0.99
+    beta2: float = bounded(0.99, share("0.99"))
 
 
 @dataclass
 class FedYogi(AdaptiveTraining):
     """federation=fedyogi."""
 
+    _target_: str = "hyperlock.learning.algorithms.fedyogi"
     algorithm: str = "fedyogi"
-    beta2: float = 0.99
+    beta2: float = bounded(0.99, share("0.99"))
+
+
+@dataclass
+class OwnAlgorithm(Algorithm):
+    """federation=own: a user's function, called with these and what is in `options`."""
+
+    _target_: str = MISSING
+    algorithm: str = "own"
+    batch_size: int = bounded(16, at_least(1, "16"))
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Encryption:
+    """What all schemes share; the ranges are the grid's, and the model's to follow."""
+
+    scheme: str = MISSING
+    value_bits: int = bounded(
+        8,
+        Bounds(
+            lambda value: MIN_VALUE_BITS <= value <= MAX_VALUE_BITS,
+            f"{MIN_VALUE_BITS} to {MAX_VALUE_BITS}",
+            "is outside what the grid holds",
+            "8",
+        ),
+    )
+    max_clients: int | None = None
+    initial_range: float = bounded(
+        0.5,
+        Bounds(
+            lambda value: 1e-30 <= value <= 1e30,
+            "1e-30 to 1e30",
+            "is no range that float32 holds",
+            "0.5",
+        ),
+    )
+    range_factor: float = bounded(
+        4.0,
+        Bounds(
+            lambda value: 1 < value < float("inf"),
+            "above 1",
+            "updates as large as the mean would already saturate",
+            "4",
+        ),
+    )
+
+
+@dataclass
+class CkksEncryption(Encryption):
+    """encryption=ckks."""
+
+    _target_: str = "hyperlock.encryption.ckks.ckks"
+    scheme: str = "ckks"
+    poly_modulus: int = 8192
+    coeff_mod_bits: Any = "auto"
+    scale_bits: Any = "auto"
+    security: int = 128
+
+
+@dataclass
+class BfvEncryption(Encryption):
+    """encryption=bfv."""
+
+    _target_: str = "hyperlock.encryption.bfv.bfv"
+    scheme: str = "bfv"
+    poly_modulus: Any = "auto"
+    coeff_mod_bits: Any = "auto"
+    fields: Any = "auto"
+    security: int = 128
+
+
+@dataclass
+class NoEncryption(Encryption):
+    """encryption=none."""
+
+    _target_: str = "hyperlock.encryption.plain.plain"
+    scheme: str = "none"
+
+
+@dataclass
+class Keys:
+    """keys=authority and keys=server."""
+
+    custody: str = MISSING
+    min_clients: int = 3
+    path: str | None = None
+
+
+@dataclass
+class ClientKeys(Keys):
+    """keys=clients."""
+
+    custody: str = "clients"
+    seeded: bool = True
+
+
+@dataclass
+class LocalRuntime:
+    """runtime=local."""
+
+    _target_: str = "hyperlock.runtime.local.LocalRuntime"
+    workers: int = bounded(1, at_least(1, "1"))
+
+
+@dataclass
+class MlflowTracking:
+    """tracking=mlflow."""
+
+    sink: str = "mlflow"
+    uri: str | None = None
+    experiment: str = "hyperlock"
+    run_name: str | None = None
+    log_model: bool = True
+
+
+@dataclass
+class NoTracking:
+    """tracking=none."""
+
+    sink: str = "none"
+
+
+@dataclass
+class Paths:
+    """paths."""
+
+    root: str = MISSING
+    data: str = MISSING
+    outputs: str = MISSING
+
+
+@dataclass
+class Config:
+    """A whole run."""
+
+    task_name: str = "train"
+    tags: list[str] = field(default_factory=list)
+    seed: int = bounded(0, Bounds(lambda value: 0 <= value < 2**32, "0 to 4294967295"))
+    objective: Any = "accuracy"
+    checkpoint_every: int = bounded(1, at_least(0, "1"))
+    resume: str | None = None
+    dataset: Any = MISSING
+    split: Any = MISSING
+    model: Any = MISSING
+    federation: Any = MISSING
+    encryption: Any = MISSING
+    keys: Any = MISSING
+    runtime: Any = MISSING
+    tracking: Any = MISSING
+    paths: Paths = field(default_factory=Paths)
+
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "dataset": {"mnist": MnistDataset, "digits": DigitsDataset, "npz": NpzDataset},
+    "split": {
+        "iid": IidSplit,
+        "dirichlet": DirichletSplit,
+        "shards": ShardsSplit,
+        "quantity": QuantitySplit,
+    },
+    "model": {"mlp": MlpModel, "logistic": LogisticModel, "2nn": TwoNnModel, "cnn": CnnModel},
+    "federation": {
+        "fedavg": FedAvg,
+        "fedsgd": FedSgd,
+        "fedprox": FedProx,
+        "fedavgm": FedAvgM,
+        "fedadagrad": FedAdagrad,
+        "fedadam": FedAdam,
+        "fedyogi": FedYogi,
+        "own": OwnAlgorithm,
+    },
+    "encryption": {"ckks": CkksEncryption, "bfv": BfvEncryption, "none": NoEncryption},
+    "keys": {"authority": Keys, "clients": ClientKeys, "server": Keys},
+    "runtime": {"local": LocalRuntime},
+    "tracking": {"mlflow": MlflowTracking, "none": NoTracking},
+}
+
+
+def register() -> None:
+    """Make the schemas known to Hydra: `schema` for all, `schema/GROUP: OPTION` for a group."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for group, options in SCHEMAS.items():
+        for option, node in options.items():
+            store.store(group=f"schema/{group}", name=option, node=node)

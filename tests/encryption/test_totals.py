@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperlock.encryption import totals
-from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS, largest_value
+from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.totals import Totals
+from hyperlock.settings.schema import MAX_VALUE_BITS, MIN_VALUE_BITS
 
 UNIT = 2**-totals.LOSS_FRACTION_BITS
 MOST = Totals(1, 2**31 - 1, 2**31 - UNIT, 2**31 - 1)

@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from hyperlock.learning.types import Evaluation
 
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import ConfigError, HyperLockError
-from hyperlock.experiment.report import Report, class_accuracies
-from hyperlock.experiment.rounds import RoundReport
-from hyperlock.experiment.run import objective
+from hyperlock.experiment.report import Report, class_accuracies, objective
+from hyperlock.experiment.rounds import RoundResult, Traffic
+from hyperlock.experiment.summary import markdown
 from hyperlock.metrics import metric_names
 from hyperlock.settings.parse import parse
 
@@ -17,10 +18,15 @@ from hyperlock.settings.parse import parse
 def report(*accuracies, target=None):
     made = Report("name", "ckks", 128, "a key holder", target, parameters=10)
     for accuracy in accuracies:
-        loss = None if accuracy is None else 1.0
-        made.add_round(
-            RoundReport(100.0, 50, 3, 0, 0), Totals(3, 30, 3.0, 0), accuracy, loss, {}, 0.1
+        result = RoundResult(
+            traffic=Traffic(100.0, 50, 3, 0, 0),
+            totals=Totals(3, 30, 3.0, 0),
+            weights=np.zeros(10, np.float32),
+            evaluation=None if accuracy is None else Evaluation(accuracy, 1.0),
+            seconds={},
+            wall=0.1,
         )
+        made.add_round(result)
     return made
 
 
@@ -42,13 +48,12 @@ def test_the_first_round_that_reaches_the_target_counts():
     assert report(0.5, 0.6).rounds_to_target is None
     reached = report(0.5, None, 0.7, target=0.6)
     assert reached.final()["rounds_to_target"] == 3
-    assert (
-        "0.6 reached in round 3" in reached.markdown()
-        and "0.7000 after 3 rounds" in reached.markdown()
+    assert "0.6 reached in round 3" in markdown(reached) and "0.7000 after 3 rounds" in markdown(
+        reached
     )
     missed = report(0.5, target=0.6)
-    assert "rounds_to_target" not in missed.final() and "0.6 not reached" in missed.markdown()
-    assert "target" not in report(0.5).markdown()
+    assert "rounds_to_target" not in missed.final() and "0.6 not reached" in markdown(missed)
+    assert "target" not in markdown(report(0.5))
 
 
 def test_every_final_metric_may_be_an_objective():

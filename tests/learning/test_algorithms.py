@@ -10,7 +10,8 @@ from reference import Adaptive, Momentum, full_gradient, play, sgd
 
 from hyperlock.errors import ConfigError, RoundFailed
 from hyperlock.experiment.rounds import drop_out, sample_cohort
-from hyperlock.settings.parse import SCHEMAS, parse
+from hyperlock.settings.parse import parse
+from hyperlock.settings.schema import SCHEMAS
 
 # A grid too fine to be seen, and too wide to saturate
 FINE = (

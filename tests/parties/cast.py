@@ -10,6 +10,7 @@ from hyperlock.encryption import totals
 from hyperlock.encryption.grid import Grid, integer_type, largest_value
 from hyperlock.encryption.scheme import KeyPair, Scheme
 from hyperlock.encryption.totals import Totals
+from hyperlock.encryption.vector import Vector
 from hyperlock.learning.local import LocalData, LocalUpdate
 from hyperlock.learning.optimizers import Sgd
 from hyperlock.monitor import Monitor
@@ -19,6 +20,7 @@ from hyperlock.parties.keyholder import KeyHolder
 from hyperlock.parties.messages import Aggregate, Message, Release, Update, key_id_of
 from hyperlock.parties.model import GlobalModel, ModelKeeper
 from hyperlock.parties.server import Server
+from hyperlock.parties.session import Session
 
 NAMES = [f"client-{i}" for i in range(6)]
 SIZES = (6200, 100)  # two ciphertexts
@@ -56,30 +58,28 @@ class Cast:
     )
 
     def __post_init__(self) -> None:
-        bits = self.scheme.value_bits
+        self.layout = Vector(self.scheme.value_bits, self.sizes)
+        self.length = self.layout.length
         weights = np.linspace(-1, 1, sum(self.sizes)).astype(np.float32)
-        grid = Grid(self.sizes, (0.5,) * len(self.sizes), bits)
-        self.keeper = ModelKeeper(
-            self.parties[SERVER], GlobalModel(weights, grid, Sgd(1.0), 10.0, 4.0)
-        )
-        self.length = totals.width(bits) + sum(self.sizes)
+        grid = Grid(self.sizes, (0.5,) * len(self.sizes), self.scheme.value_bits)
+        self.keeper = ModelKeeper(GlobalModel(weights, grid, Sgd(1.0), 10.0, 4.0))
         self.keyholder = self.another_keyholder()
         self.server = self.another_server(self.keeper)
-        self.public = self.keyholder._public
+        self.public = self.keyholder.public
         self.key_id = key_id_of(self.public)
+
+    def session(self, name: str) -> Session:
+        """A party's, before it has a key."""
+        return Session(self.parties[name], self.scheme, self.layout, self.monitor)
 
     def another_keyholder(self, keys: KeyPair | None = None) -> KeyHolder:
         """One with keys of its own, or with these, that has decrypted nothing yet."""
-        policy = self.min_clients, ROUNDS
-        return KeyHolder(
-            self.parties[KEYHOLDER], self.scheme, self.length, *policy, self.monitor, keys
-        )
+        session = self.session(KEYHOLDER)
+        return KeyHolder(session, min_clients=self.min_clients, rounds=ROUNDS, keys=keys)
 
     def another_server(self, keeper: ModelKeeper | None) -> Server:
         """One that has the public key."""
-        server = Server(
-            self.parties[SERVER], self.scheme, self.length, self.min_clients, self.monitor, keeper
-        )
+        server = Server(self.session(SERVER), min_clients=self.min_clients, keeper=keeper)
         server.install_key(self.keyholder.public_key())
         return server
 
@@ -90,25 +90,20 @@ class Cast:
         samples: int = 10,
         seed: int = 0,
         replica: Replica | None = None,
+        keyed: bool = True,
     ) -> Client:
-        """One that has the public key."""
-        data, identity = (
-            LocalData(np.zeros((samples, 2)), np.zeros(samples, np.int32)),
-            self.parties[f"client-{index}"],
-        )
+        """One that has the public key, unless it is not `keyed`."""
         made = Client(
-            index,
-            identity,
-            seed,
-            data,
-            trainer,
-            self.scheme,
-            self.sizes,
-            10.0,
-            self.monitor,
-            replica,
+            self.session(f"client-{index}"),
+            index=index,
+            seed=seed,
+            data=LocalData(np.zeros((samples, 2)), np.zeros(samples, np.int32)),
+            trainer=trainer,
+            weight_unit=10.0,
+            replica=replica,
         )
-        made.handle(self.keyholder.public_key())
+        if keyed:
+            made.handle(self.keyholder.public_key())
         return made
 
     def sign(self, message: Message, signer: str = "") -> bytes:

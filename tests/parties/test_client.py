@@ -12,7 +12,6 @@ import pytest
 from hyperlock.encryption import totals
 from hyperlock.encryption.scheme import CiphertextRefused
 from hyperlock.errors import ClientFailure, MessageRefused, ReleaseRefused
-from hyperlock.learning.local import LocalData
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.identity import KEYHOLDER
 from hyperlock.parties.keyholder import KeyHolder
@@ -121,10 +120,7 @@ def test_an_update_that_overflows_when_weighted_is_refused(cast: Cast) -> None:
 
 def test_a_client_without_a_key_does_not_train(cast: Cast) -> None:
     trainer = Trainer(values())
-    data = LocalData(np.zeros((5, 2)), np.zeros(5, np.int32))
-    made = Client(
-        0, cast.parties["client-0"], 0, data, trainer, cast.scheme, SIZES, 10.0, cast.monitor
-    )
+    made = cast.client(trainer, index=0, samples=5, keyed=False)
     with pytest.raises(MessageRefused, match="no public key"):
         made.handle(train(cast))
     assert trainer.seen == []
@@ -227,7 +223,7 @@ def test_a_secret_key_is_not_taken_for_a_public_one(encrypted_cast: Cast) -> Non
 def shared(cast: Cast) -> tuple[Cast, Replica]:
     """A server without the model, and what the clients share."""
     cast.server = cast.another_server(keeper=None)
-    return cast, Replica(cast.keyholder, cast.keeper)
+    return cast, Replica(cast.session("client-0"), cast.keyholder, cast.keeper)
 
 
 def play(cast: Cast, clients: list[Client], number: int) -> bytes:

@@ -12,11 +12,14 @@ import pytest
 
 from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
+from hyperlock.encryption.totals import width
+from hyperlock.encryption.vector import Vector
 from hyperlock.errors import MessageRefused, RoundFailed
 from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import KEYHOLDER, SERVER, enrol
 from hyperlock.parties.messages import Aggregate, PublicKey, Release, Train, Update, key_id_of
 from hyperlock.parties.server import Server
+from hyperlock.parties.session import Session
 from tests.parties.cast import NAMES, Cast
 
 COHORT = NAMES[:4]
@@ -261,7 +264,7 @@ def released(cast: Cast, number: int = 1) -> bytes:
 def test_a_release_steps_the_model_by_the_weighted_mean(cast: Cast) -> None:
     before = cast.keeper.model
     updates = sum(cast.vector(seed) for seed in range(3))[-sum(cast.sizes) :]
-    cast.server.step(released(cast))
+    cast.server.take(released(cast))
     mean = updates * (0.5 / 127) * (before.weight_unit / 60)
     assert cast.keeper.model.weights == pytest.approx(before.weights - mean, abs=1e-6)
     assert np.abs(mean).max() > 0.1
@@ -282,16 +285,16 @@ def test_a_wrong_release_leaves_the_model_as_it_was(cast: Cast, change: dict) ->
     before = cast.keeper.model
     for data in (cast.sign(replace(message, **change)), b"", cast.sign(message)[:-1]):
         with pytest.raises(MessageRefused):
-            cast.server.step(data)
+            cast.server.take(data)
     assert cast.keeper.model is before and cast.keeper.round == 0
 
 
 def test_a_release_is_taken_once(cast: Cast) -> None:
     release = released(cast)
-    cast.server.step(release)
+    cast.server.take(release)
     after = cast.keeper.model
     with pytest.raises(MessageRefused, match="round 1 instead of 2"):
-        cast.server.step(release)
+        cast.server.take(release)
     assert cast.keeper.model is after
 
 
@@ -299,20 +302,14 @@ def test_a_server_without_the_model_sends_none_and_takes_no_release(cast: Cast) 
     server = cast.another_server(keeper=None)
     assert cast.read(Train, server.open(1, COHORT), "client-0").parts == ()
     with pytest.raises(MessageRefused, match="the clients hold the model"):
-        server.step(released(cast))
+        server.take(released(cast))
 
 
 def test_a_key_of_another_run_or_scheme_is_refused(cast: Cast) -> None:
     data = cast.keyholder.public_key()
     with pytest.raises(MessageRefused, match="run"):
-        Server(
-            replace(cast.parties[SERVER], run="other"),
-            cast.scheme,
-            cast.length,
-            3,
-            cast.monitor,
-            None,
-        ).install_key(data)
+        session = replace(cast.session(SERVER), identity=replace(cast.parties[SERVER], run="other"))
+        Server(session, min_clients=3, keeper=None).install_key(data)
     with pytest.raises(MessageRefused):
         cast.server.install_key(data[:-1])
 
@@ -331,7 +328,9 @@ def test_memory_does_not_grow_with_the_cohort() -> None:
     length, key = 600_000, scheme.generate_keys().public
     names = [f"client-{i}" for i in range(33)]
     parties = enrol("run", [SERVER, KEYHOLDER, *names])
-    server = Server(parties[SERVER], scheme, length, 2, Monitor(), keeper=None)
+    vector = Vector(8, (length - width(8),))
+    session = Session(parties[SERVER], scheme, vector, Monitor())
+    server = Server(session, min_clients=2, keeper=None)
     key_id, fingerprint = key_id_of(key), scheme.fingerprint
     public_key = PublicKey("run", 0, KEYHOLDER, key_id, fingerprint, 0, (key,))
     server.install_key(public_key.encode(parties[KEYHOLDER]))

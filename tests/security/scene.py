@@ -45,7 +45,7 @@ class Scene:
         self.cast = Cast(
             scheme, sizes=(scheme.parameters.slots * scheme.parameters.packing.fields,)
         )
-        self.keys = KeyPair(self.cast.keyholder._public, self.cast.keyholder._secret)
+        self.keys = KeyPair(self.cast.keyholder.public, self.cast.keyholder._secret)
         self.form = form
         symmetric = self.cast.keyholder.symmetric_encryptor() if form == "seeded" else None
         self.chunks = list(

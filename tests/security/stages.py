@@ -123,7 +123,7 @@ class ServerStage(Stage):
 
 def keys_of(cast: Cast) -> KeyPair:
     """The keys of its key holder."""
-    return KeyPair(cast.keyholder._public, cast.keyholder._secret)
+    return KeyPair(cast.keyholder.public, cast.keyholder._secret)
 
 
 class Stages:
@@ -196,5 +196,5 @@ class Stages:
                 not_trained_yet,
             ),
             Stage("client, request", cast, SERVER, [train], take, not_trained_yet),
-            Stage("model keeper", cast, KEYHOLDER, [release], cast.server.step, not_stepped_yet),
+            Stage("model keeper", cast, KEYHOLDER, [release], cast.server.take, not_stepped_yet),
         ]

@@ -92,7 +92,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
     from omegaconf import OmegaConf
 
     from hyperlock.experiment import run as experiment
-    from hyperlock.settings.parse import register
+    from hyperlock.settings.schema import register
     from tests.conftest import ROOT, SMALL
 
     root, seen = tmp_path_factory.mktemp("job"), Seen()

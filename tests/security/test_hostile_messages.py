@@ -80,7 +80,7 @@ def known(
 ) -> tuple[Cast, KeyPair, dict[str, bytes]]:
     """Parties, and what honest ones say in round 1; made once."""
     cast = Cast(schemes[request.param])
-    keys = KeyPair(cast.keyholder._public, cast.keyholder._secret)
+    keys = KeyPair(cast.keyholder.public, cast.keyholder._secret)
     aggregate = cast.aggregate([cast.vector(seed) for seed in range(3)])
     good = {
         "public_key": cast.keyholder.public_key(),
@@ -105,13 +105,16 @@ def stage(request: pytest.FixtureRequest, known: tuple[Cast, KeyPair, dict[str, 
     fresh.server.install_key(good["public_key"])
     fresh.server.open(1, COHORT)
     if kind == "aggregate to clients":
-        client = fresh.client(Trainer(np.zeros(0)), replica=Replica(keyholder, fresh.keeper))
+        client = fresh.client(
+            Trainer(np.zeros(0)),
+            replica=Replica(fresh.session("client-3"), keyholder, fresh.keeper),
+        )
     offers: dict[str, Callable[[bytes], str | None]] = {
         "public_key": reason_of(client.handle),
         "train": reason_of(client.handle),
         "update": fresh.server.receive,
         "aggregate": reason_of(keyholder.handle),
-        "release": reason_of(fresh.server.step),
+        "release": reason_of(fresh.server.take),
         "aggregate to clients": reason_of(client.handle),
     }
     senders = {"public_key": KEYHOLDER, "release": KEYHOLDER, "update": "client-3"}
@@ -274,8 +277,8 @@ def test_no_kind_is_taken_for_another(
     assert handed_to_seal == []
 
 
-def wide(stage: Stage, value: int) -> bytes:
-    sums = np.full(stage.cast.length, value, "<i8")
+def release_of(stage: Stage, value: int, kind: np.dtype) -> bytes:
+    sums = np.full(stage.cast.length, value, kind)
     return stage.with_parts(sums.tobytes())
 
 
@@ -283,8 +286,13 @@ def test_a_release_that_no_updates_sum_to_leaves_the_model(stage: Stage) -> None
     """From a key holder that turned hostile."""
     if stage.kind == "release":
         before = stage.cast.keeper.model
-        for value in (0, -1, -(2**63)):
-            assert "of no updates" in str(stage.offer(wide(stage, value)))
+        due = stage.cast.layout.sum_type(stage.cast.scheme.max_clients)
+        for value in (0, -1, np.iinfo(due).min):
+            assert "of no updates" in str(stage.offer(release_of(stage, value, due)))
+        for other in map(np.dtype, ("<i1", "<i2", "<i4", "<i8")):
+            if other != due:
+                said = str(stage.offer(release_of(stage, 1, other)))
+                assert "bytes where at most" in said or "another length" in said
         assert stage.cast.keeper.model is before
 
 

@@ -71,7 +71,7 @@ class Crowd:
         ]
 
     def by_the_client(self, party: str, good: bytes) -> list[bytes]:
-        identity = self.federation.parties.runtime.inner._handlers[party].__self__._identity
+        identity = self.federation.parties.runtime.inner._handlers[party].__self__._session.identity
         round_number: Any = opened(good)[1]["round"]
         changes: list[dict[str, object]] = [
             {"round": round_number - 1}, {"round": round_number + 1}, {"key_id": "other"},

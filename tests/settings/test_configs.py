@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-from hyperlock.experiment.run import load_dataset
-from hyperlock.experiment.simulation import build_scheme
-from hyperlock.settings.parse import SCHEMAS, parse, register
+from hyperlock.experiment.simulation import build_scheme, load_dataset
+from hyperlock.settings.parse import parse
 from hyperlock.settings.parse import target as target_of
+from hyperlock.settings.schema import SCHEMAS, register
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = (
@@ -36,7 +37,7 @@ def hydra(monkeypatch):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_composes_parses_and_gives_a_scheme(group, option):
-    extra = {"npz": ["dataset.path=/tmp/some.npz"], "own": ["model._target_=some.model"]}.get(
+    extra = {"npz": ["dataset.path=/tmp/some.npz"], "own": [f"{group}._target_=some.function"]}.get(
         option, []
     )
     sign = "+" if group in ("experiment", "debug") else ""
@@ -63,12 +64,15 @@ def test_every_schema_has_a_file_and_every_key_of_it_is_shown_there():
 
 
 def test_defaults_in_schema_and_file_agree():
-    for group in ("federation", "encryption", "model"):
+    for group in ("federation", "encryption", "model", "runtime"):
         for option, schema in SCHEMAS[group].items():
-            config = compose("config", overrides=[f"{group}={option}"])
-            for key, field in schema.__dataclass_fields__.items():
-                if config[group][key] != field.default:
-                    assert key == "learning_rate", (group, option, key)
+            composed = compose("config", overrides=[f"{group}={option}"])[group]
+            default = OmegaConf.structured(schema)
+            for key in schema.__dataclass_fields__:
+                if OmegaConf.is_missing(default, key):
+                    assert key in ("learning_rate", "_target_"), (group, option, key)
+                else:
+                    assert composed[key] == default[key], (group, option, key)
 
 
 def test_the_default_job_is_the_one_the_readme_describes():

@@ -302,8 +302,7 @@ def test_refused_at_once(
 
 
 def test_an_objective_that_is_no_number_is_an_error() -> None:
-    from hyperlock.experiment.report import Report
-    from hyperlock.experiment.run import objective
+    from hyperlock.experiment.report import Report, objective
     from hyperlock.metrics import metric_names
 
     report = Report("", "", 0, "")

@@ -1,0 +1,294 @@
+"""Who watches a run: its record, its checkpoints, the progress bar.
+
+The round loop calls observers and knows none of them. They are called in order after a round, and
+in reverse at the end, as they would be if each had been begun within the one before.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from hyperlock.data.datasets import Dataset
+from hyperlock.data.split import Parts, label_counts
+from hyperlock.encryption.noise import run_bits
+from hyperlock.encryption.scheme import Scheme
+from hyperlock.errors import ConfigError
+from hyperlock.experiment import checkpoint
+from hyperlock.experiment.checkpoint import Checkpoint
+from hyperlock.experiment.report import Report, class_accuracies
+from hyperlock.experiment.rounds import Parties
+from hyperlock.settings.parse import Settings
+from hyperlock.settings.schema import Config, MlflowTracking
+from hyperlock.tracking.mlflow import DIRECTORY, MlflowTracker, Store, directory_of
+from hyperlock.tracking.origin import announced, process_tag
+from hyperlock.tracking.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+_CLASSES_SHOWN = 100  # beyond, neither metrics nor a picture of each class help
+_RECORDED_VERSIONS = ("hyperlock", "tensorflow", "tenseal", "numpy", "mlflow")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run under way: what observers look at, and nothing that they may change.
+
+    Attributes:
+        settings: what was asked for.
+        scheme: the encryption.
+        dataset: what is learned from, and tested on.
+        split: which training samples each client has.
+        parties: built and keyed.
+        report: what it came to so far.
+    """
+
+    settings: Settings
+    scheme: Scheme
+    dataset: Dataset
+    split: Parts
+    parties: Parties
+    report: Report
+
+
+class Observer:
+    """Every method does nothing unless an observer does something there."""
+
+    def begin(self, run: Run) -> None:
+        """Parties and keys are there; no round of this process was played."""
+
+    def after_round(self, run: Run, metrics: Mapping[str, float]) -> None:
+        """A round is in the report, and these are its metrics."""
+
+    def end(self, run: Run) -> None:
+        """All rounds are played."""
+
+    def close(self) -> None:
+        """The run is over, however it ended; `begin` may not have been called."""
+
+
+class Checkpoints(Observer):
+    """Writes what the next round needs, every so many rounds and after the last."""
+
+    def __init__(self, directory: Path | None, run_id: str) -> None:
+        self._directory = directory
+        self._run_id = run_id
+
+    def after_round(self, run: Run, metrics: Mapping[str, float]) -> None:
+        """Save, if it is time to."""
+        config = run.settings.config
+        every = config.checkpoint_every
+        if self._directory is None or not every:
+            return
+        report = run.report
+        reached = report.rounds_to_target is not None
+        if reached or report.rounds == config.federation.rounds or report.rounds % every == 0:
+            model = run.parties.keeper.model
+            state = Checkpoint(
+                round=report.rounds,
+                weights=model.weights,
+                ranges=model.grid.ranges,
+                slots=checkpoint.optimizer_state(model.optimizer),
+                overrides=run.settings.overrides,
+                settings=run.settings.flat,
+                run_id=self._run_id,
+                report=report.state(),
+            )
+            checkpoint.save(self._directory, state)
+
+
+class Record(Observer):
+    """Logs every round, and at the end what a person reviews: figures, pictures, the model."""
+
+    def __init__(self, tracker: Tracker, resumed: bool) -> None:
+        self._tracker = tracker
+        self._recorded = tracker.last_step("time/round_s") if resumed else 0
+
+    def begin(self, run: Run) -> None:
+        """Log the last round of before, if it was killed between its checkpoint and its record."""
+        if self._recorded < run.report.rounds:
+            self._tracker.log(run.report.metrics, run.report.rounds)
+
+    def after_round(self, run: Run, metrics: Mapping[str, float]) -> None:
+        """Log a round that is not in the record: one after the last checkpoint may be."""
+        if run.report.rounds > self._recorded:
+            self._tracker.log(metrics, run.report.rounds)
+
+    def end(self, run: Run) -> None:
+        """What a person reviews; nothing is drawn where nothing is kept."""
+        if not self._tracker.records:
+            return
+        self._documents(run)
+        self._figures(run)
+        self._model(run)
+
+    def _documents(self, run: Run) -> None:
+        public = run.scheme.describe()
+        if "exact_to_bits" in public:
+            report = run.report
+            exact = cast(float, public["exact_to_bits"])
+            whole_run = run_bits(exact, report.parameters, report.rounds)
+            public["run_exact_to_bits"] = round(whole_run, 1)
+        self._tracker.document("config.yaml", run.settings.yaml)
+        self._tracker.document("public_parameters.json", public)
+
+    def _figures(self, run: Run) -> None:
+        from hyperlock.tracking import plots
+
+        report = run.report
+        dataset = run.dataset
+        name = report.name
+        uplink = report.metrics["bytes/uplink_per_client"]
+        counts = label_counts(dataset.y_train, run.split, dataset.classes)
+        figures = {
+            "accuracy": plots.accuracy_figure(
+                report.accuracies, f"{name}: test accuracy", report.target
+            ),
+            "time_by_stage": plots.stages_figure(
+                report.stage_seconds(), f"{name}: where the time goes"
+            ),
+            "bytes": plots.bytes_figure(uplink, report.parameters, report.scheme, f"{name}: bytes"),
+            "split": plots.split_figure(counts, f"{name}: training samples by client and class"),
+        }
+        if dataset.classes <= _CLASSES_SHOWN:
+            confusion = run.parties.network.confusion(
+                report.weights, dataset.x_test, dataset.y_test, dataset.classes
+            )
+            title = f"{name}: answers on the test set"
+            figures["confusion"] = plots.confusion_figure(confusion, title)
+            self._tracker.log(class_accuracies(confusion), report.rounds)
+        for figure_name, figure in figures.items():
+            self._tracker.figure(figure_name, figure)
+
+    def _model(self, run: Run) -> None:
+        tracking = run.settings.config.tracking
+        if isinstance(tracking, MlflowTracking) and tracking.log_model:
+            example = run.dataset.x_test[:2]
+            scale = 255 if example.dtype == np.uint8 else 1
+            model = run.parties.network.load(run.report.weights)
+            self._tracker.model(model, example.astype(np.float32) / scale)
+
+
+class Bar(Observer):
+    """A bar over the rounds, on a terminal."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+
+    def begin(self, run: Run) -> None:
+        """Show it."""
+        rounds = run.settings.config.federation.rounds
+        bar = run.parties.monitor.rounds(rounds, run.report.rounds)
+        self._advance = self._open.enter_context(bar)
+
+    def after_round(self, run: Run, metrics: Mapping[str, float]) -> None:
+        """Move it on."""
+        self._advance(run.report.accuracy)
+
+    def end(self, run: Run) -> None:
+        """Take it away before what follows prints."""
+        self._open.close()
+
+    def close(self) -> None:
+        """Take it away, if a round failed."""
+        self._open.close()
+
+
+def open_tracker(
+    settings: Settings,
+    scheme: Scheme,
+    name: str,
+    directory: Path | None = None,
+    start: Checkpoint | None = None,
+) -> Tracker:
+    """Begin the run's record, with its settings and tags, or go on with that of the run resumed.
+
+    Args:
+        settings: they say where it goes.
+        scheme: for the tags.
+        name: the run's, unless the settings or its sweep have another.
+        directory: where the run writes what it can be resumed from.
+        start: where the run stopped, if it is resumed.
+
+    Raises:
+        ConfigError: there is no such store, or no such run in it.
+    """
+    config = settings.config
+    tracking = config.tracking
+    if not isinstance(tracking, MlflowTracking):
+        return Tracker()
+
+    # Whose run it is.
+    tags = _tags(config, scheme)
+    if directory is not None:
+        tags[DIRECTORY] = str(directory.resolve())
+    trial = announced()
+    if trial is not None:
+        name = trial.name
+        tags |= trial.tags | process_tag()
+    name = tracking.run_name or name
+
+    # Its record, where that already is.
+    root = config.paths.root
+    reopen = start.run_id if start is not None else ""
+    if reopen and directory_of(reopen, root, tracking.uri) is None:
+        problem = "its record is not in this store"
+        raise ConfigError("resume", reopen, problem, hint="tracking.uri=..., as the run had it")
+    store = Store.open(root, config.paths.outputs, tracking.uri)
+    if reopen:
+        query = f"attributes.run_id = '{reopen}'"
+        found = MlflowTracker.reopen(store, tracking.experiment, query, tags)
+        if found is not None:
+            return found
+    return MlflowTracker.begin(store, tracking.experiment, name, settings.flat, tags)
+
+
+@contextmanager
+def recorded(tracker: Tracker, report: Report, rounds: int) -> Iterator[None]:
+    """Whatever ends the block, the record says how it ended."""
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        log.warning("interrupted after %d of %d rounds", report.rounds, rounds)
+        raise
+    except Exception as error:
+        tracker.note(f"Failed after {report.rounds} of {rounds} rounds: {error}")
+        raise
+    finally:
+        tracker.finish(status)
+
+
+def _tags(config: Config, scheme: Scheme) -> dict[str, str]:
+    """What a person would filter by."""
+    return {
+        "scheme": scheme.name,
+        "security_bits": str(scheme.security_bits),
+        "key_custody": config.keys.custody,
+        "seed": str(config.seed),
+        "task": config.task_name,
+        "mlflow.source.name": "run.py",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": _git_commit(config.paths.root),
+        **{f"version.{name}": version(name) for name in _RECORDED_VERSIONS},
+        **{f"tag.{tag}": "true" for tag in config.tags},
+    }
+
+
+def _git_commit(root: str) -> str:
+    command = ["git", "-C", root, "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

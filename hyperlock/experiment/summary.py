@@ -1,0 +1,49 @@
+"""The summary of a run that a person reads, on the terminal and on the run's page."""
+
+from __future__ import annotations
+
+from hyperlock.experiment.report import Report
+from hyperlock.metrics import AROUND, ROUND
+
+
+def rows(report: Report) -> list[tuple[str, str]]:
+    """The summary, as pairs of what and how much."""
+    metrics = report.metrics
+    encrypted = report.security_bits > 0
+    found = [("test accuracy", f"{report.accuracy:.4f} after {report.rounds} rounds")]
+    if report.target is not None:
+        reached = report.rounds_to_target
+        how = "not reached" if reached is None else f"reached in round {reached}"
+        found.append(("target accuracy", f"{report.target:g} {how}"))
+    scheme = f"{report.scheme}, {report.security_bits}-bit security"
+    return [
+        *found,
+        ("seconds, rounds", "  ".join(f"{s} {report.seconds[s]:.2f}" for s in ROUND)),
+        (
+            "seconds, around",
+            "  ".join(f"{s} {report.seconds[s]:.2f}" for s in AROUND)
+            + f"  (whole run {report.wall:.2f})",
+        ),
+        (
+            "upload",
+            f"{metrics['bytes/uplink_per_client']:,.0f} bytes per client and round, "
+            f"{metrics['bytes/per_parameter']:.2f} per parameter (plain float32: 4)",
+        ),
+        ("encryption", scheme if encrypted else "none: the server reads every update"),
+        ("secret key held by", report.key_held_by if encrypted else "no one, there is none"),
+    ]
+
+
+def markdown(report: Report) -> str:
+    """The summary for the run's page."""
+    table = [f"| {name} | {value} |" for name, value in rows(report)]
+    return "\n".join(["| | |", "| --- | --- |", *table])
+
+
+def show(report: Report, where: str) -> None:
+    """Print the summary, and where to look at the run."""
+    lines = [*rows(report), ("look at it", where)]
+    width = max(len(name) for name, _ in lines)
+    print(f"\n{report.name}")
+    for name, value in lines:
+        print(f"  {name:<{width}}  {value}")
