@@ -92,7 +92,7 @@ if __name__ == "__main__":
     except (KeyboardInterrupt, _Terminated) as interruption:
         # The run is closed by now. Threads that still train, and TensorFlow's own teardown, are not
         # waited for.
-        from hyperlock.sweep.callback import close
+        from hyperlock.sweep.parent import close
 
         close("KILLED")
         print("interrupted", file=sys.stderr, flush=True)

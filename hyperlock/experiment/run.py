@@ -39,14 +39,9 @@ from hyperlock.monitor import Monitor
 from hyperlock.parties.model import GlobalModel
 from hyperlock.settings.checks import check_objectives, objective_names
 from hyperlock.settings.parse import Config, construct, flatten, parse, target
-from hyperlock.tracking.mlflow import (
-    DIRECTORY,
-    MlflowTracker,
-    NoTracker,
-    Tracker,
-    directory_of,
-    trial,
-)
+from hyperlock.tracking.mlflow import DIRECTORY, MlflowTracker, Store, directory_of, preload
+from hyperlock.tracking.origin import announced, process_tag
+from hyperlock.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from hyperlock.experiment.simulation import Parties
@@ -100,7 +95,7 @@ def run(
         import hyperlock.learning.tensorflow  # noqa: F401  (here, so that its seconds are not taken for another stage's)
 
         if config.tracking.sink == "mlflow":
-            import mlflow  # noqa: F401
+            preload()
     custody, aim = KEY_CUSTODY[config.keys.custody], config.federation.target_accuracy
     report = Report(run_name(config), scheme.name, scheme.security_bits, custody, aim)
     with monitor.measure(Stage.TRACK):
@@ -221,8 +216,8 @@ def open_tracker(
     """Begin the run's record, with its settings and tags, or go on with that of the run
     `reopen`."""
     if config.tracking.sink == "none":
-        return NoTracker()
-    root, outputs = config.paths.root, config.paths.outputs
+        return Tracker()
+    root = config.paths.root
     tags = {
         "scheme": scheme.name,
         "security_bits": str(scheme.security_bits),
@@ -239,9 +234,11 @@ def open_tracker(
         **{f"tag.{tag}": "true" for tag in config.tags},
         **({} if directory is None else {DIRECTORY: str(directory.resolve())}),
     }
-    trial_name, trial_tags = trial()
-    name = config.tracking.run_name or trial_name or run_name(config)
-    tags |= trial_tags
+    name = config.tracking.run_name or run_name(config)
+    trial = announced()
+    if trial is not None:
+        name = config.tracking.run_name or trial.name
+        tags |= trial.tags | process_tag()
     tracking = config.tracking
     if reopen and directory_of(reopen, root, tracking.uri) is None:
         raise ConfigError(
@@ -250,13 +247,14 @@ def open_tracker(
             "its record is not in this store",
             hint="tracking.uri=..., as the run had it",
         )
-    params, again = (
-        flatten(_public(composed)),
-        f"attributes.run_id = '{reopen}'" if reopen else None,
-    )
-    return MlflowTracker(
-        root, outputs, tracking.uri, tracking.experiment, name, params, tags, again
-    )
+    store = Store.open(root, config.paths.outputs, tracking.uri)
+    if reopen:
+        query = f"attributes.run_id = '{reopen}'"
+        found = MlflowTracker.reopen(store, tracking.experiment, query, tags)
+        if found is not None:
+            return found
+    params = flatten(_public(composed))
+    return MlflowTracker.begin(store, tracking.experiment, name, params, tags)
 
 
 def _round(
@@ -358,7 +356,7 @@ def _record(
     report: Report,
 ) -> None:
     """What a person reviews: the settings, the public parameters, the figures, the model."""
-    if isinstance(tracker, NoTracker):
+    if not tracker.records:
         return
     from hyperlock.tracking import plots
 
