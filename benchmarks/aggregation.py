@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 
 from benchmarks.client_time import encrypt_shares, shares_table
 from benchmarks.memory import peak_memory, stdout_kept
-from benchmarks.methods import UPDATE_SCALE, methods, run_round
+from benchmarks.methods import Way, methods
 from benchmarks.models import tensor_sizes
+from benchmarks.session import UPDATE_SCALE, in_turns, run_round
 from hyperlock.encryption.ciphertexts import tenseal_version
+from hyperlock.tracking import style
 
 OUT = Path(__file__).resolve().parents[1] / "outputs" / "benchmarks"
 SIZES = (101_770, 199_210, 1_663_370)
@@ -77,39 +79,34 @@ def add_command(commands: Any) -> None:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Measure, print tables, and write them as JSON and plots under outputs/benchmarks/."""
-    ways = methods(arguments.value_bits)
-    names = arguments.methods or list(ways)
-    if unknown := set(names) - set(ways):
-        raise SystemExit(
-            f"unknown methods {', '.join(sorted(unknown))}; there are {', '.join(ways)}"
-        )
+    ways = _chosen(methods(arguments.value_bits), arguments.methods)
     OUT.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {
+    results: dict[int, Any] = {}
+    report = {
         "machine": machine(),
         "clients": arguments.clients,
         "repeats": arguments.repeats,
+        "sizes": results,
     }
-    results = report["sizes"] = {}
     with stdout_kept() as stdout:
         for size in arguments.sizes:
             parameters = sum(tensor_sizes(size))
             repeats = 1 if size == LARGE else arguments.repeats
-            samples = measure_size({n: ways[n] for n in names}, size, arguments.clients, repeats)
-            memory = {} if arguments.no_memory else {n: peak_memory(n, size, 2) for n in names}
-            shares = encrypt_shares(8, 16, min(parameters, SIZES[-1]), max(arguments.repeats, 3))
+            samples = measure_size(ways, size, arguments.clients, repeats)
+            memory = {} if arguments.no_memory else {n: peak_memory(n, size, 2) for n in ways}
+            encrypted = min(parameters, SIZES[-1])
+            shares = encrypt_shares(8, 16, encrypted, max(arguments.repeats, 3))
             results[parameters] = {"samples": samples, "memory": memory, "encrypt_seconds": shares}
-            print(
-                f"## {parameters:,} parameters, {arguments.clients} clients, repeats: {repeats}\n",
-                file=stdout,
-            )
-            judged = [goals(samples)] if size == SIZES[-1] else []
-            tables = [
-                table(samples, memory),
-                *judged,
-                shares_table(shares, min(parameters, SIZES[-1])),
-            ]
+
+            # What is known so far is shown and kept, since the next size may take long.
+            tables = [table(samples, memory)]
             if REFERENCE in samples:
-                tables.insert(1, ratios_table(samples))
+                tables.append(ratios_table(samples))
+            if size == SIZES[-1]:
+                tables.append(goals(samples))
+            tables.append(shares_table(shares, encrypted))
+            heading = f"## {parameters:,} parameters, {arguments.clients} clients"
+            print(f"{heading}, repeats: {repeats}\n", file=stdout)
             print(*tables, "", sep="\n\n", file=stdout, flush=True)
             (OUT / "aggregation.json").write_text(json.dumps(report, indent=1))
             plot(samples, parameters).savefig(OUT / f"aggregation-{parameters}.png")
@@ -118,17 +115,28 @@ def measure(arguments: argparse.Namespace) -> None:
         print(f"written to {OUT}", file=stdout)
 
 
-def measure_size(ways: dict[str, Any], size: int, clients: int, repeats: int) -> Samples:
+def _chosen(ways: dict[str, Way], names: list[str] | None) -> dict[str, Way]:
+    """The ways that were named, or all."""
+    if not names:
+        return ways
+    unknown = set(names) - set(ways)
+    if unknown:
+        raise SystemExit(
+            f"unknown methods {', '.join(sorted(unknown))}; there are {', '.join(ways)}"
+        )
+    return {name: ways[name] for name in names}
+
+
+def measure_size(ways: dict[str, Way], size: int, clients: int, repeats: int) -> Samples:
     """`repeats` rounds of each way at one size, the order rotated by one each time, after a round
     of one client."""
     sizes = tensor_sizes(size)
     sessions = {name: make(sizes) for name, make in ways.items()}
     samples: Samples = {name: defaultdict(list) for name in ways}
-    names = list(ways)
     for session in sessions.values():
         run_round(session, updates(sum(sizes), 1), CpuClock())
     for repeat in range(repeats):
-        for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
+        for name in in_turns(list(ways), repeat):
             gc.collect()
             figures = one_round(sessions[name], sum(sizes), clients)
             for figure, value in figures.items():
@@ -208,18 +216,24 @@ def goals(samples: Samples) -> str:
     """Markdown: each goal that this run can judge, by medians."""
     rows: dict[str, list[str]] = {}
     for name, figure, kind, bound in GOALS:
-        if name not in samples or (kind == "times below" and REFERENCE not in samples):
+        if name not in samples:
             continue
-        seen = samples[name][figure] if kind == "at most" else ratio(samples, name, figure)
-        median = statistics.median(seen)
-        met = median <= bound if kind == "at most" else median >= bound
-        text = f"{name}, {COLUMNS[figure]}: {kind} {bound}" + (
-            f" ({REFERENCE})" if kind == "times below" else ""
-        )
+        goal = f"{name}, {COLUMNS[figure]}: {kind} {bound}"
         least = min(samples[name][figure])
-        best = least if kind == "at most" else min(samples[REFERENCE][figure]) / least
-        rows[text] = ["yes" if met else "no", _summary(seen), f"{best:.3g}"]
+        if kind == "at most":
+            seen = samples[name][figure]
+            met = statistics.median(seen) <= bound
+            rows[goal] = _judged(met, seen, least)
+        elif REFERENCE in samples:
+            seen = ratio(samples, name, figure)
+            met = statistics.median(seen) >= bound
+            best = min(samples[REFERENCE][figure]) / least
+            rows[f"{goal} ({REFERENCE})"] = _judged(met, seen, best)
     return _markdown(["goal", "reached, by median", "seen", "from the least of each"], rows)
+
+
+def _judged(met: bool, seen: list[float], best: float) -> list[str]:
+    return ["yes" if met else "no", _summary(seen), f"{best:.3g}"]
 
 
 def plot(samples: Samples, parameters: int) -> Any:
@@ -228,26 +242,32 @@ def plot(samples: Samples, parameters: int) -> Any:
 
     figure = Figure(figsize=(11, 0.9 + 0.5 * len(samples)), dpi=120, layout="constrained")
     figure.suptitle(f"{parameters:,} parameters: per parameter, median, min and max", fontsize=11)
-    names = list(samples)
-    colours = [
-        "#c44e52" if name in ("demo", "nvflare") else "#55a868" if "x" in name else "#8c8c8c"
-        for name in names
-    ]
-    for axes, key in zip(figure.subplots(1, 4, sharey=True), RATIOS, strict=True):
-        medians = [statistics.median(samples[name][key]) for name in names]
-        low = [
-            median - min(samples[name][key]) for name, median in zip(names, medians, strict=True)
-        ]
-        high = [
-            max(samples[name][key]) - median for name, median in zip(names, medians, strict=True)
-        ]
-        bars = axes.barh(names, medians, xerr=(low, high), color=colours, ecolor="#333333")
+    panels = figure.subplots(1, len(RATIOS), sharey=True)
+    for axes, key in zip(panels, RATIOS, strict=True):
+        seen = {name: figures[key] for name, figures in samples.items()}
+        medians = {name: statistics.median(values) for name, values in seen.items()}
+        low = [medians[name] - min(values) for name, values in seen.items()]
+        high = [max(values) - medians[name] for name, values in seen.items()]
+        bars = axes.barh(
+            list(medians),
+            list(medians.values()),
+            xerr=(low, high),
+            color=[_colour(name) for name in medians],
+            ecolor="#333333",
+        )
         axes.bar_label(bars, fmt="%.3g", padding=4, fontsize=7)
         axes.set(xscale="log", xlabel=COLUMNS[key] + ("" if key == "up" else ", µs"))
         axes.margins(x=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    axes.invert_yaxis()
+        style.open_frame(axes)
+    panels[-1].invert_yaxis()  # they share it
     return figure
+
+
+def _colour(way: str) -> str:
+    """What others do, what we do, and what is not encrypted."""
+    if way in ("demo", "nvflare"):
+        return style.RED
+    return style.GREEN if "x" in way else style.GREY
 
 
 def machine() -> dict[str, Any]:
@@ -273,6 +293,7 @@ def _markdown(headings: list[str], rows: dict[str, list[str]]) -> str:
 
 
 def _summary(values: list[float]) -> str:
-    low, median, high = min(values), statistics.median(values), max(values)
-    same = f"{low:.3g}" == f"{high:.3g}"
-    return f"{median:.3g}" if same else f"{median:.3g} ({low:.3g} to {high:.3g})"
+    low = f"{min(values):.3g}"
+    high = f"{max(values):.3g}"
+    median = f"{statistics.median(values):.3g}"
+    return median if low == high else f"{median} ({low} to {high})"

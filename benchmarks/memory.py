@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -15,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.methods import UPDATE_SCALE, methods, run_round
+from benchmarks.methods import methods
 from benchmarks.models import tensor_sizes
+from benchmarks.session import UPDATE_SCALE, run_round
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,9 +41,8 @@ def measure(arguments: argparse.Namespace) -> None:
     sizes = tensor_sizes(arguments.size)
     session = methods([bits])[arguments.method](sizes)
     session.open()
-    update = np.random.default_rng(1).standard_normal(sum(sizes), np.float32) * np.float32(
-        UPDATE_SCALE
-    )
+    update = np.random.default_rng(1).standard_normal(sum(sizes), np.float32)
+    update *= np.float32(UPDATE_SCALE)
     gc.collect()
     clock = PeakClock()
     with stdout_kept() as stdout:
@@ -53,11 +54,10 @@ def measure(arguments: argparse.Namespace) -> None:
             "aggregate_bytes": down,
             "baseline": clock.baseline,
             "peak": peak,
+            "peak_per_update": round(peak / up, 2),
+            "stages": stages,
         }
-        print(
-            json.dumps({**result, "peak_per_update": round(peak / up, 2), "stages": stages}),
-            file=stdout,
-        )
+        print(json.dumps(result), file=stdout)
 
 
 def peak_memory(method: str, size: int, clients: int) -> dict[str, Any]:
@@ -92,8 +92,6 @@ class PeakClock:
 def stdout_kept() -> Iterator[Any]:
     """A file on the real standard output, while TenSEAL's warnings about long vectors go
     nowhere."""
-    import os
-
     sys.stdout.flush()
     kept = os.dup(1)
     with open(os.devnull, "w") as nowhere, os.fdopen(kept, "w") as stdout:

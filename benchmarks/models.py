@@ -11,7 +11,8 @@ SHAPES: dict[int, tuple[int, ...]] = {  # coordinates of each tensor
 
 def resnet18_sizes(classes: int = 10) -> tuple[int, ...]:
     """Tensors of a ResNet-18 with a 3x3 stem: 11,173,962 coordinates for ten classes."""
-    sizes, channels = [3 * 3 * 3 * 64, 64, 64], 64
+    channels = 64
+    sizes = [3 * 3 * 3 * channels, channels, channels]
     for width in (64, 64, 128, 128, 256, 256, 512, 512):
         sizes += [9 * channels * width, width, width, 9 * width * width, width, width]
         if channels != width:

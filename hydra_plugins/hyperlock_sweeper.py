@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 
 class StudySweeper(Sweeper):
-    """`hyperlock.study`, with the settings of Hydra's Optuna sweeper."""
+    """`hyperlock.sweep.sweeper`, with the settings of Hydra's Optuna sweeper."""
 
     def __init__(self, **settings: Any) -> None:
         from hyperlock.sweep.sweeper import StudySweeperImpl

@@ -10,36 +10,25 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 import numpy as np
 
-from hyperlock.encryption import totals
 from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS, integer_type, largest_value
 from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
+from hyperlock.encryption.scheme import Chunk, Encryptor, KeyPair, Scheme
+from hyperlock.encryption.vector import Vector
 from hyperlock.errors import ConfigError, HyperLockError, show
-from hyperlock.settings.parse import (
-    BfvEncryption,
-    CkksEncryption,
-    Config,
-    FedAvg,
-    Keys,
-    MlpModel,
-    max_clients,
-)
+from hyperlock.settings.parse import SCHEMAS, Config, Keys, max_clients
+from hyperlock.settings.schema import FedAvg, MlpModel
 
 if TYPE_CHECKING:
-    from hyperlock.encryption.bfv import Bfv
-    from hyperlock.encryption.ckks import Ckks
+    from hyperlock.encryption.packing import Packing
 
 _REPEATS = 7
-_SHAPE = {"inputs": 784, "classes": 10, "units": MlpModel.units, "layers": MlpModel.layers}
-_COLUMNS = (
-    "scheme,poly_modulus,coeff_mod_bits,value_bits,levels,"
-    "bytes/update,bytes/round,bytes/param,margin,security"
-)
 _NOTES = (
     "levels: a value is one of -levels .. levels times its tensor's step; all sums are exact.",
     "bytes/round: every client's update up, and the float32 model down to every client.",
@@ -50,11 +39,36 @@ _NOTES = (
 )
 
 
+class RingParameters(Protocol):
+    """What the parameters of every scheme over a ring have in common."""
+
+    poly_modulus: int
+    coeff_mod_bits: tuple[int, ...]
+    value_bits: int
+    security_bits: int
+    packing: Packing
+    slots: int
+    margin_bits: float
+
+
+class RingScheme(Scheme, Protocol):
+    """A scheme over a ring: every one whose settings have a `poly_modulus`."""
+
+    parameters: RingParameters
+
+
 @dataclass(frozen=True)
 class Job:
-    """What is to be encrypted: tensors of so many coordinates each, by so many clients a round, at
-    these precisions; under keys=clients they share the secret key, under keys=authority they do
-    not."""
+    """What is to be encrypted.
+
+    Attributes:
+        tensors: coordinates of each tensor of the model.
+        clients: updates that a round adds.
+        value_bits: the precisions to compare.
+        security: bits at least.
+        custody: under clients these share the secret key, and encrypt with it; under authority they
+            have the public key.
+    """
 
     tensors: tuple[int, ...]
     clients: int = 10
@@ -67,12 +81,12 @@ class Job:
         """Coordinates of the model."""
         return sum(self.tensors)
 
-    def config(self, encryption: BfvEncryption | CkksEncryption) -> Config:
+    def config(self, encryption: Any) -> Config:
         """The part of a run's settings that decides its scheme."""
         return Config(federation=FedAvg(clients=self.clients), encryption=encryption)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preset:
     """One choice of parameters, and what it costs.
 
@@ -101,6 +115,30 @@ class Preset:
     override: str
 
 
+@dataclass(frozen=True)
+class Column:
+    """One column of the table: what stands above it, and a preset's cell."""
+
+    heading: str
+    cell: Callable[[Job, Preset], str]
+
+
+_COLUMNS = (
+    Column("scheme", lambda job, preset: preset.scheme),
+    Column("poly_modulus", lambda job, preset: str(preset.poly_modulus)),
+    Column("coeff_mod_bits", lambda job, preset: show(preset.coeff_mod_bits)),
+    Column("value_bits", lambda job, preset: str(preset.value_bits)),
+    Column("levels", lambda job, preset: f"{largest_value(preset.value_bits):,}"),
+    Column("bytes/update", lambda job, preset: f"{preset.update_bytes:,}"),
+    Column("bytes/round", lambda job, preset: f"{preset.round_bytes:,}"),
+    Column("bytes/param", lambda job, preset: f"{preset.update_bytes / job.parameters:.2f}"),
+    Column("margin", lambda job, preset: f"{preset.margin_bits:.1f}"),
+    Column("security", lambda job, preset: str(preset.security_bits)),
+    Column("us/param", lambda job, preset: f"{preset.update_seconds * 1e6 / job.parameters:.3f}"),
+    Column("ms/update", lambda job, preset: f"{preset.update_seconds * 1e3:.1f}"),
+)
+
+
 def advise(job: Job) -> tuple[list[Preset], list[str]]:
     """All presets that work, best first (fewest bytes, then time), and why the others do not, a
     line each."""
@@ -110,7 +148,7 @@ def advise(job: Job) -> tuple[list[Preset], list[str]]:
     left_out: list[str] = []
     for encryption in _candidates(job):
         try:
-            scheme: Bfv | Ckks = build_scheme(job.config(encryption))  # type: ignore[assignment]
+            scheme = cast(RingScheme, build_scheme(job.config(encryption)))
             # The ring that auto chose, given by name, is auto once more.
             if scheme.fingerprint not in presets:
                 presets[scheme.fingerprint] = _measure(job, scheme, _override(job, encryption))
@@ -125,48 +163,40 @@ def advise(job: Job) -> tuple[list[Preset], list[str]]:
 
 def tensor_sizes(model: str, inputs: int, classes: int, units: int, layers: int) -> tuple[int, ...]:
     """Weights and biases of each dense layer, as `hyperlock.learning.models` builds them."""
-    widths = [inputs, *([units] * layers if model == "mlp" else []), classes]
-    return tuple(size for i, width in enumerate(widths[1:]) for size in (widths[i] * width, width))
+    hidden = [units] * layers if model == "mlp" else []
+    widths = [inputs, *hidden, classes]
+    sizes: list[int] = []
+    for before, width in pairwise(widths):
+        sizes += [before * width, width]
+    return tuple(sizes)
 
 
 def table(job: Job, presets: Sequence[Preset], left_out: Sequence[str]) -> str:
     """The advice as text: aligned columns, one line to paste for each row, and notes."""
-    rows = [("", *_COLUMNS.split(","), "us/param", "ms/update")]
-    for i, p in enumerate(presets, 1):
-        sizes = (
-            f"{p.update_bytes:,}",
-            f"{p.round_bytes:,}",
-            f"{p.update_bytes / job.parameters:.2f}",
-        )
-        times = (f"{p.update_seconds * 1e6 / job.parameters:.3f}", f"{p.update_seconds * 1e3:.1f}")
-        grid = (str(p.value_bits), f"{largest_value(p.value_bits):,}")
-        ring = (p.scheme, str(p.poly_modulus), show(p.coeff_mod_bits))
-        rows.append(
-            (f"{i}.", *ring, *grid, *sizes, f"{p.margin_bits:.1f}", str(p.security_bits), *times)
-        )
+    rows = [["", *(column.heading for column in _COLUMNS)]]
+    for number, preset in enumerate(presets, 1):
+        rows.append([f"{number}.", *(column.cell(job, preset) for column in _COLUMNS)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"{job.parameters:,} parameters ({4 * job.parameters:,} bytes as float32), "
         f"{job.clients:,} clients a round, "
         f"at least {job.security}-bit security; best first",
         "",
-        *(
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-            for row in rows
-        ),
-        "",
-        *(f"{i:{widths[0] - 1}}. python run.py {p.override}" for i, p in enumerate(presets, 1)),
-        "",
-        *_NOTES,
-        *(f"left out: {reason}" for reason in left_out),
     ]
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        lines.append("  ".join(cell.rjust(width) for cell, width in cells))
+    lines.append("")
+    for number, preset in enumerate(presets, 1):
+        lines.append(f"{number:{widths[0] - 1}}. python run.py {preset.override}")
+    lines += ["", *_NOTES, *(f"left out: {reason}" for reason in left_out)]
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     try:
-        job = _parse(arguments)
+        job = _job(arguments)
         presets, left_out = advise(job)
         if not presets:
             raise HyperLockError("no preset works:\n  " + "\n  ".join(left_out))
@@ -177,87 +207,133 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _candidates(job: Job) -> Iterator[BfvEncryption | CkksEncryption]:
+# --- what is tried, and what it costs -------------------------------------------------------------
+
+
+def _candidates(job: Job) -> Iterator[Any]:
+    """Settings of every scheme over a ring: with the ring that it chooses itself, if it does, and
+    with each that is tabled; first the schemes that choose."""
+    kinds = [kind for kind in SCHEMAS["encryption"].values() if hasattr(kind, "poly_modulus")]
+    kinds.sort(key=lambda kind: kind.poly_modulus != "auto")
     for bits in job.value_bits:
-        for ring in ("auto", *POLY_MODULI):
-            yield BfvEncryption(poly_modulus=ring, value_bits=bits, security=job.security)
-        for ring in POLY_MODULI:
-            yield CkksEncryption(poly_modulus=ring, value_bits=bits, security=job.security)
+        for kind in kinds:
+            own = ["auto"] if kind.poly_modulus == "auto" else []
+            for ring in (*own, *POLY_MODULI):
+                yield kind(poly_modulus=ring, value_bits=bits, security=job.security)
 
 
-def _override(job: Job, encryption: BfvEncryption | CkksEncryption) -> str:
+def _override(job: Job, encryption: Any) -> str:
     """The settings that make this preset of the default job."""
-    ring = (
-        ""
-        if encryption.poly_modulus == "auto"
-        else f" encryption.poly_modulus={encryption.poly_modulus}"
-    )
-    security = (
-        f" encryption.security={job.security}" if job.security != CkksEncryption.security else ""
-    )
-    room, default = (
-        max_clients(Job((1,), n).config(encryption)) for n in (job.clients, FedAvg.clients)
-    )
-    clients = f" encryption.max_clients={room}" if room != default else ""
-    keys = " keys=clients" if job.custody == "clients" else ""
-    keys += f" keys.min_clients={job.clients}" if job.clients < Keys.min_clients else ""
-    return (
-        f"encryption={encryption.scheme}{ring} encryption.value_bits={encryption.value_bits}"
-        f"{security}{clients}{keys}"
+    parts = [f"encryption={encryption.scheme}"]
+    if encryption.poly_modulus != "auto":
+        parts.append(f"encryption.poly_modulus={encryption.poly_modulus}")
+    parts.append(f"encryption.value_bits={encryption.value_bits}")
+    if job.security != type(encryption).security:
+        parts.append(f"encryption.security={job.security}")
+    room = max_clients(job.config(encryption))
+    if room != max_clients(Config(federation=FedAvg(), encryption=encryption)):
+        parts.append(f"encryption.max_clients={room}")
+    if job.custody != Job.custody:
+        parts.append(f"keys={job.custody}")
+    if job.clients < Keys.min_clients:
+        parts.append(f"keys.min_clients={job.clients}")
+    return " ".join(parts)
+
+
+def _measure(job: Job, scheme: RingScheme, override: str) -> Preset:
+    """Encrypt two ciphertexts of an update, and reckon the whole and the round from them."""
+    parameters = scheme.parameters
+    length = Vector(parameters.value_bits, job.tensors).length
+    post = _Post(job, scheme, length)
+
+    # All ciphertexts are full but the last one, which has what is left.
+    full = scheme.chunk_count(length) - 1
+    last_slots = parameters.packing.slots(length) - full * parameters.slots
+    full_bytes, full_seconds = post.encrypt(parameters.slots) if full else (0.0, 0.0)
+    last_bytes, last_seconds = post.encrypt(last_slots)
+    update_bytes = round(post.empty_update + full * full_bytes + last_bytes)
+    return Preset(
+        scheme=scheme.name,
+        poly_modulus=parameters.poly_modulus,
+        coeff_mod_bits=parameters.coeff_mod_bits,
+        value_bits=parameters.value_bits,
+        security_bits=parameters.security_bits,
+        fingerprint=scheme.fingerprint,
+        margin_bits=parameters.margin_bits,
+        update_bytes=update_bytes,
+        round_bytes=job.clients * (update_bytes + post.model),
+        update_seconds=full * full_seconds + last_seconds,
+        override=override,
     )
 
 
-def _measure(job: Job, scheme: Bfv | Ckks, override: str) -> Preset:
-    from hyperlock.encryption.ckks_parameters import CkksParameters, min_scale_bits
-    from hyperlock.parties.identity import SERVER, enrol
-    from hyperlock.parties.messages import Train, Update, key_id_of
+class _Post:
+    """The messages between one client and the server, as they are in a run.
 
-    keys, p, rng = scheme.generate_keys(), scheme.parameters, np.random.default_rng(0)
-    shared = scheme.symmetric_encryptor(keys.secret) if job.custody == "clients" else None
-    encryptor = shared or scheme.encryptor(keys.public)
-    parties = enrol("0" * 32, ("client-0", SERVER))  # a run's id and names as long as in a run
-    client, server = (
-        (who.run, 1, who.name, key_id_of(keys.public), scheme.fingerprint)
-        for who in parties.values()
-    )
-    levels, length = largest_value(p.value_bits), totals.width(p.value_bits) + job.parameters
-    empty = len(Update(*client, length, ()).encode(parties["client-0"]))
+    Attributes:
+        empty_update: bytes of an Update message without its ciphertexts.
+        model: bytes of a Train message.
+    """
 
-    def encrypt(slots: int) -> tuple[float, float]:
+    def __init__(self, job: Job, scheme: RingScheme, length: int) -> None:
+        from hyperlock.parties.identity import SERVER, enrol
+        from hyperlock.parties.messages import Train, Update, key_id_of
+
+        keys = scheme.generate_keys()
+        key_id = key_id_of(keys.public)
+        # A run's id and names are as long as these.
+        parties = enrol("0" * 32, ("client-0", SERVER))
+        client = parties["client-0"]
+        server = parties[SERVER]
+
+        def update(chunks: Iterable[Chunk]) -> bytes:
+            header = (client.run, 1, client.name, key_id, scheme.fingerprint)
+            return Update(*header, length, chunks).encode(client)
+
+        header = (server.run, 1, server.name, key_id, scheme.fingerprint)
+        weights_and_ranges = 4 * (job.parameters + len(job.tensors))  # float32
+        self.model = len(Train(*header, 0, ()).encode(server)) + weights_and_ranges
+        self.empty_update = len(update(()))
+        self._update = update
+        self._encryptor = _clients_encryptor(job, scheme, keys)
+        self._scheme = scheme
+        self._rng = np.random.default_rng(0)
+
+    def encrypt(self, slots: int) -> tuple[float, float]:
         """Mean bytes and least seconds (other work on the machine counts little then) of one
         ciphertext, as sent."""
-        values = rng.integers(
-            -levels, levels, slots * p.packing.fields, integer_type(levels), endpoint=True
-        )
-        sizes, seconds = [], []
+        parameters = self._scheme.parameters
+        levels = largest_value(parameters.value_bits)
+        count = slots * parameters.packing.fields
+        values = self._rng.integers(-levels, levels, count, integer_type(levels), endpoint=True)
+        sizes: list[int] = []
+        seconds: list[float] = []
         for _ in range(_REPEATS):
             start = time.perf_counter()
-            message = Update(*client, length, encryptor.encrypt(values)).encode(parties["client-0"])
+            message = self._update(self._encryptor.encrypt(values))
             seconds.append(time.perf_counter() - start)
-            sizes.append(len(message) - empty)
+            sizes.append(len(message) - self.empty_update)
         return float(np.mean(sizes)), min(seconds)
 
-    full = scheme.chunk_count(length) - 1
-    full_bytes, full_seconds = encrypt(p.slots) if full else (0.0, 0.0)
-    last_bytes, last_seconds = encrypt(p.packing.slots(length) - full * p.slots)
-    update_bytes = round(empty + full * full_bytes + last_bytes)
-    model = len(Train(*server, 0, ()).encode(parties[SERVER])) + 4 * (
-        job.parameters + len(job.tensors)
-    )
-    if isinstance(p, CkksParameters):
-        margin: float = p.scale_bits - min_scale_bits(p.poly_modulus, p.max_clients)
-    else:
-        margin = p.margin_bits
-    costs = (update_bytes, job.clients * (update_bytes + model), full * full_seconds + last_seconds)
-    chosen = (
-        scheme.name,
-        p.poly_modulus,
-        p.coeff_mod_bits,
-        p.value_bits,
-        p.security_bits,
-        scheme.fingerprint,
-    )
-    return Preset(*chosen, margin, *costs, override)
+
+def _clients_encryptor(job: Job, scheme: Scheme, keys: KeyPair) -> Encryptor:
+    """Under keys=clients with the shared secret key, where the scheme and the platform can."""
+    if job.custody == "clients":
+        shared = scheme.symmetric_encryptor(keys.secret)
+        if shared is not None:
+            return shared
+    return scheme.encryptor(keys.public)
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+_SHAPE = {  # option: default, help
+    "inputs": (784, "values of one sample"),
+    "classes": (10, "classes"),
+    "units": (MlpModel.units, "units of each hidden layer of the mlp"),
+    "layers": (MlpModel.layers, "hidden layers of the mlp"),
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -267,7 +343,7 @@ class _Parser(argparse.ArgumentParser):
         raise HyperLockError(f"{message}\n  try: {self.prog} --help")
 
 
-def _parse(arguments: Sequence[str] | None) -> Job:
+def _parser() -> _Parser:
     parser = _Parser(
         prog="python -m hyperlock.advise",
         description=(__doc__ or "").split("\n")[0],
@@ -277,13 +353,7 @@ def _parse(arguments: Sequence[str] | None) -> Job:
         "--parameters", metavar="N", help="parameters of the model; or give its shape:"
     )
     parser.add_argument("--model", choices=("mlp", "logistic"), help="its architecture (mlp)")
-    texts = (
-        "values of one sample",
-        "classes",
-        "units of each hidden layer of the mlp",
-        "hidden layers of the mlp",
-    )
-    for (name, default), text in zip(_SHAPE.items(), texts, strict=True):
+    for name, (default, text) in _SHAPE.items():
         parser.add_argument(f"--{name}", metavar="N", help=f"{text} ({default})")
     parser.add_argument(
         "--clients", default="10", metavar="N", help="updates that a round adds (%(default)s)"
@@ -300,10 +370,44 @@ def _parse(arguments: Sequence[str] | None) -> Job:
         default="authority",
         help="who holds the secret key (%(default)s)",
     )
-    given = {
-        name: text for name, text in vars(parser.parse_args(arguments)).items() if text is not None
-    }
+    return parser
 
+
+def _job(arguments: Sequence[str] | None) -> Job:
+    """What the command line asks; ConfigError for a number that cannot be meant."""
+    given = {
+        name: text
+        for name, text in vars(_parser().parse_args(arguments)).items()
+        if text is not None
+    }
+    tensors = _tensors(given)
+    clients = _integer("--clients", given["clients"], 2, 2**20, 10)
+    value_bits = [
+        _integer("--value-bits", text, MIN_VALUE_BITS, MAX_VALUE_BITS, 8)
+        for text in given["value_bits"].split(",")
+    ]
+    return Job(
+        tensors=tensors,
+        clients=clients,
+        value_bits=tuple(dict.fromkeys(value_bits)),  # each once
+        security=_security(given["security"]),
+        custody=given["keys"],
+    )
+
+
+def _tensors(given: Mapping[str, str]) -> tuple[int, ...]:
+    """The model's tensors: one of `--parameters` coordinates, or those of the shape."""
+    _refuse_two_models(given)
+    if "parameters" in given:
+        return (_integer("--parameters", given["parameters"], 1, 10**12, 101_770),)
+    shape = {name: default for name, (default, _) in _SHAPE.items()}
+    for name, default in shape.items():
+        if name in given:
+            shape[name] = _integer(f"--{name}", given[name], 1, 10**5, default)
+    return tensor_sizes(given.get("model", "mlp"), **shape)
+
+
+def _refuse_two_models(given: Mapping[str, str]) -> None:
     shape = [name for name in ("model", *_SHAPE) if name in given]
     if "parameters" in given and shape:
         raise ConfigError(
@@ -317,31 +421,19 @@ def _parse(arguments: Sequence[str] | None) -> Job:
                 "the logistic model has no hidden layers",
                 hint="--model=mlp",
             )
-    if "parameters" in given:
-        tensors: tuple[int, ...] = (
-            _integer("--parameters", given["parameters"], 1, 10**12, 101_770),
-        )
-    else:
-        sizes = {
-            n: _integer(f"--{n}", given[n], 1, 10**5, d) if n in given else d
-            for n, d in _SHAPE.items()
-        }
-        tensors = tensor_sizes(given.get("model", "mlp"), **sizes)
-    clients = _integer("--clients", given["clients"], 2, 2**20, 10)
-    bits = [
-        _integer("--value-bits", t, MIN_VALUE_BITS, MAX_VALUE_BITS, 8)
-        for t in given["value_bits"].split(",")
-    ]
-    if given["security"] not in map(str, SECURITY_LIMITS):
-        levels = ", ".join(map(str, SECURITY_LIMITS))
+
+
+def _security(text: str) -> int:
+    levels = [str(level) for level in SECURITY_LIMITS]
+    if text not in levels:
         raise ConfigError(
             "--security",
-            given["security"],
+            text,
             "is no tabled level",
-            allowed=levels,
+            allowed=", ".join(levels),
             hint="--security=128",
         )
-    return Job(tensors, clients, tuple(dict.fromkeys(bits)), int(given["security"]), given["keys"])
+    return int(text)
 
 
 def _integer(option: str, text: str, smallest: int, largest: int, hint: int) -> int:

@@ -200,7 +200,17 @@ def test_the_command_prints_a_row_and_a_line_for_every_preset(
 
 def test_columns_line_up() -> None:
     preset = Preset(
-        "bfv", 4096, (60, 30), 8, 128, "", 0.8, 459_948, 8_672_810, 0.0157, "encryption=bfv"
+        scheme="bfv",
+        poly_modulus=4096,
+        coeff_mod_bits=(60, 30),
+        value_bits=8,
+        security_bits=128,
+        fingerprint="",
+        margin_bits=0.8,
+        update_bytes=459_948,
+        round_bytes=8_672_810,
+        update_seconds=0.0157,
+        override="encryption=bfv",
     )
     lines = table(
         Job(MLP), [preset] * 12, ["ckks poly_modulus=2048 value_bits=8: why"]

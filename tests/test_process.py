@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyperlock.process import held_back
-from hyperlock.tracking.mlflow import MlflowTracker
+from hyperlock.tracking.mlflow import MlflowTracker, Store
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -50,10 +50,9 @@ def test_a_record_can_be_closed_whenever_the_run_was_interrupted(tmp_path: Path)
     """Interrupted within a commit, SQLite's own lock would keep the next write out for 20
     seconds."""
     rng = random.Random(0)
+    store = Store.open(str(tmp_path), str(tmp_path), None)
     for _ in range(25):
-        tracker = MlflowTracker(
-            str(tmp_path), str(tmp_path), None, "e", "n", {"a": "1"}, {"b": "2"}
-        )
+        tracker = MlflowTracker.begin(store, "e", "n", {"a": "1"}, {"b": "2"})
         threading.Timer(rng.uniform(0.005, 0.06), os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
             for step in range(100_000):

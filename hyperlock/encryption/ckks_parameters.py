@@ -83,6 +83,11 @@ class CkksParameters:
         return slot_bits(self.poly_modulus, self.max_clients, _NOISE_SHARE * 2.0**self.scale_bits)
 
     @property
+    def margin_bits(self) -> float:
+        """log2 of the scale over the smallest that keeps sums exact; never negative."""
+        return self.scale_bits - min_scale_bits(self.poly_modulus, self.max_clients)
+
+    @property
     def undetected_bits(self) -> float:
         """-log2 of the probability that a coordinate of an honest sum is released and wrong."""
         leap = 1 - RESIDUE_LIMIT - _ROUNDING_SHARE

@@ -1,5 +1,10 @@
-"""Many runs: a sweep, its study, and its record."""
+"""Many runs: a sweep, its study, and its record.
 
-from hyperlock.sweep.callback import SweepRecord, storage
+`conf/hydra` names `SweepRecord` and `storage` (the function, which hides its module here). Optuna
+and MLflow are imported when a sweep begins, not with these.
+"""
+
+from hyperlock.sweep.callback import SweepRecord
+from hyperlock.sweep.storage import storage
 
 __all__ = ["SweepRecord", "storage"]

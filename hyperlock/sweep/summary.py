@@ -6,14 +6,14 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 
 from hyperlock.settings.checks import objective_names
-from hyperlock.sweep import plots as sweep_plots
+from hyperlock.sweep import plots
 from hyperlock.sweep.trials import (
     FAILED,
     FINISHED,
@@ -24,62 +24,81 @@ from hyperlock.sweep.trials import (
     front,
     markdown,
     shares,
+    show_short,
     table_csv,
 )
-from hyperlock.tracking.mlflow import MlflowTracker
+from hyperlock.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
 
 log = logging.getLogger(__name__)
-Importances = dict[str, dict[str, float]]
+Importances = dict[str, dict[str, float]]  # objective, parameter, share
+_BEST_SHOWN = 10
+_LONGEST_TAG = 500  # characters
 
 
-def summarise(
-    config: DictConfig, tracker: Any, name: str, status: str, seconds: float, why: str
-) -> None:
-    """Write the summary of a sweep that has ended, with whatever it finished."""
+@dataclass(frozen=True)
+class Ending:
+    """How a sweep ended.
+
+    Attributes:
+        name: the sweep's, and its study's where it has one.
+        status: FINISHED, FAILED or KILLED.
+        seconds: since it began in this process.
+        why: what ended it; "" if nothing has to be said.
+    """
+
+    name: str
+    status: str
+    seconds: float
+    why: str = ""
+
+
+def summarise(config: DictConfig, tracker: Tracker, study: Study | None, ending: Ending) -> None:
+    """Write the summary of a sweep that has ended, with whatever it finished.
+
+    Args:
+        config: the sweep's.
+        tracker: the parent.
+        study: where the trials are kept; None for a plain grid, whose trials are the parent's runs.
+        ending: how it ended.
+    """
     names = objective_names(config)
     maximise = directions(config, names)
-    runs = (
-        tracker.search(f"tags.mlflow.parentRunId = '{tracker.run_id}'")
-        if isinstance(tracker, MlflowTracker)
-        else []
-    )
-    study = _study(config, name)
-    rows = from_study(study) if study is not None else from_runs(runs, names)
+    runs = tracker.children()
+    rows = from_runs(runs, names) if study is None else from_study(study)
     best = front(rows, maximise)
-    lines = [headline(rows, status, seconds), *(f"- {line}" for line in best_lines(best, names))]
-    if why:
-        lines.insert(1, f"- {' '.join(why.split())}")
     cost = _cost(runs)
-    if cost:
-        shares = (
-            "- {trials/seconds:.1f} s a trial (median): training and encryption "
-            "{trials/work_share:.0%}, evaluation {trials/evaluation_share:.0%}, "
-            "all else {trials/other_share:.0%}"
-        )
-        lines.append(shares.format_map(cost))
-    if status != "FINISHED" and study is not None:
-        lines.append(f"- continue it with the same command and `hydra.sweeper.study_name={name}`")
+
+    # For whoever reads the page or the terminal.
+    lines = [headline(rows, ending.status, ending.seconds)]
+    if ending.why:
+        lines.append(f"- {' '.join(ending.why.split())}")
+    lines += [f"- {line}" for line in best_lines(best, names)]
+    lines += [f"- {line}" for line in _cost_lines(cost)]
+    if ending.status != "FINISHED" and study is not None:
+        lines.append(f"- {how_to_continue(ending.name)}")
     tracker.note("\n".join([*lines, "", markdown(rows, names, maximise)]))
-    print("\n".join([f"\n{name}", *(f"  {line}" for line in lines)]))
-    if not rows or not isinstance(tracker, MlflowTracker):
+    print("\n".join([f"\n{ending.name}", *(f"  {line}" for line in lines)]))
+    if not rows or not tracker.records:
         return
+
+    # For whoever compares sweeps.
     tracker.document("trials.csv", table_csv(rows, names))
-    counts = {
-        f"trials/{state}": sum(row.state == state for row in rows) for state in (FINISHED, FAILED)
-    }
-    tracker.log(
-        {**counts, **cost, "trials/wall_s": seconds, **_extremes(best, names, maximise)}, len(rows)
-    )
+    counts = {f"trials/{state}": _count(rows, state) for state in (FINISHED, FAILED)}
+    extremes = _extremes(best, names, maximise)
+    tracker.log({**counts, **cost, "trials/wall_s": ending.seconds, **extremes}, len(rows))
     if best:
-        tracker.tag({"best": ", ".join(trial.name for trial in best)[:500]})
-        if len(names) == 1:
-            tracker.tag(
-                {
-                    f"best.{key}": f"{value:.6g}" if isinstance(value, float) else str(value)
-                    for key, value in best[0].params.items()
-                }
-            )
-        _draw(tracker, rows, names, maximise, study, name)
+        tracker.tag(_best_tags(best, names))
+        _draw_histories(tracker, rows, names, maximise, ending.name)
+        explained = importances(_as_study(rows, maximise) if study is None else study, names)
+        if explained:
+            tracker.figure("importance", plots.importance_figure(explained, ending.name))
+        if len(names) > 1:
+            drawn = plots.front_figure(rows, names, maximise, ending.name)
+            tracker.figure("pareto_front", drawn)
 
 
 def directions(config: DictConfig, names: Sequence[str]) -> list[bool]:
@@ -92,26 +111,35 @@ def directions(config: DictConfig, names: Sequence[str]) -> list[bool]:
     return [getattr(one, "name", one) == "maximize" for one in each]
 
 
+def how_to_continue(name: str) -> str:
+    """What to type to go on with a study."""
+    return f"continue it with the same command and `hydra.sweeper.study_name={name}`"
+
+
 def headline(rows: Sequence[Trial], status: str, seconds: float) -> str:
     """How it ended, and how many trials there are."""
-    finished, failed = (sum(row.state == state for row in rows) for state in (FINISHED, FAILED))
-    rest = len(rows) - finished - failed
-    parts = [f"{finished} finished", f"{failed} failed", *([f"{rest} unfinished"] if rest else [])]
+    finished = _count(rows, FINISHED)
+    failed = _count(rows, FAILED)
+    unfinished = len(rows) - finished - failed
+    parts = [f"{finished} finished", f"{failed} failed"]
+    if unfinished:
+        parts.append(f"{unfinished} unfinished")
     how = {"FINISHED": "Finished", "KILLED": "**Killed**"}.get(status, "**Failed**")
     return f"{how} after {seconds:.0f} s: {len(rows)} trials, {', '.join(parts)}."
 
 
 def best_lines(best: Sequence[Trial], names: Sequence[str]) -> list[str]:
     """The best trial, or each of the Pareto front."""
-    return [
-        f"{'best' if len(names) == 1 else 'Pareto front'}: {trial.name}, "
-        + ", ".join(f"{name} {value:.6g}" for name, value in zip(names, trial.values, strict=True))
-        + f": `{describe(trial.params)}`"
-        for trial in sorted(best, key=lambda trial: trial.values)[:10]
-    ]
+    title = "best" if len(names) == 1 else "Pareto front"
+    lines = []
+    for trial in sorted(best, key=lambda trial: trial.values)[:_BEST_SHOWN]:
+        pairs = zip(names, trial.values, strict=True)
+        values = ", ".join(f"{name} {value:.6g}" for name, value in pairs)
+        lines.append(f"{title}: {trial.name}, {values}: `{describe(trial.params)}`")
+    return lines
 
 
-def importances(study: Any, names: Sequence[str]) -> Importances:
+def importances(study: Study, names: Sequence[str]) -> Importances:
     """For each objective, each parameter's share in explaining it (mean decrease in impurity of a
     random forest)."""
     import optuna
@@ -126,68 +154,65 @@ def importances(study: Any, names: Sequence[str]) -> Importances:
         except (ValueError, RuntimeError) as error:  # too few trials, or all alike
             log.info("no parameter importance for %s: %s", name, error)
             continue
-        found[name] = dict(explained)
-    return {name: each for name, each in found.items() if any(share > 0 for share in each.values())}
+        if any(share > 0 for share in explained.values()):
+            found[name] = dict(explained)
+    return found
 
 
-def _draw(
-    tracker: MlflowTracker,
+def _count(rows: Sequence[Trial], state: str) -> int:
+    return sum(row.state == state for row in rows)
+
+
+def _best_tags(best: Sequence[Trial], names: Sequence[str]) -> dict[str, str]:
+    """Which trials are best, and what the only one was given."""
+    tags = {"best": ", ".join(trial.name for trial in best)[:_LONGEST_TAG]}
+    if len(names) == 1:
+        params = best[0].params
+        tags |= {f"best.{key}": show_short(value, digits=6) for key, value in params.items()}
+    return tags
+
+
+def _draw_histories(
+    tracker: Tracker,
     rows: Sequence[Trial],
     names: Sequence[str],
     maximise: Sequence[bool],
-    study: Any,
     title: str,
 ) -> None:
     for i, name in enumerate(names):
         file = "history" if len(names) == 1 else f"history_{name.replace('/', '_')}"
-        tracker.figure(file, sweep_plots.history_figure(rows, i, name, maximise[i], title))
-    explained = importances(study if study is not None else _as_study(rows, maximise), names)
-    if explained:
-        tracker.figure("importance", sweep_plots.importance_figure(explained, title))
-    if len(names) > 1:
-        tracker.figure("pareto_front", sweep_plots.front_figure(rows, names, maximise, title))
+        tracker.figure(file, plots.history_figure(rows, i, name, maximise[i], title))
 
 
-def _study(config: DictConfig, name: str) -> Any:
-    """The kept study, or None: a plain grid has none, and neither has a sweep that ended before it
-    began."""
-    from hyperlock.sweep.callback import kept_study, storage
-
-    if kept_study(config) is None:
-        return None
-    import optuna
-
-    node = config.hydra.sweeper.storage
-    try:
-        return optuna.load_study(
-            study_name=name, storage=storage(node) if isinstance(node, str) else instantiate(node)
-        )
-    except KeyError:
-        return None
-
-
-def _as_study(rows: Sequence[Trial], maximise: Sequence[bool]) -> Any:
-    """A grid's finished trials as an Optuna study in memory."""
+def _as_study(rows: Sequence[Trial], maximise: Sequence[bool]) -> Study:
+    """A grid's finished trials as an Optuna study in memory, whose importances can be told."""
     import optuna
 
     finished = [row for row in rows if row.state == FINISHED]
-    choices: dict[str, Any] = {}
-    for key in dict.fromkeys(key for row in finished for key in row.params):
-        choices[key] = optuna.distributions.CategoricalDistribution(
-            list({row.params[key]: 0 for row in finished if key in row.params})
-        )
+    choices = _choices(finished)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["maximize" if up else "minimize" for up in maximise])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for row in finished:
-            distributions = {key: choices[key] for key in row.params}
-            study.add_trial(
-                optuna.trial.create_trial(
-                    params=dict(row.params), distributions=distributions, values=list(row.values)
-                )
+            trial = optuna.trial.create_trial(
+                params=dict(row.params),
+                distributions={key: choices[key] for key in row.params},
+                values=list(row.values),
             )
+            study.add_trial(trial)
     return study
+
+
+def _choices(rows: Sequence[Trial]) -> dict[str, BaseDistribution]:
+    """For each parameter the values that trials have of it, in the order of the trials."""
+    from optuna.distributions import CategoricalDistribution
+
+    values: dict[str, dict[Any, None]] = {}  # a dict for a set that keeps its order
+    for row in rows:
+        for key, value in row.params.items():
+            values.setdefault(key, {})[value] = None
+    return {key: CategoricalDistribution(list(seen)) for key, seen in values.items()}
 
 
 def _cost(runs: Sequence[Any]) -> dict[str, float]:
@@ -196,24 +221,34 @@ def _cost(runs: Sequence[Any]) -> dict[str, float]:
     parts = [part for run in finished if (part := shares(run.data.metrics)) is not None]
     if not parts:
         return {}
-    seconds = median((run.info.end_time - run.info.start_time) / 1000 for run in finished)
     work, evaluation, other = (median(each) for each in zip(*parts, strict=True))
     return {
-        "trials/seconds": seconds,
+        "trials/seconds": median(run.info.end_time - run.info.start_time for run in finished)
+        / 1000,
         "trials/work_share": work,
         "trials/evaluation_share": evaluation,
         "trials/other_share": other,
     }
 
 
+def _cost_lines(cost: Mapping[str, float]) -> list[str]:
+    """What a trial took; nothing where no trial finished."""
+    if not cost:
+        return []
+    line = (
+        "{trials/seconds:.1f} s a trial (median): training and encryption {trials/work_share:.0%}, "
+        "evaluation {trials/evaluation_share:.0%}, all else {trials/other_share:.0%}"
+    )
+    return [line.format_map(cost)]
+
+
 def _extremes(
     best: Sequence[Trial], names: Sequence[str], maximise: Sequence[bool]
-) -> Mapping[str, float]:
+) -> dict[str, float]:
     """The best value of each objective, whichever trial has it."""
-    if not best:
-        return {}
-    columns = zip(*(trial.values for trial in best), strict=True)
-    return {
-        f"best/{name.replace('/', '_')}": (max if up else min)(column)
-        for name, up, column in zip(names, maximise, columns, strict=True)
-    }
+    found: dict[str, float] = {}
+    if best:
+        for i, name in enumerate(names):
+            better = max if maximise[i] else min
+            found[f"best/{name.replace('/', '_')}"] = better(trial.values[i] for trial in best)
+    return found

@@ -1,208 +1,190 @@
-"""Where a run's figures go: MLflow, or nowhere. Keys never come here."""
+"""MLflow as a sink; the one place that imports it, when it is first used, since that takes
+seconds."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import socket
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hyperlock.errors import ConfigError
 from hyperlock.process import held_back
+from hyperlock.tracking.origin import children_of
+from hyperlock.tracking.tracker import Metrics, Tracker
 
-Metrics = Mapping[str, float]
 DIRECTORY = "directory"  # tag: where a run writes what it can be resumed from
-# What a sweep tells its trials' processes, as JSON: parent, number, overrides.
-TRIAL = "HYPERLOCK_TRIAL"
+_LONGEST_PARAMETER = 6000  # characters; MLflow refuses longer ones
+# Creating the store prints every migration, and each run's end a link into the server's default
+# page.
+_NOISY = ("alembic", "mlflow.store.db.utils", "mlflow.models.model", "mlflow.tracking.fluent")
 
 
-class Tracker(Protocol):
-    """A run's record, open until `finish`; `run_id` names it, "" where nothing is recorded."""
+def preload() -> Any:
+    """MLflow itself, quiet and without telemetry; imported by the first call."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
 
-    run_id: str
-
-    def log(self, metrics: Metrics, step: int) -> None:
-        """Record the metrics of one round, durably before it returns."""
-        ...
-
-    def last_step(self, metric: str) -> int:
-        """The last round that a metric was recorded for; 0 if there is none."""
-        ...
-
-    def figure(self, name: str, figure: Any) -> None:
-        """Record a Matplotlib figure as `name`.png."""
-        ...
-
-    def document(self, name: str, content: str | Mapping[str, object]) -> None:
-        """Record a text, or a mapping as JSON, under a file name."""
-        ...
-
-    def model(self, model: Any, example: Any) -> None:
-        """Record a Keras model with the signature that `example` gives it."""
-        ...
-
-    def note(self, markdown: str) -> None:
-        """Text for the run's own page."""
-        ...
-
-    def finish(self, status: str) -> None:
-        """End the run: FINISHED, FAILED or KILLED."""
-        ...
-
-    def where(self) -> str:
-        """How to look at it, for the summary."""
-        ...
+    for noisy in _NOISY:
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return mlflow
 
 
-class NoTracker:
-    """Records nothing."""
+@dataclass(frozen=True)
+class Store:
+    """Where MLflow keeps runs: a database, or a server.
 
-    run_id = ""
-
-    def log(self, metrics: Metrics, step: int) -> None:
-        """Nothing."""
-
-    def last_step(self, metric: str) -> int:
-        """None."""
-        return 0
-
-    def figure(self, name: str, figure: Any) -> None:
-        """Nothing."""
-
-    def document(self, name: str, content: str | Mapping[str, object]) -> None:
-        """Nothing."""
-
-    def model(self, model: Any, example: Any) -> None:
-        """Nothing."""
-
-    def note(self, markdown: str) -> None:
-        """Nothing."""
-
-    def finish(self, status: str) -> None:
-        """Nothing."""
-
-    def where(self) -> str:
-        """Nowhere."""
-        return "not tracked (tracking=none)"
-
-
-class MlflowTracker:
-    """One MLflow run, by explicit id; no state of MLflow's fluent interface is relied on.
-
-    Args:
-        root: the project's root; the default store is `mlflow.db` there, which `mlflow ui` finds by
-            itself.
-        outputs: artifacts go to `mlflow/` in it, unless the store is a server.
-        uri: another store; else the environment's MLFLOW_TRACKING_URI, else the default.
-        experiment: created if new.
-        name: the run's name.
-        params: flat settings.
-        tags: what a person would filter by.
-        reopen: the newest run that this filter finds, if it finds any, is continued instead of a
-            new one begun.
+    Attributes:
+        address: as MLflow takes it; not shown, since it may hold a password.
+        client: MLflow's own client of it.
+        artifacts: the folder of pictures and files; None on a server, which decides itself.
+        is_default: whether it is the one that `mlflow ui` finds by itself.
     """
 
-    def __init__(
-        self,
-        root: str,
-        outputs: str,
-        uri: str | None,
+    address: str = field(repr=False)
+    client: Any = field(repr=False)
+    artifacts: Path | None
+    is_default: bool
+
+    @classmethod
+    def open(cls, root: str, outputs: str, uri: str | None) -> Store:
+        """The store of a project.
+
+        Args:
+            root: the project's folder; the default store is `mlflow.db` there.
+            outputs: artifacts go to `mlflow/` in it.
+            uri: another store; else the environment's MLFLOW_TRACKING_URI, else the default.
+
+        Raises:
+            ConfigError: MLflow cannot use the address.
+        """
+        mlflow = preload()
+        address = _address(root, uri)
+        try:
+            mlflow.set_tracking_uri(address)
+            client = mlflow.MlflowClient(address)
+        except mlflow.exceptions.MlflowException as error:
+            raise ConfigError(
+                "tracking.uri",
+                "(not shown)",
+                f"MLflow cannot use it ({type(error).__name__})",
+                allowed="sqlite:///FILE, postgresql://..., http://...",
+            ) from None
+        artifacts = None if _is_server(address) else Path(outputs) / "mlflow"
+        return cls(address, client, artifacts, address == _default_address(root))
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it is reached by HTTP."""
+        return _is_server(self.address)
+
+    def experiment_id(self, name: str) -> str:
+        """The id of an experiment, which is created if it is new."""
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        location = None if self.artifacts is None else self.artifacts.as_uri()
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+    def search(self, experiment_id: str, query: str, limit: int) -> list[Any]:
+        """The experiment's runs that a filter finds, newest first."""
+        return list(self.client.search_runs([experiment_id], query, max_results=limit))
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Hold signals back for the block, if it writes to SQLite: an interrupt within a commit
+        leaves SQLite's lock behind, and the next write waits 20 s for it and fails."""
+        return held_back() if self.address.startswith("sqlite") else nullcontext()
+
+
+class MlflowTracker(Tracker):
+    """One MLflow run, by explicit id; no state of MLflow's fluent interface is relied on.
+
+    `begin` makes a new run, `reopen` goes on with one.
+    """
+
+    records = True
+
+    def __init__(self, store: Store, experiment_id: str, run_id: str) -> None:
+        self._store = store
+        self._experiment = experiment_id
+        self.run_id = run_id
+
+    @classmethod
+    def begin(
+        cls,
+        store: Store,
         experiment: str,
         name: str,
         params: Mapping[str, str],
         tags: Mapping[str, str],
-        reopen: str | None = None,
-    ) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        import mlflow
-        from mlflow.exceptions import MlflowException
+    ) -> MlflowTracker:
+        """A new run.
 
-        # Creating the store prints every migration, and each run's end a link into the server's
-        # default page.
-        for noisy in (
-            "alembic",
-            "mlflow.store.db.utils",
-            "mlflow.models.model",
-            "mlflow.tracking.fluent",
-        ):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
-        self._uri = store_uri(root, uri)
-        self._is_default = self._uri == f"sqlite:///{Path(root) / 'mlflow.db'}"
+        Args:
+            store: where.
+            experiment: created if new.
+            name: the run's name.
+            params: flat settings.
+            tags: what a person would filter by.
+        """
+        experiment_id = store.experiment_id(experiment)
+        with store.writing():
+            run = store.client.create_run(experiment_id, run_name=name, tags=dict(tags))
+        tracker = cls(store, experiment_id, run.info.run_id)
         try:
-            mlflow.set_tracking_uri(self._uri)
-            self._client = mlflow.MlflowClient(self._uri)
-        except MlflowException as error:
-            problem = f"MLflow cannot use it ({type(error).__name__})"
-            allowed = "sqlite:///FILE, postgresql://..., http://..."
-            raise ConfigError("tracking.uri", "(not shown)", problem, allowed=allowed) from None
-        self._is_server = self._uri.startswith("http")  # a server decides itself where artifacts go
-        self._experiment = self._experiment_id(
-            experiment, None if self._is_server else Path(outputs) / "mlflow"
-        )
-        found = self.search(reopen, 1) if reopen else []
-        if found:
-            self.run_id = found[0].info.run_id
-            with self._writing():
-                self._client.update_run(self.run_id, status="RUNNING")
-            self.tag(tags)
-            return
-        with self._writing():
-            run = self._client.create_run(self._experiment, run_name=name, tags=dict(tags))
-        self.run_id = run.info.run_id
-        from mlflow.entities import Param
-
-        try:
-            with self._writing():
-                self._client.log_batch(
-                    self.run_id, params=[Param(key, value[:6000]) for key, value in params.items()]
-                )
+            tracker._state(params)
         except BaseException:  # no run is left RUNNING, whatever ended this one
-            self.finish("FAILED")
+            tracker.finish("FAILED")
             raise
+        return tracker
 
-    @property
-    def client(self) -> Any:
-        """MLflow's client of the store."""
-        return self._client
-
-    def search(self, query: str, limit: int = 10_000) -> list[Any]:
-        """The experiment's runs that a filter finds, newest first."""
-        return list(self._client.search_runs([self._experiment], query, max_results=limit))
-
-    def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags."""
-        with self._writing():
-            for key, value in tags.items():
-                self._client.set_tag(self.run_id, key, value)
+    @classmethod
+    def reopen(
+        cls, store: Store, experiment: str, query: str, tags: Mapping[str, str]
+    ) -> MlflowTracker | None:
+        """The newest run that a filter finds, running again and tagged anew; None if there is
+        none."""
+        experiment_id = store.experiment_id(experiment)
+        found = store.search(experiment_id, query, 1)
+        if not found:
+            return None
+        tracker = cls(store, experiment_id, found[0].info.run_id)
+        with store.writing():
+            store.client.update_run(tracker.run_id, status="RUNNING")
+        tracker.tag(tags)
+        return tracker
 
     def log(self, metrics: Metrics, step: int) -> None:
         """One batch, written before it returns."""
-        import time
-
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         entries = [Metric(key, float(value), now, step) for key, value in metrics.items()]
-        with self._writing():
+        with self._store.writing():
             self._client.log_batch(self.run_id, metrics=entries)
 
     def last_step(self, metric: str) -> int:
         """The last round whose metrics are in the store; 0 if none is."""
-        return max(
-            (entry.step for entry in self._client.get_metric_history(self.run_id, metric)),
-            default=0,
-        )
+        history = self._client.get_metric_history(self.run_id, metric)
+        return max((entry.step for entry in history), default=0)
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """One write for each tag, all of them before it returns."""
+        with self._store.writing():
+            for key, value in tags.items():
+                self._client.set_tag(self.run_id, key, value)
 
     def figure(self, name: str, figure: Any) -> None:
-        """`plots/name.png`."""
+        """The artifact `plots/name.png`."""
         self._client.log_figure(self.run_id, figure, f"plots/{name}.png")
 
     def document(self, name: str, content: str | Mapping[str, object]) -> None:
-        """Text or JSON."""
+        """An artifact at the top."""
         if isinstance(content, str):
             self._client.log_text(self.run_id, content, name)
         else:
@@ -211,13 +193,11 @@ class MlflowTracker:
     def model(self, model: Any, example: Any) -> None:
         """As MLflow's TensorFlow flavour; requirements are stated, since inferring them takes 20
         s."""
-        from importlib.metadata import version
-
         import mlflow
         import mlflow.tensorflow
 
         signature = mlflow.models.infer_signature(example, model(example).numpy())
-        with self._writing(), mlflow.start_run(run_id=self.run_id):
+        with self._store.writing(), mlflow.start_run(run_id=self.run_id):
             mlflow.tensorflow.log_model(
                 model,
                 name="model",
@@ -230,80 +210,63 @@ class MlflowTracker:
         self.tag({"mlflow.note.content": markdown})
 
     def finish(self, status: str) -> None:
-        """FINISHED, FAILED or KILLED."""
-        with self._writing():
-            self._client.set_terminated(self.run_id, status)
-
-    def _writing(self) -> AbstractContextManager[None]:
-        """An interrupt within a commit leaves SQLite's lock behind, and the next write waits 20 s
-        for it and fails."""
-        return held_back() if self._uri.startswith("sqlite") else nullcontext()
+        """The run's status and end; what is written after that does not change them."""
+        self.end_run(self.run_id, status)
 
     def where(self) -> str:
-        """The command and the page."""
-        if self._is_server:
-            base, command = self._uri, ""
-        else:
-            # The address itself may hold a password.
-            store = "" if self._is_default else " --backend-store-uri URI"
-            base, command = "http://127.0.0.1:5000", f"mlflow ui --workers 1{store}, then "
+        """The command that opens MLflow's page, and the page's address."""
         page = f"#/experiments/{self._experiment}/runs/{self.run_id}?workflowType=machine_learning"
-        return f"{command}{base}/{page}"
+        if self._store.is_server:
+            return f"{self._store.address}/{page}"
+        # The address itself may hold a password.
+        backend = "" if self._store.is_default else " --backend-store-uri URI"
+        return f"mlflow ui --workers 1{backend}, then http://127.0.0.1:5000/{page}"
 
-    def _experiment_id(self, name: str, artifacts: Path | None) -> str:
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is not None:
-            return experiment.experiment_id
-        return self._client.create_experiment(
-            name, artifact_location=artifacts.as_uri() if artifacts else None
-        )
+    def search(self, query: str, limit: int = 10_000) -> list[Any]:
+        """Runs of the same experiment, by MLflow's filters."""
+        return self._store.search(self._experiment, query, limit)
+
+    def children(self) -> list[Any]:
+        """By the tag that nests a run in MLflow's table."""
+        return self.search(children_of(self.run_id))
+
+    def end_run(self, run_id: str, status: str) -> None:
+        """Set the status and the end of any run in the store."""
+        with self._store.writing():
+            self._client.set_terminated(run_id, status)
+
+    @property
+    def _client(self) -> Any:
+        return self._store.client
+
+    def _state(self, params: Mapping[str, str]) -> None:
+        """Write the settings, which MLflow takes once."""
+        from mlflow.entities import Param
+
+        entries = [Param(key, value[:_LONGEST_PARAMETER]) for key, value in params.items()]
+        with self._store.writing():
+            self._client.log_batch(self.run_id, params=entries)
 
 
 def directory_of(run_id: str, root: str, uri: str | None) -> str | None:
     """The directory that a run wrote to, as its record has it; None if there is no such run."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
+    mlflow = preload()
     try:
-        return mlflow.MlflowClient(store_uri(root, uri)).get_run(run_id).data.tags.get(DIRECTORY)
-    except MlflowException:
+        run = mlflow.MlflowClient(_address(root, uri)).get_run(run_id)
+    except mlflow.exceptions.MlflowException:
         return None
+    directory: str | None = run.data.tags.get(DIRECTORY)
+    return directory
 
 
-def store_uri(root: str, uri: str | None) -> str:
-    """The store: as set, or the environment's, or the database in the project's root."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(root) / 'mlflow.db'}"
+def _address(root: str, uri: str | None) -> str:
+    """The store as set, or the environment's, or the default one."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_address(root)
 
 
-def trial() -> tuple[str | None, dict[str, str]]:
-    """The run name and the tags of a sweep's trial; none outside a sweep."""
-    if TRIAL not in os.environ:
-        return None, {}
-    told = json.loads(os.environ[TRIAL])
-    number, overrides = told["number"], json.dumps(told["overrides"])
-    tags = {"mlflow.parentRunId": told["parent"], "trial": str(number), "overrides": overrides}
-    return f"trial-{number:03d}", tags | process_tag()
+def _default_address(root: str) -> str:
+    return f"sqlite:///{Path(root) / 'mlflow.db'}"
 
 
-def process_tag() -> dict[str, str]:
-    """Marks a run as this process' own, so that it can be told later that the process ended without
-    a word."""
-    return {"process": f"{socket.gethostname()}:{os.getpid()}"}
-
-
-def on_this_host(tags: Mapping[str, str]) -> bool:
-    """Whether a run's process is, or was, one of this machine."""
-    return tags.get("process", "").rpartition(":")[0] == socket.gethostname()
-
-
-def process_ended(tags: Mapping[str, str]) -> bool:
-    """Whether a run's process was one of this machine, and is no more."""
-    if not on_this_host(tags):
-        return False
-    try:
-        os.kill(int(tags["process"].rpartition(":")[2]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
+def _is_server(address: str) -> bool:
+    return address.startswith("http")

@@ -1,4 +1,4 @@
-"""The figures of a run, drawn with Matplotlib's object interface: no global state, no window."""
+"""The figures of a run."""
 
 from __future__ import annotations
 
@@ -9,30 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlock.metrics import Stage
+from hyperlock.tracking import style
 
-_COLOURS = {
-    "train": "#4c72b0",
-    "quantise": "#8c8c8c",
-    "encrypt": "#dd8452",
-    "aggregate": "#55a868",
-    "decrypt": "#c44e52",
-    "step": "#937860",
-    "evaluate": "#8172b3",
-    "track": "#da8bc3",
-    "other": "#cccccc",
-}
+_MARKED_ROUNDS = 50  # with more, a mark a round would hide the line
+_NAMED = 20  # clients or classes; with more, each one's number on the axis would overlap
+_WRITTEN_CELLS = 200  # with more, numbers in the cells could not be read
 
 
 def accuracy_figure(
     accuracies: Mapping[int, float], title: str, target: float | None = None
 ) -> Any:
     """Test accuracy by round, of those that were evaluated, and the target if there is one."""
-    figure, axes = _figure(title)
+    figure, axes = style.figure(title)
     axes.plot(
         list(accuracies),
         list(accuracies.values()),
-        marker="o" if len(accuracies) <= 50 else "",
-        color=_COLOURS["train"],
+        marker="o" if len(accuracies) <= _MARKED_ROUNDS else "",
+        color=style.BLUE,
     )
     last = max(accuracies)
     axes.annotate(
@@ -43,7 +36,7 @@ def accuracy_figure(
         ha="right",
     )
     if target is not None:
-        axes.axhline(target, linestyle="--", color=_COLOURS["quantise"])
+        axes.axhline(target, linestyle="--", color=style.GREY)
         axes.annotate(
             f"target {target:g}",
             (min(accuracies), target),
@@ -51,7 +44,7 @@ def accuracy_figure(
             xytext=(0, 4),
         )
     axes.set(xlabel="round", ylabel="test accuracy")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    style.whole_numbers(axes.xaxis)
     axes.margins(y=0.15)
     axes.grid(alpha=0.3)
     return figure
@@ -59,35 +52,34 @@ def accuracy_figure(
 
 def stages_figure(seconds: Mapping[Stage, float], title: str) -> Any:
     """Seconds of each stage, summed over rounds and clients."""
-    figure, axes = _figure(title, height=3.4)
-    names = list(seconds)
+    figure, axes = style.figure(title, height=3.4)
     bars = axes.barh(
-        names,
-        [seconds[name] for name in names],
-        color=[_COLOURS.get(name, "#cccccc") for name in names],
+        list(seconds),
+        list(seconds.values()),
+        color=[style.stage_colour(stage) for stage in seconds],
     )
     axes.bar_label(bars, fmt="%.2f s", padding=4)
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set(xlabel="seconds, all rounds and clients")
-    axes.spines[["top", "right"]].set_visible(False)
+    style.open_frame(axes)
     return figure
 
 
 def bytes_figure(uplink: float, parameters: int, scheme: str, title: str) -> Any:
     """One client's upload in one round, against the same update as plain float32."""
-    figure, axes = _figure(title, height=2.6)
+    figure, axes = style.figure(title, height=2.6)
     sizes = {"float32, not encrypted": 4 * parameters, f"this run ({scheme})": uplink}
     bars = axes.barh(
         [f"{name}\n{size / parameters:.2f} bytes per parameter" for name, size in sizes.items()],
         [size / 1000 for size in sizes.values()],
-        color=[_COLOURS["other"], _COLOURS["encrypt"]],
+        color=[style.FAINT, style.stage_colour(Stage.ENCRYPT)],
     )
     axes.bar_label(bars, labels=[f"{size / 1000:,.0f} kB" for size in sizes.values()], padding=4)
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set(xlabel="kB uploaded by a client in a round")
-    axes.spines[["top", "right"]].set_visible(False)
+    style.open_frame(axes)
     return figure
 
 
@@ -98,44 +90,30 @@ def split_figure(counts: NDArray[np.int64], title: str) -> Any:
         counts: int64[clients, classes].
         title: above all.
     """
-    from matplotlib.figure import Figure
-
     clients, classes = counts.shape
     height = min(max(1.2 + 0.28 * classes, 2.6), 7.0)
-    figure = Figure(figsize=(8.5, 1.4 + height), dpi=120, layout="constrained")
-    sizes, cells = figure.subplots(2, 1, sharex=True, height_ratios=[1, height])
-    sizes.set_title(title, fontsize=11)
-    sizes.bar(
-        range(clients),
-        counts.sum(axis=1),
-        width=0.8 if clients <= 50 else 1.0,
-        color=_COLOURS["train"],
-    )
+    figure, (sizes, cells) = style.stacked(title, (1, height), width=8.5)
+
+    # Above: how many samples each client has.
+    width = 0.8 if clients <= 50 else 1.0
+    sizes.bar(range(clients), counts.sum(axis=1), width=width, color=style.BLUE)
     sizes.set(ylabel="samples")
     sizes.yaxis.get_major_locator().set_params(nbins=2, integer=True)
-    sizes.spines[["top", "right"]].set_visible(False)
+    style.open_frame(sizes)
+
+    # Below: of which classes.
     image = cells.imshow(counts.T, aspect="auto", cmap="Blues", vmin=0, interpolation="nearest")
     figure.colorbar(image, ax=cells, label="samples of the class", fraction=0.04, pad=0.01)
     cells.set(xlabel="client", ylabel="class")
-    for axis in (cells.xaxis, cells.yaxis):
-        axis.get_major_locator().set_params(integer=True)
-    if clients <= 20:
+    style.whole_numbers(cells.xaxis)
+    style.whole_numbers(cells.yaxis)
+    if clients <= _NAMED:
         cells.set_xticks(range(clients))
-    if classes <= 20:
+    if classes <= _NAMED:
         cells.set_yticks(range(classes))
-    if clients * classes <= 200 and clients <= 20:
-        for client, row in enumerate(counts):
-            for label, count in enumerate(row):
-                dark = count > counts.max() / 2
-                cells.text(
-                    client,
-                    label,
-                    count,
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                    color="w" if dark else "k",
-                )
+    if clients * classes <= _WRITTEN_CELLS and clients <= _NAMED:
+        half = counts.max() / 2
+        style.write_cells(cells, counts.T, dark=(counts > half).T)
     return figure
 
 
@@ -147,42 +125,19 @@ def confusion_figure(counts: NDArray[np.int64], title: str) -> Any:
         counts: int64[classes, classes].
         title: above all.
     """
-    from matplotlib.figure import Figure
-
     classes = len(counts)
     side = min(max(2.5 + 0.45 * classes, 4.0), 9.0)
-    figure = Figure(figsize=(side + 1, side), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, fontsize=11)
+    figure, axes = style.figure(title, height=side, width=side + 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
     # A square root shows the few mistakes beside the many right answers.
     image = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     bar = figure.colorbar(image, ax=axes, label="share of the class", fraction=0.045, pad=0.02)
     ticks = [0, 0.01, 0.1, 0.25, 0.5, 1]
     bar.set_ticks([tick**0.5 for tick in ticks], labels=[f"{tick:g}" for tick in ticks])
     axes.set(xlabel="answer", ylabel="class")
-    if classes <= 20:
+    if classes <= _NAMED:
         axes.set_xticks(range(classes))
         axes.set_yticks(range(classes))
-        for row in range(classes):
-            for column in range(classes):
-                colour = "w" if shares[row, column] > 0.25 else "k"
-                axes.text(
-                    column,
-                    row,
-                    counts[row, column],
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                    color=colour,
-                )
+        style.write_cells(axes, counts, dark=shares > 0.25)
     return figure
-
-
-def _figure(title: str, height: float = 4.0) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, height), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, fontsize=11)
-    return figure, axes

@@ -78,7 +78,7 @@ class Store:
 def study_of(root: Path, name: str | None = None) -> Any:
     import optuna
 
-    from hyperlock.sweep.callback import storage
+    from hyperlock.sweep.storage import storage
 
     url = f"sqlite:///{root}/outputs/studies.db"
     name = name or optuna.study.get_all_study_summaries(storage(url))[0].study_name
@@ -318,7 +318,7 @@ def test_an_objective_that_is_no_number_is_an_error() -> None:
 def test_storage_is_one_that_stock_optuna_opens(tmp_path: Path) -> None:
     import optuna
 
-    from hyperlock.sweep.callback import storage
+    from hyperlock.sweep.storage import storage
 
     url = f"sqlite:///{tmp_path}/new/folder/studies.db"
     optuna.create_study(study_name="ours", storage=storage(url)).ask()
