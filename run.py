@@ -41,9 +41,7 @@ def main(config: DictConfig) -> float | tuple[float, ...]:
             list(command.overrides.task),
             lambda overrides: hydra.compose("config", overrides),
         )
-        report = run(
-            beginning.composed, beginning.directory, beginning.overrides, beginning.start
-        )
+        report = run(beginning.composed, beginning.directory, beginning.overrides, beginning.start)
         finish(beginning.directory, report)
         return objective(beginning.composed, report)
     except HyperLockError as error:

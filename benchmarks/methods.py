@@ -15,8 +15,7 @@ from hyperlock.encryption.scheme import Encryptor, KeyPair, Scheme
 from hyperlock.experiment.simulation import build_scheme
 from hyperlock.parties.identity import SERVER, enrol
 from hyperlock.parties.messages import Aggregate, Message, Update, key_id_of
-from hyperlock.settings.parse import SCHEMAS, Config
-from hyperlock.settings.schema import FedAvg
+from hyperlock.settings.schema import SCHEMAS, Config, FedAvg
 
 Way = Callable[[tuple[int, ...]], Session]  # makes a session for tensors of these sizes
 

@@ -17,13 +17,21 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 import numpy as np
 
-from hyperlock.encryption.grid import MAX_VALUE_BITS, MIN_VALUE_BITS, integer_type, largest_value
+from hyperlock.encryption.grid import integer_type, largest_value
 from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
 from hyperlock.encryption.scheme import Chunk, Encryptor, KeyPair, Scheme
 from hyperlock.encryption.vector import Vector
 from hyperlock.errors import ConfigError, HyperLockError, show
-from hyperlock.settings.parse import SCHEMAS, Config, Keys, max_clients
-from hyperlock.settings.schema import FedAvg, MlpModel
+from hyperlock.settings.parse import max_clients
+from hyperlock.settings.schema import (
+    MAX_VALUE_BITS,
+    MIN_VALUE_BITS,
+    SCHEMAS,
+    Config,
+    FedAvg,
+    Keys,
+    MlpModel,
+)
 
 if TYPE_CHECKING:
     from hyperlock.encryption.packing import Packing

@@ -19,7 +19,8 @@ from hyperlock.encryption.scheme import Scheme
 from hyperlock.experiment.simulation import build_scheme
 from hyperlock.parties.identity import SERVER, enrol
 from hyperlock.parties.messages import Train, Update, key_id_of
-from hyperlock.settings.parse import BfvEncryption, CkksEncryption, parse
+from hyperlock.settings.parse import parse
+from hyperlock.settings.schema import BfvEncryption, CkksEncryption
 
 ROOT = Path(__file__).resolve().parents[1]
 MLP = (784 * 128, 128, 1280, 10)

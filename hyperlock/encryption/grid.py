@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK = 32_768  # coordinates at a time, which stay in the cache
-MIN_VALUE_BITS, MAX_VALUE_BITS = 4, 24
 
 
 @dataclass(frozen=True)
