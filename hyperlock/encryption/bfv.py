@@ -22,7 +22,8 @@ from hyperlock.encryption.ciphertexts import (
     secret_context,
 )
 from hyperlock.encryption.layout import Layout
-from hyperlock.encryption.scheme import CiphertextRefused, Decryptor, Encryptor
+from hyperlock.encryption.scheme import Decryptor, Encryptor
+from hyperlock.errors import CiphertextRefused
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from hyperlock.encryption.grid import integer_type, largest_value
 from hyperlock.encryption.layout import Layout
-from hyperlock.encryption.scheme import Chunk, CiphertextRefused, KeyPair
-from hyperlock.errors import ConfigError
+from hyperlock.encryption.scheme import Chunk, KeyPair
+from hyperlock.errors import CiphertextRefused, ConfigError
 
 CIPHERTEXT_OVERHEAD = 1024  # headers of SEAL and TenSEAL; about 150 bytes seen
 

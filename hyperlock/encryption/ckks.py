@@ -23,7 +23,8 @@ from hyperlock.encryption.ciphertexts import (
 )
 from hyperlock.encryption.ckks_parameters import RESIDUE_LIMIT, CkksParameters
 from hyperlock.encryption.layout import Layout
-from hyperlock.encryption.scheme import CiphertextRefused, Decryptor, Encryptor
+from hyperlock.encryption.scheme import Decryptor, Encryptor
+from hyperlock.errors import CiphertextRefused
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import zstandard
 
-from hyperlock.encryption.scheme import CiphertextRefused
+from hyperlock.errors import CiphertextRefused
 
 # Magic, header size, version, version, compression, reserved, bytes in all.
 _SEAL = struct.Struct("<HBBBBHQ")

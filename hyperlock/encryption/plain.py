@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlock.encryption.grid import integer_type, largest_value
-from hyperlock.encryption.scheme import Chunk, CiphertextRefused, KeyPair
+from hyperlock.encryption.scheme import Chunk, KeyPair
+from hyperlock.errors import CiphertextRefused
 
 CHUNK = 65_536  # coordinates a chunk
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from hyperlock.encryption import totals
 from hyperlock.encryption.grid import largest_value
-from hyperlock.encryption.scheme import CiphertextRefused, Encryptor, KeyPair, Scheme
-from hyperlock.errors import MessageRefused, ReleaseRefused
+from hyperlock.encryption.scheme import Encryptor, KeyPair, Scheme
+from hyperlock.errors import CiphertextRefused, MessageRefused, ReleaseRefused
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import Identity

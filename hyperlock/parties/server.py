@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from hyperlock.encryption.scheme import Accumulator, CiphertextRefused, Scheme
-from hyperlock.errors import MessageRefused, RoundFailed
+from hyperlock.encryption.scheme import Accumulator, Scheme
+from hyperlock.errors import CiphertextRefused, MessageRefused, RoundFailed
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import Identity

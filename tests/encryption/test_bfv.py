@@ -14,8 +14,7 @@ from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters, is_prime, margin_bits, needed_margin
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
-from hyperlock.encryption.scheme import CiphertextRefused
-from hyperlock.errors import ConfigError
+from hyperlock.errors import CiphertextRefused, ConfigError
 
 AUTO = ("auto", "auto", "auto")
 
