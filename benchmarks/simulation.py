@@ -76,10 +76,11 @@ Round = Callable[[int], Iterator[Update]]
 
 def ours(model: Any, x: NDArray, y: NDArray) -> Round:
     """As a client of a run trains."""
-    from hyperlock.learning.local import LearningRate, LocalData, sgd_epochs
+    from hyperlock.learning.local import LearningRate, sgd_epochs
     from hyperlock.learning.network import Network
+    from hyperlock.learning.types import LocalData, Samples
 
-    network = Network(model, x.shape[1:], x.dtype, BATCH)
+    network = Network(model, Samples(x.shape[1:], x.dtype, 10), BATCH)
     train, weights = sgd_epochs(network, 1, LearningRate(RATE)), network.initial_weights()
 
     def play(clients: int) -> Iterator[Update]:

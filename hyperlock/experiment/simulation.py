@@ -28,8 +28,6 @@ from hyperlock.errors import ConfigError
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.learning.local import (
     LearningRate,
-    LocalData,
-    Trainer,
     full_gradient,
     sgd_epochs,
     sgd_steps,
@@ -37,12 +35,12 @@ from hyperlock.learning.local import (
 from hyperlock.learning.optimizers import (
     Adaptive,
     Momentum,
-    ServerOptimizer,
     Sgd,
     adagrad,
     adam,
     yogi,
 )
+from hyperlock.learning.types import LocalData, Samples, ServerOptimizer, Trainer
 from hyperlock.monitor import Monitor
 from hyperlock.parties import keyfile
 from hyperlock.parties.client import Client, Replica
@@ -139,16 +137,14 @@ def build_network(config: Config, dataset: Dataset) -> Network:
 
     tf.keras.utils.set_random_seed(integer_seed(config.seed, "weights"))
     name, shape, classes = target(config.model), dataset.shape, dataset.classes
+    samples = Samples(shape, dataset.x_train.dtype, classes)
     model = check_model.build(
-        partial(construct, "model", config.model, shape=shape, classes=classes),
-        name,
-        shape,
-        classes,
+        partial(construct, "model", config.model, shape=shape, classes=classes), name, samples
     )
     batch = getattr(config.federation, "batch_size", _GRADIENT_BATCH)
-    network = Network(model, shape, dataset.x_train.dtype, batch)
+    network = Network(model, samples, batch)
     if not name.startswith("hyperlock."):
-        check_model.try_training(network, name, shape, dataset.x_train.dtype)
+        check_model.try_training(network, name)
         if getattr(config.tracking, "log_model", False):
             check_model.refuse_unsaved(model, name)
     return network

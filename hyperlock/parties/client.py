@@ -10,7 +10,7 @@ from hyperlock.encryption import totals
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ClientFailure, MessageRefused
-from hyperlock.learning.local import LocalData, Trainer
+from hyperlock.learning.types import LocalData, Trainer
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import Identity

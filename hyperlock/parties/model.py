@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hyperlock.encryption import totals
 from hyperlock.encryption.grid import Grid
 from hyperlock.errors import MessageRefused
-from hyperlock.learning.optimizers import ServerOptimizer
+from hyperlock.learning.types import ServerOptimizer
 from hyperlock.parties.identity import Identity
 from hyperlock.parties.messages import Release
 

@@ -117,8 +117,9 @@ def test_fedsgds_decay_is_of_the_servers_steps(federate: Callable) -> None:
 
 def test_training_loss_is_the_mean_over_batches(federate: Callable) -> None:
     """Of an epoch, whichever way it is asked for: 75 samples in 5 batches of 15."""
-    from hyperlock.learning.local import LearningRate, LocalData, sgd_epochs, sgd_steps
+    from hyperlock.learning.local import LearningRate, sgd_epochs, sgd_steps
     from hyperlock.learning.network import Network
+    from hyperlock.learning.types import LocalData
 
     federation = federate("federation.batch_size=15", *FINE)
     network: Network = federation.parties.network

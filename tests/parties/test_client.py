@@ -11,7 +11,7 @@ import pytest
 
 from hyperlock.encryption import totals
 from hyperlock.errors import CiphertextRefused, ClientFailure, MessageRefused, ReleaseRefused
-from hyperlock.learning.local import LocalData
+from hyperlock.learning.types import LocalData
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.identity import KEYHOLDER
 from hyperlock.parties.keyholder import KeyHolder
