@@ -16,9 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
-BATCH = 10
-RATE = 0.05  # of learning
-SAMPLES = 600  # of each client
+BATCH, RATE = 10, 0.05
 Update = NDArray[np.float32]
 
 
@@ -41,8 +39,7 @@ def measure(arguments: argparse.Namespace) -> None:
     from hyperlock.learning.tensorflow import tf
 
     data = mnist(str(ROOT / "data" / "mnist.npz"))
-    x = data.x_train[: SAMPLES * arguments.clients]
-    y = data.y_train[: SAMPLES * arguments.clients]
+    x, y = data.x_train[: 600 * arguments.clients], data.y_train[: 600 * arguments.clients]
     tf.keras.utils.set_random_seed(0)
     build: Callable[..., Any] = {"2nn": models.two_nn, "cnn": models.cnn}[arguments.model]
     ways = {"HyperLock": ours, "model.fit": keras_fit, "traced step": traced_step}
@@ -52,8 +49,7 @@ def measure(arguments: argparse.Namespace) -> None:
     means: dict[str, Update] = {}
     for repeat in range(arguments.repeats + 1):
         for name, play in rounds.items():
-            start = time.perf_counter()
-            busy = time.process_time()
+            start, busy = time.perf_counter(), time.process_time()
             means[name] = np.mean(list(play(arguments.clients)), axis=0, dtype=np.float64)
             if repeat:  # the first traces and compiles
                 wall[name].append(time.perf_counter() - start)
@@ -80,16 +76,16 @@ Round = Callable[[int], Iterator[Update]]
 
 def ours(model: Any, x: NDArray, y: NDArray) -> Round:
     """As a client of a run trains."""
-    from hyperlock.learning.local import LearningRate, LocalData, sgd_epochs
+    from hyperlock.learning.local import LearningRate, sgd_epochs
     from hyperlock.learning.network import Network
+    from hyperlock.learning.types import LocalData, Samples
 
-    network = Network(model, x.shape[1:], x.dtype, BATCH)
-    train = sgd_epochs(network, 1, LearningRate(RATE))
-    weights = network.initial_weights()
+    network = Network(model, Samples(x.shape[1:], x.dtype, 10), BATCH)
+    train, weights = sgd_epochs(network, 1, LearningRate(RATE)), network.initial_weights()
 
     def play(clients: int) -> Iterator[Update]:
         for i in range(clients):
-            part = slice(SAMPLES * i, SAMPLES * (i + 1))
+            part = slice(600 * i, 600 * (i + 1))
             yield train(weights, LocalData(x[part], y[part]), 1, np.random.default_rng(i)).vector
 
     return play
@@ -101,12 +97,14 @@ def keras_fit(model: Any, x: NDArray, y: NDArray) -> Round:
 
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=tf.keras.optimizers.SGD(RATE), loss=loss)
-    scaled = (x / 255.0).astype(np.float32)
-    initial = [weight.copy() for weight in model.get_weights()]
+    scaled, initial = (
+        (x / 255.0).astype(np.float32),
+        [weight.copy() for weight in model.get_weights()],
+    )
 
     def play(clients: int) -> Iterator[Update]:
         for i in range(clients):
-            part = slice(SAMPLES * i, SAMPLES * (i + 1))
+            part = slice(600 * i, 600 * (i + 1))
             model.set_weights(initial)
             model.fit(scaled[part], y[part], batch_size=BATCH, epochs=1, verbose=0)
             yield _difference(initial, model.get_weights())
@@ -118,8 +116,10 @@ def traced_step(model: Any, x: NDArray, y: NDArray) -> Round:
     """A `tf.function` a batch, called from Python."""
     from hyperlock.learning.tensorflow import tf
 
-    scaled = (x / 255.0).astype(np.float32)
-    initial = [weight.copy() for weight in model.get_weights()]
+    scaled, initial = (
+        (x / 255.0).astype(np.float32),
+        [weight.copy() for weight in model.get_weights()],
+    )
     shapes = [tf.TensorSpec([None, *x.shape[1:]], tf.float32), tf.TensorSpec([None], tf.int32)]
 
     @tf.function(input_signature=shapes)
@@ -137,8 +137,8 @@ def traced_step(model: Any, x: NDArray, y: NDArray) -> Round:
     def play(clients: int) -> Iterator[Update]:
         for i in range(clients):
             model.set_weights(initial)
-            order = SAMPLES * i + np.random.default_rng(i).permutation(SAMPLES)
-            for start in range(0, SAMPLES, BATCH):
+            order = 600 * i + np.random.default_rng(i).permutation(600)
+            for start in range(0, 600, BATCH):
                 batch = order[start : start + BATCH]
                 step(scaled[batch], y[batch].astype(np.int32))
             yield _difference(initial, model.get_weights())

@@ -1,4 +1,16 @@
-"""The errors a user meets: one clear message each, and never a silent fallback."""
+"""The errors a user meets: one clear message each, and never a silent fallback.
+
+    HyperLockError
+    ├── ConfigError             a setting that cannot work
+    ├── MessageRefused          bytes that are not the message that was due
+    ├── CiphertextRefused       not a ciphertext of this scheme and key, or not an exact sum
+    ├── ReleaseRefused          an aggregate that the key holder will not decrypt
+    ├── ClientFailure           a client whose training gave no update
+    └── RoundFailed             too few updates for a round
+
+What another party sent (MessageRefused, CiphertextRefused) is counted and left out; a round that
+failed may be tried again (`federation.round_attempts`); the others end the run.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +57,11 @@ def _restore(kind: type[ConfigError], text: str, setting: str) -> ConfigError:
 
 class MessageRefused(HyperLockError):
     """Bytes that are not the message that was due; the text is the reason."""
+
+
+class CiphertextRefused(HyperLockError):
+    """Bytes that are not a ciphertext of this scheme and key, or a sum that did not decrypt to
+    integers."""
 
 
 class ReleaseRefused(HyperLockError):

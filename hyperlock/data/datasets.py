@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperlock.data import download
 from hyperlock.errors import ConfigError
 from hyperlock.randomness import generator
 
@@ -43,28 +43,23 @@ class Dataset:
         return self.x_train.shape[1:]
 
     def take(self, train: int | None, test: int | None, seed: int) -> Dataset:
-        """A random subset of at most `train` and `test` samples; None keeps all."""
-        changes: dict[str, Any] = {}
-        for part, count in (("train", train), ("test", test)):
-            x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
-            if count is None:
-                continue
-            if not 1 <= count <= len(y):
-                raise ConfigError(
-                    f"dataset.{part}_samples",
-                    count,
-                    f"the {part} set has {len(y)} samples",
-                    allowed=f"1 to {len(y)}, or null for all",
-                    hint=f"dataset.{part}_samples=null",
-                )
-            chosen = np.sort(generator(seed, f"subset/{part}").permutation(len(y))[:count])
-            changes |= {f"x_{part}": x[chosen], f"y_{part}": y[chosen]}
-        return replace(self, **changes)
+        """A random subset of `train` and `test` samples, in their order; None keeps all.
+
+        Raises:
+            ConfigError: there are not so many.
+        """
+        dataset = self
+        if train is not None:
+            chosen = _draw("train", len(self.y_train), train, seed)
+            dataset = replace(dataset, x_train=self.x_train[chosen], y_train=self.y_train[chosen])
+        if test is not None:
+            chosen = _draw("test", len(self.y_test), test, seed)
+            dataset = replace(dataset, x_test=self.x_test[chosen], y_test=self.y_test[chosen])
+        return dataset
 
 
 def mnist(path: str) -> Dataset:
-    """The 70,000 digits of MNIST (LeCun et al. 1998), from `path` or else downloaded there by
-    Keras.
+    """The 70,000 digits of MNIST (LeCun et al. 1998), from `path` or else downloaded there.
 
     Raises:
         ConfigError: neither worked, or the file is not MNIST.
@@ -73,7 +68,7 @@ def mnist(path: str) -> Dataset:
     if not file.exists():
         _download_mnist(file)
     digest = hashlib.sha256()
-    arrays = _read_npz("dataset.path", file)
+    arrays = _read_npz(file)
     for key in _KEYS:
         digest.update(arrays.get(key, np.zeros(0)).tobytes())
     if digest.hexdigest() != MNIST_SHA256:
@@ -84,7 +79,7 @@ def mnist(path: str) -> Dataset:
             hint="delete the file and run again to download it, or use dataset=npz for data of "
             "your own",
         )
-    return _checked("dataset.path", path, arrays)
+    return _checked(path, arrays)
 
 
 def digits(test_fraction: float, seed: int) -> Dataset:
@@ -110,11 +105,14 @@ def npz(path: str, test_fraction: float, seed: int) -> Dataset:
         raise ConfigError(
             "dataset.path", path, "there is no such file", hint="an absolute path to a .npz file"
         )
-    arrays = _read_npz("dataset.path", file)
+    arrays = _read_npz(file)
+
+    # Two arrays become four; four go before two.
     if {"x", "y"} <= arrays.keys() and not set(_KEYS) <= arrays.keys():
-        _check_pair("dataset.path", path, arrays["x"], arrays["y"], "x", "y")
+        _check_pair(path, arrays, "x", "y")
         split = _split_test(arrays["x"], arrays["y"], test_fraction, seed)
         arrays = {key: getattr(split, key) for key in _KEYS}
+
     missing = [key for key in _KEYS if key not in arrays]
     if missing:
         raise ConfigError(
@@ -123,74 +121,114 @@ def npz(path: str, test_fraction: float, seed: int) -> Dataset:
             f"the file lacks {', '.join(missing)}; it has {', '.join(sorted(arrays)) or 'nothing'}",
             allowed=f"keys {', '.join(_KEYS)}; or x and y",
         )
-    return _checked("dataset.path", path, arrays)
+    return _checked(path, arrays)
 
 
-def _checked(setting: str, value: str, arrays: dict[str, NDArray]) -> Dataset:
-    for part in ("train", "test"):
-        _check_pair(
-            setting, value, arrays[f"x_{part}"], arrays[f"y_{part}"], f"x_{part}", f"y_{part}"
-        )
-    train, test = (arrays[f"x_{part}"] for part in ("train", "test"))
-    if train.shape[1:] != test.shape[1:] or (train.dtype == np.uint8) != (test.dtype == np.uint8):
+def _draw(part: str, samples: int, count: int, seed: int) -> NDArray[np.int64]:
+    """`count` of a part's samples at random, as sorted indices."""
+    if not 1 <= count <= samples:
         raise ConfigError(
-            setting,
-            value,
+            f"dataset.{part}_samples",
+            count,
+            f"the {part} set has {samples} samples",
+            allowed=f"1 to {samples}, or null for all",
+            hint=f"dataset.{part}_samples=null",
+        )
+    return np.sort(generator(seed, f"subset/{part}").permutation(samples)[:count])
+
+
+def _checked(path: str, arrays: dict[str, NDArray]) -> Dataset:
+    """The dataset of four arrays, or ConfigError: each pair by itself, then the two together."""
+    _check_pair(path, arrays, "x_train", "y_train")
+    _check_pair(path, arrays, "x_test", "y_test")
+    train = arrays["x_train"]
+    test = arrays["x_test"]
+    if train.shape[1:] != test.shape[1:] or (train.dtype == np.uint8) != (test.dtype == np.uint8):
+        raise _refusal(
+            path,
             f"samples of x_train are {train.dtype}{train.shape[1:]} and of x_test "
             f"{test.dtype}{test.shape[1:]}",
-            allowed="one shape, and uint8 (read as 0 to 1) in both or in neither",
+            "one shape, and uint8 (read as 0 to 1) in both or in neither",
         )
     classes = int(arrays["y_train"].max()) + 1
     if int(arrays["y_test"].max()) >= classes:
-        raise ConfigError(
-            setting,
-            value,
-            f"y_test has classes that y_train lacks (largest in y_train: {classes - 1})",
+        raise _refusal(
+            path, f"y_test has classes that y_train lacks (largest in y_train: {classes - 1})"
         )
     if classes < 2:
-        raise ConfigError(
-            setting, value, "y_train has only one class", allowed="two classes or more"
+        raise _refusal(path, "y_train has only one class", "two classes or more")
+    return Dataset(
+        x_train=_features(train),
+        y_train=arrays["y_train"].astype(np.int32),
+        x_test=_features(test),
+        y_test=arrays["y_test"].astype(np.int32),
+        classes=classes,
+    )
+
+
+def _check_pair(path: str, arrays: dict[str, NDArray], x_name: str, y_name: str) -> None:
+    """ConfigError unless these are samples and their labels."""
+    x = arrays[x_name]
+    y = arrays[y_name]
+    if x.ndim < 2 or 0 in x.shape[1:] or not _is_real(x):
+        raise _refusal(
+            path, f"{x_name} is {x.dtype}{list(x.shape)}", "real numbers [samples, *shape]"
         )
-    train_labels, test_labels = (arrays[f"y_{part}"].astype(np.int32) for part in ("train", "test"))
-    return Dataset(_features(train), train_labels, _features(test), test_labels, classes)
-
-
-def _check_pair(setting: str, value: str, x: NDArray, y: NDArray, x_name: str, y_name: str) -> None:
-    def refuse(problem: str, allowed: str) -> ConfigError:
-        return ConfigError(setting, value, problem, allowed=allowed)
-
-    real = (np.issubdtype(x.dtype, np.number) or x.dtype == bool) and not np.iscomplexobj(x)
-    if x.ndim < 2 or 0 in x.shape[1:] or not real:
-        raise refuse(f"{x_name} is {x.dtype}{list(x.shape)}", "real numbers [samples, *shape]")
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise refuse(f"{y_name} is {y.dtype}{list(y.shape)}", "integers [samples], classes from 0")
+        raise _refusal(
+            path, f"{y_name} is {y.dtype}{list(y.shape)}", "integers [samples], classes from 0"
+        )
     if len(x) != len(y) or len(x) == 0:
-        raise refuse(
+        raise _refusal(
+            path,
             f"{x_name} has {len(x)} samples and {y_name} {len(y)}",
             "as many labels as samples, at least one",
         )
+    _check_finite(path, x, x_name)
+    _check_classes(path, y, y_name)
+
+
+def _check_finite(path: str, x: NDArray, name: str) -> None:
+    """ConfigError for a sample with a value that is no number, or too large for float32."""
     finite = np.isfinite(_features(x).reshape(len(x), -1)).all(axis=1)
     if not finite.all():
-        raise refuse(
-            f"{x_name} contains NaN or Inf, first in sample {np.argmin(finite)}",
+        raise _refusal(
+            path,
+            f"{name} contains NaN or Inf, first in sample {np.argmin(finite)}",
             "finite float32 numbers",
         )
+
+
+def _check_classes(path: str, y: NDArray, name: str) -> None:
+    """ConfigError for a label that cannot be a class's number."""
     if y.min() < 0:
-        raise refuse(f"{y_name} contains the negative class {y.min()}", "classes from 0")
+        raise _refusal(path, f"{name} contains the negative class {y.min()}", "classes from 0")
     if y.max() >= _MOST_CLASSES:
-        raise refuse(
-            f"{y_name} contains the class {y.max()}",
+        raise _refusal(
+            path,
+            f"{name} contains the class {y.max()}",
             f"classes from 0, at most {_MOST_CLASSES} of them",
         )
 
 
+def _is_real(x: NDArray) -> bool:
+    number = np.issubdtype(x.dtype, np.number) or x.dtype == bool
+    return number and not np.iscomplexobj(x)
+
+
+def _refusal(path: str | Path, problem: str, allowed: str = "") -> ConfigError:
+    return ConfigError("dataset.path", path, problem, allowed=allowed)
+
+
 def _features(x: NDArray) -> NDArray:
+    """uint8 as it is, all else as float32."""
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused as such
         return x if x.dtype == np.uint8 else x.astype(np.float32)
 
 
 def _split_test(x: NDArray, y: NDArray, test_fraction: float, seed: int) -> Dataset:
-    """At random, but the training set gets one sample of every class."""
+    """A dataset of x and y, divided at random, but the training set gets one sample of every
+    class."""
     if not 0 < test_fraction < 1:
         raise ConfigError(
             "dataset.test_fraction",
@@ -199,6 +237,7 @@ def _split_test(x: NDArray, y: NDArray, test_fraction: float, seed: int) -> Data
             allowed="above 0 and below 1",
             hint="dataset.test_fraction=0.2",
         )
+    # A sample of every class is kept for training; the others are divided.
     order = generator(seed, "test split").permutation(len(y))
     _, kept = np.unique(y[order], return_index=True)
     others = np.delete(order, kept)
@@ -209,42 +248,31 @@ def _split_test(x: NDArray, y: NDArray, test_fraction: float, seed: int) -> Data
             test_fraction,
             "every class has a single sample, which leaves none to test on",
         )
-    test, train = others[:cut], np.concatenate([others[cut:], order[kept]])
-    x, y = _features(x), y.astype(np.int32)
+    test = others[:cut]
+    train = np.concatenate([others[cut:], order[kept]])
+    x = _features(x)
+    y = y.astype(np.int32)
     return Dataset(x[train], y[train], x[test], y[test], int(y.max()) + 1)
 
 
-def _read_npz(setting: str, file: Path) -> dict[str, NDArray]:
+def _read_npz(file: Path) -> dict[str, NDArray]:
+    """All arrays of a file, by name; nothing in it is unpickled."""
+    allowed = "numpy.savez without pickled objects"
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except Exception as error:  # zip, zlib and NumPy raise a dozen kinds for a damaged file
-        raise ConfigError(
-            setting,
-            file,
-            f"the file cannot be read as .npz ({error})",
-            allowed="numpy.savez without pickled objects",
-        ) from None
+        raise _refusal(file, f"the file cannot be read as .npz ({error})", allowed) from None
     for key, array in arrays.items():
         if not isinstance(array, np.ndarray):
-            raise ConfigError(
-                setting,
-                file,
-                f"{key} is not an array",
-                allowed="numpy.savez without pickled objects",
-            )
+            raise _refusal(file, f"{key} is not an array", allowed)
     return arrays
 
 
 def _download_mnist(file: Path) -> None:
+    """Fetch it to `file`, or ConfigError."""
     try:
-        from hyperlock.learning.tensorflow import tf
-
-        (x_train, y_train), (x_test, y_test) = tf.keras.datasets.mnist.load_data()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial.npz")
-        np.savez_compressed(partial, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-        partial.replace(file)
+        download.mnist(file)
     except Exception as error:  # every kind of network and file failure ends here
         raise ConfigError(
             "dataset.path",

@@ -55,11 +55,11 @@ def shards(labels: NDArray[np.int32], clients: int, seed: int, shards_per_client
             hint="split.shards_per_client=2" if len(labels) >= 2 * clients else "fewer clients",
         )
     rng = generator(seed, "split")
-    # So that which samples of a class a shard has is chance.
+    # Shuffled before they are sorted, so that which samples of a class a shard has is chance.
     shuffled = rng.permutation(len(labels))
-    pieces = np.array_split(
-        shuffled[np.argsort(labels[shuffled], kind="stable")], clients * shards_per_client
-    )
+    by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    pieces = np.array_split(by_label, clients * shards_per_client)
+    # Hands of shards, dealt out.
     dealt = rng.permutation(len(pieces)).reshape(clients, shards_per_client)
     return [np.concatenate([pieces[i] for i in hand]) for hand in dealt]
 
@@ -94,7 +94,8 @@ def _nobody_empty(parts: Parts) -> Parts:
     for client, part in enumerate(parts):
         if part.size == 0:
             largest = max(range(len(parts)), key=lambda i: parts[i].size)
-            parts[client], parts[largest] = parts[largest][:1], parts[largest][1:]
+            parts[client] = parts[largest][:1]
+            parts[largest] = parts[largest][1:]
     return parts
 
 

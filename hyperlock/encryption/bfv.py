@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlock.encryption import seeded
-from hyperlock.encryption.bfv_parameters import BfvParameters
+from hyperlock.encryption.bfv_parameters import BfvParameters, bfv_parameters
 from hyperlock.encryption.ciphertexts import (
     PackedDecryptor,
     PackedEncryptor,
@@ -22,7 +22,34 @@ from hyperlock.encryption.ciphertexts import (
     secret_context,
 )
 from hyperlock.encryption.layout import Layout
-from hyperlock.encryption.scheme import CiphertextRefused, Decryptor, Encryptor
+from hyperlock.encryption.scheme import Decryptor, Encryptor
+from hyperlock.errors import CiphertextRefused
+
+
+def bfv(
+    poly_modulus: object,
+    coeff_mod_bits: object,
+    fields: object,
+    security: int,
+    value_bits: int,
+    max_clients: int,
+) -> Bfv:
+    """encryption=bfv.
+
+    Args:
+        poly_modulus: N, the ring's degree, or `auto`.
+        coeff_mod_bits: bits of each prime, the last for SEAL's own use, or `auto`.
+        fields: values in a slot, or `auto`.
+        security: least classical security in bits: 128, 192 or 256.
+        value_bits: bits of one signed value on the grid.
+        max_clients: no more updates than this may be added.
+
+    Raises:
+        ConfigError: the choice is insecure, or its sums would not certainly be exact.
+    """
+    return Bfv(
+        bfv_parameters(poly_modulus, coeff_mod_bits, fields, value_bits, max_clients, security)
+    )
 
 
 @dataclass(frozen=True)
@@ -46,16 +73,15 @@ class Bfv(PackedScheme):
         }
 
     def new_context(self) -> Any:
-        """TenSEAL's, with new keys."""
+        """TenSEAL's, with new keys; ValueError or RuntimeError if SEAL has no such chain."""
         from hyperlock.encryption._tenseal import tenseal as ts
 
         p = self.parameters
-        chain = list(p.coeff_mod_bits)
         return ts.context(
             ts.SCHEME_TYPE.BFV,
             p.poly_modulus,
             plain_modulus=p.plain_modulus,
-            coeff_mod_bit_sizes=chain,
+            coeff_mod_bit_sizes=list(p.coeff_mod_bits),
         )
 
     @property
@@ -65,18 +91,19 @@ class Bfv(PackedScheme):
         return Layout(p.poly_modulus, len(p.coeff_mod_bits) - 1, ntt=False, scale=1.0)
 
     def read(self, context: Any, framed: bytes) -> Any:
-        """TenSEAL's reader."""
+        """TenSEAL's vector of a framed ciphertext; ValueError or RuntimeError if it is none."""
         from hyperlock.encryption._tenseal import tenseal as ts
 
         return ts.bfv_vector_from(context, framed)
 
     def encryptor(self, public: bytes) -> Encryptor:
-        """The client's half."""
+        """The client's half, under the public key; CiphertextRefused if it is none."""
         from hyperlock.encryption._tenseal import tenseal as ts
 
         # Not ts.bfv_vector: it makes a tensor of the array and a list of that, in a fifth of the
         # time of encryption.
-        vector, context = ts._ts_cpp.BFVVector, public_context(public).data
+        vector = ts._ts_cpp.BFVVector
+        context = public_context(public).data
         return PackedEncryptor(self, lambda slots: vector(context, slots.tolist()).serialize())
 
     def symmetric_encryptor(self, secret: bytes) -> Encryptor | None:
@@ -92,19 +119,20 @@ class Bfv(PackedScheme):
         )
 
     def decryptor(self, secret: bytes) -> Decryptor:
-        """The key holder's half."""
+        """The key holder's half, under the secret key."""
         context = secret_context(secret)
         decryptor = context.decryptor().data
+        limit = 2 ** (self.parameters.packing.bits - 1)
 
         def decrypt_slots(vector: Any) -> NDArray[np.int64]:
+            # Without budget, noise may have reached the message.
             if decryptor.invariant_noise_budget(vector.ciphertext()[0]) < 1:
                 raise CiphertextRefused(
                     "the noise budget is used up: encrypted under another key, or not a sum of "
                     "updates"
                 )
             slots = np.array(vector.decrypt(), np.int64)
-            p = self.parameters
-            limit = 2 ** (p.packing.fields * p.packing.field_bits - 1)
+            # Fields of honest sums never reach a slot's ends.
             if slots.max(initial=0) >= limit or slots.min(initial=0) <= -limit:
                 raise CiphertextRefused("the sum is out of range: not a sum of updates")
             return slots

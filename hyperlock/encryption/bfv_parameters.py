@@ -43,6 +43,7 @@ from hyperlock.encryption.parameters import (
     not_exact_enough,
     read_chain,
     read_integer,
+    sum_bits,
 )
 from hyperlock.errors import ConfigError
 
@@ -104,6 +105,44 @@ class BfvParameters:
         return 2 ** (self._modulus_bits - 2) / self.plain_modulus
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A secure choice, which is exact if its margin is not negative.
+
+    Attributes:
+        poly_modulus: N.
+        coeff_mod_bits: the chain, special prime included.
+        packing: fields in a slot.
+        max_clients: no more updates than this may be added.
+    """
+
+    poly_modulus: int
+    coeff_mod_bits: tuple[int, ...]
+    packing: Packing
+    max_clients: int
+
+    @property
+    def plain_modulus(self) -> int:
+        """t."""
+        return plain_modulus(self.poly_modulus, self.packing.bits)
+
+    @property
+    def budget_bits(self) -> float:
+        """log2 of q / (4t), below which the noise must stay."""
+        modulus_bits = data_modulus_bits(self.poly_modulus, self.coeff_mod_bits)
+        return modulus_bits - 2 - math.log2(self.plain_modulus)
+
+    @property
+    def margin_bits(self) -> float:
+        """`budget_bits`, less what the rule needs."""
+        return self.budget_bits - needed_margin(self.poly_modulus, self.max_clients)
+
+    @property
+    def bytes_per_value(self) -> float:
+        """Bytes of a ciphertext by the coordinates that it holds."""
+        return wire_bytes(self.coeff_mod_bits) / self.packing.fields
+
+
 def bfv_parameters(
     poly_modulus: object,
     coeff_mod_bits: object,
@@ -121,48 +160,35 @@ def bfv_parameters(
         ConfigError: nothing fits; the text names the figure that fails (margin, field overflow or
             security limit).
     """
-    field_bits = value_bits + math.ceil(math.log2(max_clients))
-    rings = (
-        POLY_MODULI
-        if poly_modulus == "auto"
-        else (read_integer("encryption.poly_modulus", poly_modulus),)
-    )
-    for ring in rings:
-        check_security(ring, (), security)
-    counts = range(MAX_PLAIN_BITS // field_bits, 0, -1)
-    if fields != "auto":
-        count = read_integer("encryption.fields", fields)
-        if not 1 <= count * field_bits <= MAX_PLAIN_BITS:
-            raise ConfigError(
-                "encryption.fields",
-                count,
-                f"fields overflow: {count} x {field_bits} bits, for sums of {max_clients} "
-                f"clients at {value_bits} bits",
-                allowed=f"1 to {MAX_PLAIN_BITS // field_bits} ({MAX_PLAIN_BITS} bits in a slot)",
-                hint="encryption.fields=auto",
-            )
-        counts = range(count, count - 1, -1)
-    choices = [(ring, count) for ring in rings for count in counts]
-    if coeff_mod_bits != "auto":
-        chain = read_chain(coeff_mod_bits)
-        fitting = [ring for ring in rings if sum(chain) <= SECURITY_LIMITS[security][ring]]
-        check_security((fitting or rings)[0 if fitting else -1], chain, security)
-        candidates = [(ring, count, chain) for ring, count in choices if ring in fitting]
+    # What may be chosen: rings from small to large, packings from many fields to one.
+    rings = _rings(poly_modulus, security)
+    packings = _packings(fields, value_bits, max_clients)
+
+    # Each with its chain, if security has room for one.
+    if coeff_mod_bits == "auto":
+        candidates = _with_shortest_chains(rings, packings, max_clients, security)
     else:
-        candidates = [
-            (ring, count, found)
-            for ring, count in choices
-            if (found := _auto_chain(ring, count * field_bits, max_clients, security))
-        ]
-    exact = [c for c in candidates if margin_bits(c[0], c[2], c[1] * field_bits, max_clients) >= 0]
+        chain = read_chain(coeff_mod_bits)
+        candidates = _with_chain(chain, rings, packings, max_clients, security)
+
+    # The best of those that are exact; or, if none is, why.
+    exact = [candidate for candidate in candidates if candidate.margin_bits >= 0]
     if not exact:
-        raise _refusal(choices, candidates, field_bits, max_clients, security)
-    ring, count, chain = min(exact, key=lambda c: (wire_bytes(c[2]) / c[1], c[0]))
-    plain = plain_modulus(ring, count * field_bits)
-    margin = margin_bits(ring, chain, count * field_bits, max_clients)
-    level = check_security(ring, chain, security)
+        if not packings:
+            raise _field_overflow(value_bits, max_clients)
+        if not candidates:
+            raise _no_secure_chain(rings[-1], packings[-1].field_bits, max_clients, security)
+        raise _too_noisy(candidates[-1])  # the largest ring with the fewest fields came closest
+    best = min(exact, key=lambda candidate: (candidate.bytes_per_value, candidate.poly_modulus))
     return BfvParameters(
-        ring, chain, plain, Packing(count, field_bits), value_bits, max_clients, level, margin
+        poly_modulus=best.poly_modulus,
+        coeff_mod_bits=best.coeff_mod_bits,
+        plain_modulus=best.plain_modulus,
+        packing=best.packing,
+        value_bits=value_bits,
+        max_clients=max_clients,
+        security_bits=check_security(best.poly_modulus, best.coeff_mod_bits, security),
+        margin_bits=best.margin_bits,
     )
 
 
@@ -178,19 +204,6 @@ def exact_bits(poly_modulus: int, clients: int, budget: float) -> float:
     """-log2 of the probability that all noise of a ciphertext, sum of `clients`, does not stay
     within `budget`."""
     return coefficient_bits(poly_modulus, clients, budget - 2 * clients)
-
-
-def margin_bits(
-    poly_modulus: int, chain: tuple[int, ...], plain_bits: int, max_clients: int
-) -> float:
-    """log2 of q / (4t), less what the rule needs, for fields of `plain_bits` bits together."""
-    plain = math.log2(plain_modulus(poly_modulus, plain_bits))
-    return (
-        data_modulus_bits(poly_modulus, chain)
-        - 2
-        - plain
-        - needed_margin(poly_modulus, max_clients)
-    )
 
 
 def wire_bytes(chain: tuple[int, ...]) -> float:
@@ -210,57 +223,121 @@ def plain_modulus(poly_modulus: int, plain_bits: int) -> int:
     return candidate
 
 
-def _auto_chain(
-    ring: int, plain_bits: int, max_clients: int, security: int
-) -> tuple[int, ...] | None:
+def _rings(poly_modulus: object, security: int) -> tuple[int, ...]:
+    """All rings for `auto`, else the one that is set."""
+    rings: tuple[int, ...] = POLY_MODULI
+    if poly_modulus != "auto":
+        rings = (read_integer("encryption.poly_modulus", poly_modulus),)
+    for ring in rings:
+        check_security(ring, (), security)
+    return rings
+
+
+def _packings(fields: object, value_bits: int, max_clients: int) -> list[Packing]:
+    """Fields wide enough for sums: as many as a slot takes down to one for `auto`, else as set."""
+    field_bits = sum_bits(value_bits, max_clients)
+    most = MAX_PLAIN_BITS // field_bits
+    if fields == "auto":
+        return [Packing(count, field_bits) for count in range(most, 0, -1)]
+    count = read_integer("encryption.fields", fields)
+    if not 1 <= count <= most:
+        raise ConfigError(
+            "encryption.fields",
+            count,
+            f"fields overflow: {count} x {field_bits} bits, for sums of {max_clients} "
+            f"clients at {value_bits} bits",
+            allowed=f"1 to {most} ({MAX_PLAIN_BITS} bits in a slot)",
+            hint="encryption.fields=auto",
+        )
+    return [Packing(count, field_bits)]
+
+
+def _with_chain(
+    chain: tuple[int, ...],
+    rings: tuple[int, ...],
+    packings: list[Packing],
+    max_clients: int,
+    security: int,
+) -> list[Candidate]:
+    """Candidates of the given chain, in every ring for which it is short enough; ConfigError if
+    there is none."""
+    fitting = [ring for ring in rings if sum(chain) <= SECURITY_LIMITS[security][ring]]
+    if not fitting:
+        check_security(rings[-1], chain, security)
+    return [
+        Candidate(ring, chain, packing, max_clients) for ring in fitting for packing in packings
+    ]
+
+
+def _with_shortest_chains(
+    rings: tuple[int, ...], packings: list[Packing], max_clients: int, security: int
+) -> list[Candidate]:
+    """A candidate for each ring and packing for which a secure chain holds the margin."""
+    found = [
+        _with_shortest_chain(ring, packing, max_clients, security)
+        for ring in rings
+        for packing in packings
+    ]
+    return [candidate for candidate in found if candidate is not None]
+
+
+def _with_shortest_chain(
+    ring: int, packing: Packing, max_clients: int, security: int
+) -> Candidate | None:
     """The shortest chain of equal data primes that holds the margin, or None if security has no
     room for it."""
-    plain = math.log2(plain_modulus(ring, plain_bits))
+    # As many bits as the rule needs, in as few primes as hold them.
+    plain = math.log2(plain_modulus(ring, packing.bits))
     data_bits = math.ceil(plain + 2 + needed_margin(ring, max_clients) + 1e-6)
     count = -(-data_bits // MAX_PRIME_BITS)
     size = max(-(-data_bits // count), MIN_PRIME_BITS)
-    if margin_bits(ring, (size,) * count + (_SPECIAL_BITS,), plain_bits, max_clients) < 0:
+    found = Candidate(ring, (size,) * count + (_SPECIAL_BITS,), packing, max_clients)
+    if found.margin_bits < 0:
         size += 1  # so short that SEAL's primes lie well below 2^size
+
+    # The special prime takes what security leaves.
     special = min(_SPECIAL_BITS, SECURITY_LIMITS[security][ring] - count * size)
-    return (size,) * count + (special,) if special >= MIN_PRIME_BITS else None
+    if special < MIN_PRIME_BITS:
+        return None
+    return Candidate(ring, (size,) * count + (special,), packing, max_clients)
 
 
-def _refusal(
-    choices: list[tuple[int, int]],
-    candidates: list[tuple[int, int, tuple[int, ...]]],
-    field_bits: int,
-    max_clients: int,
-    security: int,
-) -> ConfigError:
-    if not choices:
-        return ConfigError(
-            "encryption.value_bits",
-            field_bits - math.ceil(math.log2(max_clients)),
-            f"field overflow: sums of {max_clients} clients take {field_bits} bits",
-            allowed=f"at most {MAX_PLAIN_BITS} bits in a slot",
-            hint="encryption.value_bits=8",
-        )
-    if candidates:
-        ring, count, chain = candidates[-1]
-        lacking = -margin_bits(ring, chain, count * field_bits, max_clients)
-        needed = needed_margin(ring, max_clients)
-        return not_exact_enough(
-            exact_bits(ring, max_clients, 2 ** (needed - lacking)),
-            "encryption.coeff_mod_bits",
-            chain,
-            f"the noise of {max_clients} ciphertexts would reach the message: at "
-            f"poly_modulus={ring} the margin "
-            f"q/(4t) is {lacking:.1f} bits short of 2^{needed:.1f}",
-            allowed=f"data primes of at least {sum(chain[:-1]) + math.ceil(lacking)} bits together",
-            hint="encryption.coeff_mod_bits=auto",
-        )
-    ring, count = choices[-1]
+def _field_overflow(value_bits: int, max_clients: int) -> ConfigError:
+    """No slot holds even one field."""
+    return ConfigError(
+        "encryption.value_bits",
+        value_bits,
+        f"field overflow: sums of {max_clients} clients take "
+        f"{sum_bits(value_bits, max_clients)} bits",
+        allowed=f"at most {MAX_PLAIN_BITS} bits in a slot",
+        hint="encryption.value_bits=8",
+    )
+
+
+def _no_secure_chain(ring: int, field_bits: int, max_clients: int, security: int) -> ConfigError:
+    """Security leaves no room for a chain that holds the noise."""
     return ConfigError(
         "encryption.poly_modulus",
         ring,
         f"no chain of {security}-bit security (at most {SECURITY_LIMITS[security][ring]} bits) "
-        "holds a field of "
-        f"{field_bits} bits and the noise of {max_clients} ciphertexts",
+        f"holds a field of {field_bits} bits and the noise of {max_clients} ciphertexts",
         allowed=f"poly_modulus up to {POLY_MODULI[-1]}",
         hint="encryption.poly_modulus=auto",
+    )
+
+
+def _too_noisy(closest: Candidate) -> ConfigError:
+    """The chain is too short for the noise."""
+    chain = closest.coeff_mod_bits
+    lacking = -closest.margin_bits
+    needed = needed_margin(closest.poly_modulus, closest.max_clients)
+    return not_exact_enough(
+        exact_bits(closest.poly_modulus, closest.max_clients, 2**closest.budget_bits),
+        "encryption.coeff_mod_bits",
+        chain,
+        f"the noise of {closest.max_clients} ciphertexts would reach the message: at "
+        f"poly_modulus={closest.poly_modulus} the margin q/(4t) is {lacking:.1f} bits short of "
+        f"2^{needed:.1f}",
+        allowed=f"data primes of at least {sum(chain[:-1]) + math.ceil(lacking)} bits together",
+        hint="encryption.coeff_mod_bits=auto",
     )

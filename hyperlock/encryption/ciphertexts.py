@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.encryption.grid import integer_type, largest_value
 from hyperlock.encryption.layout import Layout
-from hyperlock.encryption.scheme import Chunk, CiphertextRefused, KeyPair
-from hyperlock.errors import ConfigError
+from hyperlock.encryption.scheme import Chunk, KeyPair
+from hyperlock.encryption.vector import largest_sum, sum_type
+from hyperlock.errors import CiphertextRefused, ConfigError
 
 CIPHERTEXT_OVERHEAD = 1024  # headers of SEAL and TenSEAL; about 150 bytes seen
 
@@ -31,8 +31,12 @@ def tenseal_version() -> str:
 def make_keys(
     make_context: Callable[[], Any], poly_modulus: int, coeff_mod_bits: tuple[int, ...]
 ) -> KeyPair:
-    """A fresh pair; no Galois or relinearisation keys, which only multiplication and rotation
-    need."""
+    """The keys of a new context of TenSEAL's, serialised apart; no Galois or relinearisation keys,
+    which only multiplication and rotation need.
+
+    Raises:
+        ConfigError: SEAL has no such chain for this ring.
+    """
     try:
         context = make_context()
     except (ValueError, RuntimeError) as error:
@@ -65,7 +69,7 @@ def public_context(public: bytes) -> Any:
 
 
 def secret_context(secret: bytes) -> Any:
-    """The key holder's context."""
+    """A loaded context that can decrypt; not kept, so that it lives as long as who holds it."""
     from hyperlock.encryption._tenseal import tenseal as ts
 
     return ts.context_from(secret)
@@ -95,9 +99,12 @@ class PackedScheme:
     def fingerprint(self) -> str:
         """Parameters and TenSEAL's version."""
         p = self.parameters
+        chain = "-".join(map(str, p.coeff_mod_bits))
+        packing = f"{p.packing.fields}x{p.packing.field_bits}"
+        sums = f"{p.value_bits}x{p.max_clients}"
         return (
-            f"{self.name}/{p.poly_modulus}/{'-'.join(map(str, p.coeff_mod_bits))}/{self.encoding}"
-            f"/{p.packing.fields}x{p.packing.field_bits}/{p.value_bits}x{p.max_clients}/{tenseal_version()}"
+            f"{self.name}/{p.poly_modulus}/{chain}/{self.encoding}/{packing}/{sums}"
+            f"/{tenseal_version()}"
         )
 
     def describe(self) -> dict[str, object]:
@@ -118,7 +125,8 @@ class PackedScheme:
         }
 
     def generate_keys(self) -> KeyPair:
-        """A fresh pair."""
+        """A new pair from the operating system's randomness; ConfigError if SEAL cannot build the
+        chain."""
         return make_keys(
             self.new_context, self.parameters.poly_modulus, self.parameters.coeff_mod_bits
         )
@@ -181,7 +189,7 @@ class PackedScheme:
 
 
 class PackedEncryptor:
-    """Packs and encrypts, one ciphertext a chunk.
+    """Packs and encrypts under the public key, one ciphertext a chunk.
 
     Args:
         scheme: blocks and packing.
@@ -191,10 +199,11 @@ class PackedEncryptor:
     def __init__(
         self, scheme: PackedScheme, encrypt_slots: Callable[[NDArray[np.int64]], bytes]
     ) -> None:
-        self._scheme, self._encrypt_slots = scheme, encrypt_slots
+        self._scheme = scheme
+        self._encrypt_slots = encrypt_slots
 
     def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
-        """Serialised ciphertexts of int[length]."""
+        """Serialised ciphertexts of int[length], one at a time, as they are made."""
         packing = self._scheme.parameters.packing
         for start, stop in self._scheme.blocks(values.size):
             yield self._encrypt_slots(packing.pack(values, start, stop))
@@ -213,7 +222,9 @@ class PackedDecryptor:
     def __init__(
         self, scheme: PackedScheme, context: Any, decrypt_slots: Callable[[Any], NDArray[np.int64]]
     ) -> None:
-        self._scheme, self._context, self._decrypt_slots = scheme, context, decrypt_slots
+        self._scheme = scheme
+        self._context = context
+        self._decrypt_slots = decrypt_slots
 
     def decrypt(self, chunks: Iterable[Chunk], length: int) -> NDArray[np.integer]:
         """The exact sums, int[length] of the narrowest type that holds sums of `max_clients`
@@ -225,8 +236,9 @@ class PackedDecryptor:
         """
         scheme = self._scheme
         packing = scheme.parameters.packing
-        top = scheme.max_clients * largest_value(scheme.value_bits)
-        sums = np.empty(length, integer_type(top))
+        sums = np.empty(length, sum_type(scheme.value_bits, scheme.max_clients))
+
+        # One ciphertext after the other, each to its block of slots.
         blocks = iter(scheme.blocks(length))
         for chunk in chunks:
             start, stop = next(blocks, (0, 0))
@@ -239,6 +251,9 @@ class PackedDecryptor:
                 raise CiphertextRefused("the sum is out of range: not a sum of updates") from None
         if next(blocks, None) is not None:
             raise CiphertextRefused(f"the sum has fewer than {length} coordinates")
+
+        # The type is wider than what clients can sum to, and so is a field.
+        top = largest_sum(scheme.value_bits, scheme.max_clients)
         if length and max(int(sums.max()), -int(sums.min())) > top:
             raise CiphertextRefused("the sum is out of range: not a sum of updates")
         return sums
@@ -254,7 +269,8 @@ class CiphertextSum:
     """
 
     def __init__(self, scheme: PackedScheme, context: Any, length: int) -> None:
-        self._scheme, self._context = scheme, context
+        self._scheme = scheme
+        self._context = context
         self._sizes = [stop - start for start, stop in scheme.blocks(length)]
         self._sums: list[Any] = []
 
@@ -263,9 +279,11 @@ class CiphertextSum:
         parsed at a time."""
         if len(chunks) != len(self._sizes):
             raise CiphertextRefused(f"{len(chunks)} ciphertexts instead of {len(self._sizes)}")
+        # The first vector is the sum.
         if not self._sums:
             self._sums = [self._load(i, chunk) for i, chunk in enumerate(chunks)]
             return
+        # Others are added; if one of its ciphertexts is refused, those before are taken out again.
         done = 0
         try:
             for i, chunk in enumerate(chunks):

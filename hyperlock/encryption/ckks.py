@@ -21,9 +21,36 @@ from hyperlock.encryption.ciphertexts import (
     public_context,
     secret_context,
 )
-from hyperlock.encryption.ckks_parameters import RESIDUE_LIMIT, CkksParameters
+from hyperlock.encryption.ckks_parameters import RESIDUE_LIMIT, CkksParameters, ckks_parameters
 from hyperlock.encryption.layout import Layout
-from hyperlock.encryption.scheme import CiphertextRefused, Decryptor, Encryptor
+from hyperlock.encryption.scheme import Decryptor, Encryptor
+from hyperlock.errors import CiphertextRefused
+
+
+def ckks(
+    poly_modulus: int,
+    coeff_mod_bits: object,
+    scale_bits: object,
+    security: int,
+    value_bits: int,
+    max_clients: int,
+) -> Ckks:
+    """encryption=ckks.
+
+    Args:
+        poly_modulus: N, the ring's degree.
+        coeff_mod_bits: bits of each prime, the last for SEAL's own use, or `auto`.
+        scale_bits: log2 of the scale, or `auto`.
+        security: least classical security in bits: 128, 192 or 256.
+        value_bits: bits of one signed value on the grid.
+        max_clients: no more updates than this may be added.
+
+    Raises:
+        ConfigError: the choice is insecure, or its sums would not certainly be exact.
+    """
+    return Ckks(
+        ckks_parameters(poly_modulus, coeff_mod_bits, scale_bits, value_bits, max_clients, security)
+    )
 
 
 @dataclass(frozen=True)
@@ -35,16 +62,16 @@ class Ckks(PackedScheme):
 
     @property
     def encoding(self) -> str:
-        """The scale."""
+        """The scale, as in 2^23."""
         return f"2^{self.parameters.scale_bits}"
 
     @property
     def figures(self) -> dict[str, object]:
-        """The scale."""
+        """log2 of the scale."""
         return {"scale_bits": self.parameters.scale_bits}
 
     def new_context(self) -> Any:
-        """TenSEAL's, with new keys."""
+        """TenSEAL's, with new keys; ValueError or RuntimeError if SEAL has no such chain."""
         from hyperlock.encryption._tenseal import tenseal as ts
 
         p = self.parameters
@@ -59,26 +86,25 @@ class Ckks(PackedScheme):
         return Layout(p.poly_modulus, len(p.coeff_mod_bits) - 1, ntt=True, scale=2.0**p.scale_bits)
 
     def read(self, context: Any, framed: bytes) -> Any:
-        """TenSEAL's reader."""
+        """TenSEAL's vector of a framed ciphertext; ValueError or RuntimeError if it is none."""
         from hyperlock.encryption._tenseal import tenseal as ts
 
         return ts.ckks_vector_from(context, framed)
 
     def encryptor(self, public: bytes) -> Encryptor:
-        """The client's half."""
+        """The client's half, under the public key; CiphertextRefused if it is none."""
         from hyperlock.encryption._tenseal import tenseal as ts
 
         # Not ts.ckks_vector: it makes a tensor of the array and a list of that, in a tenth of the
         # time of encryption.
-        vector, context, scale = (
-            ts._ts_cpp.CKKSVector,
-            public_context(public).data,
-            self.layout.scale,
-        )
-        return PackedEncryptor(
-            self,
-            lambda slots: vector(context, slots.astype(np.float64).tolist(), scale).serialize(),
-        )
+        vector = ts._ts_cpp.CKKSVector
+        context = public_context(public).data
+        scale = self.layout.scale
+
+        def encrypt_slots(slots: NDArray[np.int64]) -> bytes:
+            return vector(context, slots.astype(np.float64).tolist(), scale).serialize()
+
+        return PackedEncryptor(self, encrypt_slots)
 
     def symmetric_encryptor(self, secret: bytes) -> Encryptor | None:
         """For clients that hold the secret key: half the bytes, where the platform can."""
@@ -87,7 +113,8 @@ class Ckks(PackedScheme):
         from hyperlock.encryption._tenseal import sealapi
 
         context = secret_context(secret)
-        encoder, scale = sealapi.CKKSEncoder(context.seal_context().data), self.layout.scale
+        encoder = sealapi.CKKSEncoder(context.seal_context().data)
+        scale = self.layout.scale
 
         def encode(slots: NDArray[np.int64], plaintext: Any) -> None:
             encoder.encode(slots.astype(np.float64).tolist(), scale, plaintext)
@@ -95,7 +122,7 @@ class Ckks(PackedScheme):
         return seeded.SeededEncryptor(self, context, encode)
 
     def decryptor(self, secret: bytes) -> Decryptor:
-        """The key holder's half."""
+        """The key holder's half, under the secret key."""
         context = secret_context(secret)
         return PackedDecryptor(
             self, context, lambda vector: _whole(np.array(vector.decrypt()), self.parameters)
@@ -110,7 +137,7 @@ def _whole(raw: NDArray[np.float64], parameters: CkksParameters) -> NDArray[np.i
             hold: noise too large, another key, or not a sum of grid values.
     """
     packing = parameters.packing
-    if not (np.abs(raw) < 2.0 ** (packing.fields * packing.field_bits)).all():
+    if not (np.abs(raw) < 2.0**packing.bits).all():
         raise CiphertextRefused(
             "the sum is out of range: encrypted under another key, or not a sum of updates"
         )

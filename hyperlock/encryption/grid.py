@@ -6,6 +6,14 @@ encryption noise, which is what the attack of Li and Micciancio (eprint 2020/153
 
 Stochastic rounding, floor(x / step + u) with u uniform on [0, 1), is unbiased: E[step * q] = x for
 every x inside the range (Alistarh et al., "QSGD", NeurIPS 2017, section 3.1).
+
+    >>> grid = Grid(sizes=(2, 1), ranges=(0.5, 2.0), value_bits=4)  # two tensors
+    >>> grid.levels  # steps of 0.5 / 7 and 2.0 / 7
+    7
+    >>> grid.quantise(np.array([0.5, -0.25, 3.0], np.float32), np.random.default_rng(0))
+    (array([ 7, -4,  7], dtype=int8), 1)
+    >>> grid.dequantise(np.array([7, -4, 7])).round(3)  # 3.0 was outside: saturated
+    array([ 0.5  , -0.286,  2.   ])
 """
 
 from __future__ import annotations
@@ -60,15 +68,18 @@ class Grid:
             FloatingPointError: a value is NaN or infinite.
         """
         integers = np.empty(values.size, integer_type(self.levels))
-        saturated = start = 0
+        saturated = 0
+        start = 0
         for size, limit in zip(self.sizes, self.ranges, strict=True):
-            step, end = limit / self.levels, start + size
+            step = limit / self.levels
+            end = start + size
             for at in range(start, end, _BLOCK):
                 block = slice(at, min(at + _BLOCK, end))
                 scaled = values[block].astype(np.float64)
                 scaled /= step
                 if not np.isfinite(scaled).all():
                     raise FloatingPointError("the update contains NaN or Inf")
+                # floor(x / step + u): up or down with the chance that makes it unbiased.
                 scaled += rng.random(scaled.size)
                 np.floor(scaled, out=scaled)
                 saturated += int(np.count_nonzero(np.abs(scaled) > self.levels))

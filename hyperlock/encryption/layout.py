@@ -19,13 +19,14 @@ from dataclasses import dataclass
 
 import zstandard
 
-from hyperlock.encryption.scheme import CiphertextRefused
+from hyperlock.errors import CiphertextRefused
 
 # Magic, header size, version, version, compression, reserved, bytes in all.
 _SEAL = struct.Struct("<HBBBBHQ")
 _MAGIC = 0xA15E
 _SEAL_MAJOR = 4  # for older ones SEAL takes other paths
-_PLAIN, _ZSTD = 0, 2
+_PLAIN = 0
+_ZSTD = 2
 _FIELDS = struct.Struct("<BQQQdQ")  # NTT form, polynomials, N, primes, scale, correction factor
 _ID_BYTES = 32
 _COUNT = struct.Struct("<Q")
@@ -68,6 +69,7 @@ class Layout:
         Raises:
             CiphertextRefused: the bytes are not one fresh ciphertext of this layout.
         """
+        # TenSEAL's frame, which is known but for the length of what it frames.
         if bytes(chunk[:1]) != b"\x0a":
             raise CiphertextRefused("not a ciphertext")
         slots = varint(size)
@@ -84,14 +86,20 @@ class Layout:
         return self.frame(size, self._open_seal(seal))
 
     def _open_seal(self, seal: bytes) -> bytes:
+        """A SEAL ciphertext, whole or seeded, as the same one uncompressed."""
+        # Inflated, and of one of two sizes: with both polynomials, or with one and a seed.
         coefficients = 2 * self.poly_modulus * self.primes
         whole = _ID_BYTES + _FIELDS.size + _SEAL.size + _COUNT.size + 8 * coefficients
         seeded = whole - 4 * coefficients + _SEED_BYTES
         body, version = _seal_object(seal, (whole, seeded))
+
+        # Its fields.
         _, *found = _FIELDS.unpack_from(body, _ID_BYTES)
         due = [2, self.poly_modulus, self.primes, self.scale, 1]
         if body[_ID_BYTES] != self.ntt or found != due:
             raise CiphertextRefused(f"a ciphertext of other parameters: {found} instead of {due}")
+
+        # Its coefficients, an object of their own, and the seed.
         stored = coefficients if len(body) == whole else coefficients // 2
         at = _ID_BYTES + _FIELDS.size
         _plain_header(body, at, version, _SEAL.size + _COUNT.size + 8 * stored)

@@ -88,12 +88,18 @@ def run_bits(bits: float, coordinates: int, rounds: int) -> float:
 def least_allowed(bits: Callable[[float], float], wanted: float) -> float:
     """The smallest argument at which a growing `bits` reaches `wanted`, within 2^-20 of it and
     never below."""
-    low, high = 1.0, 2.0
+    # Doubled until it is reached, then halved between the ends, in log2.
+    low = 1.0
+    high = 2.0
     while bits(high) < wanted:
-        low, high = high, 2 * high
+        low = high
+        high = 2 * high
     while high / low > 1 + 2**-20:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if bits(middle) >= wanted else (middle, high)
+        if bits(middle) >= wanted:
+            high = middle
+        else:
+            low = middle
     return high
 
 

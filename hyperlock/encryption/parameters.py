@@ -27,7 +27,8 @@ SECURITY_LIMITS: dict[int, dict[int, int]] = {
 POLY_MODULI = (2048, 4096, 8192, 16384, 32768)
 EXACT_BITS = 64
 # SEAL's largest, and the smallest that exists for every N above.
-MIN_PRIME_BITS, MAX_PRIME_BITS = 20, 60
+MIN_PRIME_BITS = 20
+MAX_PRIME_BITS = 60
 
 
 def check_security(poly_modulus: int, coeff_mod_bits: tuple[int, ...], security: int) -> int:
@@ -53,12 +54,13 @@ def check_security(poly_modulus: int, coeff_mod_bits: tuple[int, ...], security:
             allowed=", ".join(map(str, POLY_MODULI)),
             hint=f"encryption.poly_modulus={nearest}",
         )
-    total, limit = sum(coeff_mod_bits), SECURITY_LIMITS[security][poly_modulus]
+    total = sum(coeff_mod_bits)
+    limit = SECURITY_LIMITS[security][poly_modulus]
     if total > limit:
         fitting = [n for n in POLY_MODULI if SECURITY_LIMITS[security][n] >= total]
-        hint = "encryption.coeff_mod_bits=auto" + (
-            f" or encryption.poly_modulus={fitting[0]}" if fitting else ""
-        )
+        hint = "encryption.coeff_mod_bits=auto"
+        if fitting:
+            hint += f" or encryption.poly_modulus={fitting[0]}"
         raise ConfigError(
             "encryption.coeff_mod_bits",
             coeff_mod_bits,
@@ -68,6 +70,11 @@ def check_security(poly_modulus: int, coeff_mod_bits: tuple[int, ...], security:
             hint=hint,
         )
     return max(level for level, limits in SECURITY_LIMITS.items() if total <= limits[poly_modulus])
+
+
+def sum_bits(value_bits: int, max_clients: int) -> int:
+    """Bits of a signed field that holds every sum of `max_clients` values of `value_bits` bits."""
+    return value_bits + math.ceil(math.log2(max_clients))
 
 
 def not_exact_enough(
@@ -114,14 +121,22 @@ def is_prime(number: int) -> bool:
     bases = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
     if number < 2 or any(number % base == 0 for base in bases):
         return number in bases
-    odd, twos = number - 1, 0
+    # number - 1 = odd * 2^twos.
+    odd = number - 1
+    twos = 0
     while odd % 2 == 0:
-        odd, twos = odd // 2, twos + 1
-    return all(
-        (x := pow(base, odd, number)) in (1, number - 1)
-        or any(pow(x, 2**i, number) == number - 1 for i in range(1, twos))
-        for base in bases
-    )
+        odd //= 2
+        twos += 1
+    return all(_passes(number, base, odd, twos) for base in bases)
+
+
+def _passes(number: int, base: int, odd: int, twos: int) -> bool:
+    """Whether `base`, raised to number - 1 by squaring, comes to 1 as it does modulo a prime: as 1
+    from the start, or by way of -1."""
+    power = pow(base, odd, number)
+    if power == 1:
+        return True
+    return any(pow(power, 2**i, number) == number - 1 for i in range(twos))
 
 
 def read_chain(value: object) -> tuple[int, ...]:
@@ -129,7 +144,8 @@ def read_chain(value: object) -> tuple[int, ...]:
     allowed = (
         f"auto, or a list of two or more prime sizes of {MIN_PRIME_BITS} to {MAX_PRIME_BITS} bits"
     )
-    setting, hint = "encryption.coeff_mod_bits", "encryption.coeff_mod_bits=[60,40]"
+    setting = "encryption.coeff_mod_bits"
+    hint = "encryption.coeff_mod_bits=[60,40]"
     if not isinstance(value, list | tuple) or not all(type(bits) is int for bits in value):
         raise ConfigError(setting, value, "is not a chain of primes", allowed=allowed, hint=hint)
     chain = tuple(value)

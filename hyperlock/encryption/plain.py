@@ -1,4 +1,8 @@
-"""The plaintext baseline: the same integers on the same grid, sent as they are."""
+"""The plaintext baseline: the same integers on the same grid, sent as they are.
+
+It has the form of a scheme and the grid's exact sums, so that what encryption costs is the
+difference between two runs that end with the same model.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlock.encryption.grid import integer_type, largest_value
-from hyperlock.encryption.scheme import Chunk, CiphertextRefused, KeyPair
+from hyperlock.encryption.scheme import Chunk, KeyPair
+from hyperlock.encryption.vector import sum_type
+from hyperlock.errors import CiphertextRefused
 
 CHUNK = 65_536  # coordinates a chunk
 
 
+def plain(value_bits: int, max_clients: int) -> Plain:
+    """encryption=none: every update is sent as it is.
+
+    Args:
+        value_bits: bits of one signed value on the grid.
+        max_clients: no more updates than this may be added.
+    """
+    return Plain(value_bits, max_clients)
+
+
 @dataclass(frozen=True)
 class Plain:
-    """No encryption. Chunks are little-endian integers: as narrow as values and sums allow."""
+    """No encryption. Chunks are little-endian integers: as narrow as values and sums allow.
+
+    Attributes:
+        value_bits: bits of one signed value on the grid.
+        max_clients: no more updates than this may be added.
+        name: as in `encryption=NAME`.
+    """
 
     value_bits: int
     max_clients: int
@@ -38,12 +60,12 @@ class Plain:
         return CHUNK * 8
 
     @property
-    def _dtype(self) -> np.dtype:
+    def _value_type(self) -> np.dtype:
         return integer_type(largest_value(self.value_bits))
 
     @property
-    def _sum_dtype(self) -> np.dtype:
-        return integer_type(self.max_clients * largest_value(self.value_bits))
+    def _sum_type(self) -> np.dtype:
+        return sum_type(self.value_bits, self.max_clients)
 
     def chunk_count(self, length: int) -> int:
         """Chunks of 65,536 coordinates."""
@@ -58,26 +80,25 @@ class Plain:
         return KeyPair(public=b"no encryption", secret=b"no encryption")
 
     def encryptor(self, public: bytes) -> PlainEncryptor:
-        """Serialises."""
-        return PlainEncryptor(self._dtype)
+        """The client's half: integers to bytes; `public` plays no part."""
+        return PlainEncryptor(self._value_type)
 
     def symmetric_encryptor(self, secret: bytes) -> None:
         """There is no key to share."""
 
     def accumulator(self, public: bytes, length: int) -> PlainAccumulator:
-        """Adds."""
-        return PlainAccumulator(
-            self._dtype, self._sum_dtype, largest_value(self.value_bits), length
-        )
+        """The server's half, for vectors of `length` values: it can read all that it adds."""
+        top = largest_value(self.value_bits)
+        return PlainAccumulator(self._value_type, self._sum_type, top, length)
 
     def decryptor(self, secret: bytes) -> PlainDecryptor:
-        """Reads."""
-        return PlainDecryptor(self._sum_dtype)
+        """The key holder's half: bytes to sums; `secret` plays no part."""
+        return PlainDecryptor(self._sum_type)
 
 
 @dataclass(frozen=True)
 class PlainEncryptor:
-    """Serialises grid integers."""
+    """Grid integers to chunks of bytes, each value in `dtype`."""
 
     dtype: np.dtype
 
@@ -88,21 +109,31 @@ class PlainEncryptor:
 
 
 class PlainAccumulator:
-    """Adds integers."""
+    """A running sum of vectors of grid integers.
 
-    def __init__(self, dtype: np.dtype, sum_dtype: np.dtype, top: int, length: int) -> None:
-        self._dtype, self._top, self._length = dtype, top, length
-        self._sums = np.zeros(length, sum_dtype)
+    Args:
+        value_type: of a value as sent.
+        sum_type: wide enough for the sum of `max_clients` values.
+        top: the largest magnitude of a value.
+        length: coordinates of the vectors.
+    """
+
+    def __init__(self, value_type: np.dtype, sum_type: np.dtype, top: int, length: int) -> None:
+        self._value_type = value_type
+        self._top = top
+        self._length = length
+        self._sums = np.zeros(length, sum_type)
 
     def add(self, chunks: Sequence[Chunk]) -> None:
-        """Fold one vector in."""
+        """Fold one vector in, wholly or, raising CiphertextRefused, not at all."""
+        # As long as it should be, and every value on the grid; only then is anything added.
         sizes = [
-            min(CHUNK, self._length - start) * self._dtype.itemsize
+            min(CHUNK, self._length - start) * self._value_type.itemsize
             for start in range(0, self._length, CHUNK)
         ]
         if [len(chunk) for chunk in chunks] != sizes:
             raise CiphertextRefused("the chunks have another length than the vector")
-        values = [np.frombuffer(chunk, self._dtype) for chunk in chunks]
+        values = [np.frombuffer(chunk, self._value_type) for chunk in chunks]
         if any(part.min() < -self._top or part.max() > self._top for part in values):
             raise CiphertextRefused(f"a value lies outside -{self._top} to {self._top}")
         for i, part in enumerate(values):
@@ -116,12 +147,12 @@ class PlainAccumulator:
 
 @dataclass(frozen=True)
 class PlainDecryptor:
-    """Reads sums."""
+    """Chunks of bytes to sums, each of `dtype`."""
 
     dtype: np.dtype
 
     def decrypt(self, chunks: Iterable[Chunk], length: int) -> NDArray[np.integer]:
-        """The sums, int[length]."""
+        """The sums int[length]; CiphertextRefused if the bytes are not as many as that."""
         data = b"".join(chunks)
         if len(data) != length * self.dtype.itemsize:
             raise CiphertextRefused(f"{len(data)} bytes are no {length} sums of type {self.dtype}")

@@ -14,14 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.errors import HyperLockError
-
 Chunk = bytes | memoryview  # one serialised ciphertext
-
-
-class CiphertextRefused(HyperLockError):
-    """Bytes that are not a ciphertext of this scheme and key, or a sum that did not decrypt to
-    integers."""
 
 
 @dataclass(frozen=True)

@@ -36,19 +36,24 @@ class SeededEncryptor:
     ) -> None:
         from hyperlock.encryption._tenseal import sealapi
 
-        self._scheme, self._encode = scheme, encode
+        self._scheme = scheme
+        self._encode = encode
         self._new_plaintext = sealapi.Plaintext
         self._encryptor = sealapi.Encryptor(context.seal_context().data, context.secret_key().data)
 
     def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
-        """Serialised ciphertexts of int[length]."""
-        packing, frame = self._scheme.parameters.packing, self._scheme.layout.frame
+        """Serialised ciphertexts of int[length], one at a time, framed as TenSEAL's vectors."""
+        packing = self._scheme.parameters.packing
+        layout = self._scheme.layout
         memory = os.memfd_create("ciphertext", os.MFD_CLOEXEC)
         plaintext = self._new_plaintext()
         try:
             for start, stop in self._scheme.blocks(values.size):
                 self._encode(packing.pack(values, start, stop), plaintext)
+                # `save` opens the path anew and cuts the file first, so that nothing of the
+                # ciphertext before is left.
                 self._encryptor.encrypt_symmetric(plaintext).save(f"/proc/self/fd/{memory}")
-                yield frame(stop - start, os.pread(memory, os.fstat(memory).st_size, 0))
+                seal = os.pread(memory, os.fstat(memory).st_size, 0)
+                yield layout.frame(stop - start, seal)
         finally:
             os.close(memory)

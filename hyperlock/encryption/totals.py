@@ -8,7 +8,7 @@ only the totals are ever released.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,15 +43,18 @@ def width(value_bits: int) -> int:
 def encode(totals: Totals, value_bits: int) -> NDArray[np.int64]:
     """int64[width(value_bits)]: digits of one client's share, least significant first; larger
     shares clip."""
+    shares = {
+        "contributors": totals.contributors,
+        "samples": totals.samples,
+        "loss": round(totals.loss * 2**LOSS_FRACTION_BITS),
+        "saturated": totals.saturated,
+    }
     base_bits = value_bits - 1
     digits: list[int] = []
-    for field in fields(Totals):
-        value, bits = getattr(totals, field.name), _WIDTHS[field.name]
-        whole = round(value * 2**LOSS_FRACTION_BITS) if field.name == "loss" else int(value)
-        whole = min(max(whole, 0), 2**bits - 1)
-        digits += [
-            whole >> (base_bits * i) & (2**base_bits - 1) for i in range(_digits(bits, value_bits))
-        ]
+    for name, bits in _WIDTHS.items():
+        whole = min(max(int(shares[name]), 0), 2**bits - 1)
+        for i in range(_digits(bits, value_bits)):
+            digits.append(whole >> (base_bits * i) & (2**base_bits - 1))
     return np.array(digits, np.int64)
 
 
@@ -69,4 +72,5 @@ def decode(sums: NDArray[np.integer], value_bits: int) -> Totals:
 
 
 def _digits(bits: int, value_bits: int) -> int:
+    """Digits of value_bits - 1 bits that a number of `bits` bits takes."""
     return -(-bits // (value_bits - 1))

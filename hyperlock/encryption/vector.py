@@ -4,6 +4,21 @@
 
 This is the one place that knows where each stands, how long the whole is, and how large a sum of
 such vectors can be.
+
+    >>> from hyperlock.encryption.totals import Totals
+    >>> vector = Vector(value_bits=8, sizes=(3, 1))
+    >>> vector.length  # 18 digits of totals, 4 coordinates
+    22
+    >>> update = np.array([-3, 0, 127, 5], np.int8)
+    >>> one = vector.join(Totals(contributors=1, samples=600, loss=0.5, saturated=0), update)
+    >>> two = vector.join(Totals(contributors=1, samples=200, loss=0.25, saturated=1), update)
+    >>> totals, sums = vector.split(one.astype(np.int16) + two)
+    >>> totals
+    Totals(contributors=2, samples=800, loss=0.75, saturated=1)
+    >>> sums
+    array([ -6,   0, 254,  10], dtype=int16)
+    >>> vector.bound(2), vector.sum_type(max_clients=2)
+    (254, dtype('int16'))
 """
 
 from __future__ import annotations
@@ -52,8 +67,18 @@ class Vector:
 
     def bound(self, contributors: int) -> int:
         """The largest magnitude of a coordinate in the sum of so many vectors."""
-        return contributors * largest_value(self.value_bits)
+        return largest_sum(self.value_bits, contributors)
 
     def sum_type(self, max_clients: int) -> np.dtype:
         """The narrowest integer type that holds every sum of up to `max_clients` vectors."""
-        return integer_type(self.bound(max_clients))
+        return sum_type(self.value_bits, max_clients)
+
+
+def largest_sum(value_bits: int, contributors: int) -> int:
+    """The largest magnitude of a sum of so many values of `value_bits` bits."""
+    return contributors * largest_value(value_bits)
+
+
+def sum_type(value_bits: int, max_clients: int) -> np.dtype:
+    """The narrowest integer type that holds every sum of up to `max_clients` values."""
+    return integer_type(largest_sum(value_bits, max_clients))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import RoundFailed
+from hyperlock.learning.types import Evaluation
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
 from hyperlock.parties.custody import Authority
@@ -24,7 +25,7 @@ from hyperlock.runtime import Lost, Runtime
 from hyperlock.settings.schema import Config, Federation
 
 if TYPE_CHECKING:
-    from hyperlock.learning.network import Evaluation, Network
+    from hyperlock.learning.network import Network
 
 log = logging.getLogger(__name__)
 

@@ -99,14 +99,13 @@ def build_network(config: Config, samples: Samples) -> Network:
     from hyperlock.learning.tensorflow import tf
 
     name = target(config.model)
-    shape = samples.shape
     tf.keras.utils.set_random_seed(integer_seed(config.seed, "weights"))
-    make = partial(construct, "model", config.model, shape=shape, classes=samples.classes)
-    model = check_model.build(make, name, shape, samples.classes)
+    make = partial(construct, "model", config.model, shape=samples.shape, classes=samples.classes)
+    model = check_model.build(make, name, samples)
     batch = getattr(config.federation, "batch_size", _GRADIENT_BATCH)
-    network = Network(model, shape, samples.dtype, batch)
+    network = Network(model, samples, batch)
     if not name.startswith(_OURS):
-        check_model.try_training(network, name, shape, samples.dtype)
+        check_model.try_training(network, name)
         if isinstance(config.tracking, MlflowTracking) and config.tracking.log_model:
             check_model.refuse_unsaved(model, name)
     return network

@@ -6,50 +6,26 @@ and a weight difference (FedAvg, the "pseudo-gradient" of Reddi et al. 2021) are
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from hyperlock.learning.types import LocalData, LocalUpdate, Trainer, Weights
 
 if TYPE_CHECKING:  # TensorFlow is imported where a network is built, not where one is used
     from hyperlock.learning.network import Network
 
-Vector = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class LocalData:
-    """One client's training samples: x [samples, *shape], y int32[samples]."""
-
-    x: NDArray
-    y: NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class LocalUpdate:
-    """float32[parameters], and the training loss: its mean over the batches, times the client's
-    samples."""
-
-    vector: Vector
-    loss: float
-
-
-# From the global weights, the client's data, the round (from 1) and what draws its batches, to its
-# update.
-Trainer = Callable[[Vector, LocalData, int, np.random.Generator], LocalUpdate]
-
 
 @dataclass(frozen=True)
 class LearningRate:
-    """initial * decay^(round - 1)."""
+    """The rate of a round's local SGD: initial * decay^(round - 1)."""
 
     initial: float
     decay: float = 1.0
 
     def __call__(self, round_number: int) -> float:
-        """Of a round, from 1."""
+        """The rate of a round, counted from 1."""
         return self.initial * self.decay ** (round_number - 1)
 
 
@@ -62,9 +38,10 @@ def sgd_epochs(network: Network, epochs: int, rate: LearningRate, mu: float = 0.
     """
 
     def train(
-        weights: Vector, data: LocalData, round_number: int, rng: np.random.Generator
+        weights: Weights, data: LocalData, round_number: int, rng: np.random.Generator
     ) -> LocalUpdate:
-        trained, loss = weights, 0.0
+        trained = weights
+        loss = 0.0
         for _ in range(epochs):
             order = rng.permutation(len(data.y))
             trained, loss = network.train(
@@ -82,15 +59,16 @@ def sgd_steps(
     cut at the end."""
 
     def train(
-        weights: Vector, data: LocalData, round_number: int, rng: np.random.Generator
+        weights: Weights, data: LocalData, round_number: int, rng: np.random.Generator
     ) -> LocalUpdate:
-        samples, drawn = len(data.y), steps * batch_size
-        order = np.concatenate([rng.permutation(samples) for _ in range(-(-drawn // samples))])[
-            :drawn
-        ]
+        samples = len(data.y)
+        drawn = steps * batch_size
+        passes = -(-drawn // samples)
+        order = np.concatenate([rng.permutation(samples) for _ in range(passes)])[:drawn]
         trained, loss = network.train(
             weights, data.x, data.y, order, rate(round_number), mu, weights
         )
+        # As of one pass over the client's samples, whatever was drawn.
         return LocalUpdate(weights - trained, loss * samples / drawn)
 
     return train
@@ -100,7 +78,7 @@ def full_gradient(network: Network) -> Trainer:
     """FedSGD's client (McMahan et al. 2017, section 2): the gradient over all of its samples."""
 
     def train(
-        weights: Vector, data: LocalData, round_number: int, rng: np.random.Generator
+        weights: Weights, data: LocalData, round_number: int, rng: np.random.Generator
     ) -> LocalUpdate:
         gradient, loss = network.gradient(weights, data.x, data.y)
         return LocalUpdate(gradient, loss)

@@ -21,7 +21,7 @@ def two_nn(shape: tuple[int, ...], classes: int) -> Any:
 
 
 def logistic(shape: tuple[int, ...], classes: int) -> Any:
-    """Multinomial logistic regression."""
+    """Multinomial logistic regression: one dense layer; 7,850 parameters on MNIST."""
     return _dense("logistic", shape, classes, [])
 
 
@@ -44,12 +44,10 @@ def cnn(shape: tuple[int, ...], classes: int) -> Any:
         )
     keras = tf.keras.layers
     blocks = [
-        layer
-        for channels in (32, 64)
-        for layer in (
-            keras.Conv2D(channels, 5, padding="same", activation="relu"),
-            keras.MaxPooling2D(2, padding="same"),
-        )
+        keras.Conv2D(32, 5, padding="same", activation="relu"),
+        keras.MaxPooling2D(2, padding="same"),
+        keras.Conv2D(64, 5, padding="same", activation="relu"),
+        keras.MaxPooling2D(2, padding="same"),
     ]
     image = [keras.Reshape((*shape, 1))] if len(shape) == 2 else []
     head = [keras.Flatten(), keras.Dense(512, activation="relu"), keras.Dense(classes)]
@@ -57,6 +55,7 @@ def cnn(shape: tuple[int, ...], classes: int) -> Any:
 
 
 def _dense(name: str, shape: tuple[int, ...], classes: int, units: list[int]) -> Any:
+    """A flattened sample, hidden layers of so many rectified units, and logits."""
     keras = tf.keras.layers
     hidden = [keras.Dense(width, activation="relu") for width in units]
     return tf.keras.Sequential(

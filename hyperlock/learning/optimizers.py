@@ -10,22 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-Weights = NDArray[np.float32]
-Mean = NDArray[np.float64]
+from hyperlock.learning.types import Mean, Weights
+
 Slot = NDArray[np.float64] | float  # a number stands for a vector of it
-
-
-class ServerOptimizer(Protocol):
-    """A frozen optimiser that carries its own slots."""
-
-    def step(self, weights: Weights, mean: Mean) -> tuple[Weights, Self]:
-        """New weights float32[parameters], and the optimiser for the next round."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class Sgd:
     decay: float = 1.0
 
     def step(self, weights: Weights, mean: Mean) -> tuple[Weights, Self]:
-        """One step."""
+        """New weights, and the same with the rate of the next step."""
         after = (weights - self.learning_rate * mean).astype(np.float32)
         return after, replace(self, learning_rate=self.learning_rate * self.decay)
 
@@ -52,6 +44,11 @@ class Momentum:
     """FedAvgM (Hsu et al. 2019, arXiv 1909.06335, section 3).
 
     v <- beta v + mean; then weights - learning_rate * v.
+
+    Attributes:
+        learning_rate: of the server.
+        beta: share of the last velocity in the next, in [0, 1).
+        velocity: v; 0 before the first step.
     """
 
     learning_rate: float
@@ -59,11 +56,10 @@ class Momentum:
     velocity: Slot = 0.0
 
     def step(self, weights: Weights, mean: Mean) -> tuple[Weights, Self]:
-        """One step."""
+        """New weights, and the same with the next velocity."""
         velocity = self.beta * self.velocity + mean
-        return (weights - self.learning_rate * velocity).astype(np.float32), replace(
-            self, velocity=velocity
-        )
+        after = (weights - self.learning_rate * velocity).astype(np.float32)
+        return after, replace(self, velocity=velocity)
 
 
 # From v, the squared mean update and beta2 to the next v.
@@ -101,7 +97,8 @@ class Adaptive:
         learning_rate: the server's, η.
         beta1, beta2: decay of the moments, in [0, 1).
         tau: degree of adaptivity; the smaller, the more the steps of all coordinates are alike.
-        first, second: the moments; None before the first step.
+        first: m; 0 before the first step.
+        second: v; None, which stands for tau², before the first step.
     """
 
     second_moment: SecondMoment
@@ -113,12 +110,10 @@ class Adaptive:
     second: Slot | None = None
 
     def step(self, weights: Weights, mean: Mean) -> tuple[Weights, Self]:
-        """One step."""
+        """New weights, and the same with the next moments."""
         first = self.beta1 * self.first + (1 - self.beta1) * mean
-        second = self.second_moment(
-            self.tau**2 if self.second is None else self.second, mean**2, self.beta2
-        )
-        after = (weights - self.learning_rate * first / (np.sqrt(second) + self.tau)).astype(
-            np.float32
-        )
+        before = self.tau**2 if self.second is None else self.second
+        second = self.second_moment(before, mean**2, self.beta2)
+        step = self.learning_rate * first / (np.sqrt(second) + self.tau)
+        after = (weights - step).astype(np.float32)
         return after, replace(self, first=first, second=second)

@@ -11,7 +11,7 @@ from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.scheme import Encryptor
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import ClientFailure, MessageRefused
-from hyperlock.learning.local import LocalData, LocalUpdate, Trainer
+from hyperlock.learning.types import LocalData, LocalUpdate, Trainer
 from hyperlock.metrics import Stage
 from hyperlock.parties.keyholder import KeyHolder
 from hyperlock.parties.messages import Aggregate, PublicKey, Train, Update, kind_of

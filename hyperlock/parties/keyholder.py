@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.encryption.scheme import CiphertextRefused, Encryptor, KeyPair
-from hyperlock.errors import ReleaseRefused
+from hyperlock.encryption.scheme import Encryptor, KeyPair
+from hyperlock.errors import CiphertextRefused, ReleaseRefused
 from hyperlock.metrics import Stage
 from hyperlock.parties.messages import Aggregate, PublicKey, Release
 from hyperlock.parties.session import Session

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import MessageRefused
-from hyperlock.learning.optimizers import ServerOptimizer
+from hyperlock.learning.types import ServerOptimizer
 from hyperlock.parties.messages import Release
 from hyperlock.parties.session import Session
 

@@ -7,8 +7,8 @@ from collections.abc import Collection
 
 import numpy as np
 
-from hyperlock.encryption.scheme import Accumulator, CiphertextRefused
-from hyperlock.errors import MessageRefused, RoundFailed
+from hyperlock.encryption.scheme import Accumulator
+from hyperlock.errors import CiphertextRefused, MessageRefused, RoundFailed
 from hyperlock.metrics import Stage
 from hyperlock.parties.messages import Aggregate, Train, Update
 from hyperlock.parties.model import ModelKeeper

@@ -3,6 +3,7 @@ wrong with it."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import socket
 import zipfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hyperlock.data import datasets
+from hyperlock.data import datasets, download
 from hyperlock.data.datasets import Dataset
 from hyperlock.errors import ConfigError
 
@@ -345,3 +346,56 @@ def test_digits_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert set(dataset.y_train) == set(dataset.y_test) == set(range(10))
     assert (datasets.digits(0.2, seed=1).y_test != dataset.y_test).any()
+
+
+# MNIST's download
+
+
+def served(
+    monkeypatch: pytest.MonkeyPatch, content: bytes, folder: Path, keras: Path | None = None
+) -> None:
+    """This content at the address that MNIST is downloaded from, and Keras' folder elsewhere."""
+    source = folder / "served.npz"
+    source.write_bytes(content)
+    monkeypatch.setattr(download, "MNIST_ADDRESS", source.as_uri())
+    monkeypatch.setenv("KERAS_HOME", str(keras or folder / "no keras"))
+
+
+def test_a_missing_mnist_is_downloaded_and_is_mnist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = MNIST.read_bytes()
+    served(monkeypatch, content, tmp_path)
+    monkeypatch.setattr(download, "MNIST_FILE_SHA256", hashlib.sha256(content).hexdigest())
+    file = tmp_path / "a folder" / "mnist.npz"
+    assert len(datasets.mnist(str(file)).y_train) == 60000
+    assert file.read_bytes() == content and list(file.parent.iterdir()) == [file]
+
+
+def test_what_keras_downloaded_before_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras = tmp_path / "keras"
+    (keras / "datasets").mkdir(parents=True)
+    (keras / "datasets" / "mnist.npz").write_bytes(MNIST.read_bytes())
+    served(monkeypatch, b"", tmp_path, keras)
+    monkeypatch.setattr(
+        download, "MNIST_FILE_SHA256", hashlib.sha256(MNIST.read_bytes()).hexdigest()
+    )
+    assert len(datasets.mnist(str(tmp_path / "mnist.npz")).y_train) == 60000
+
+
+@pytest.mark.parametrize("content", [b"", b"an error page", None], ids=repr)
+def test_a_download_that_fails_leaves_nothing_and_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    served(monkeypatch, content or b"", tmp_path)
+    if content is None:
+        monkeypatch.setattr(download, "MNIST_ADDRESS", (tmp_path / "nowhere").as_uri())
+    file = tmp_path / "a folder" / "mnist.npz"
+    with pytest.raises(ConfigError) as caught:
+        datasets.mnist(str(file))
+    text = str(caught.value)
+    assert text.startswith(f"dataset.path={file}: there is no such file, and MNIST could not be")
+    assert "copy mnist.npz there, or run with dataset=digits" in text
+    assert not file.parent.exists()

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperlock.encryption.bfv import Bfv
-from hyperlock.encryption.bfv_parameters import bfv_parameters, is_prime, margin_bits, needed_margin
+from hyperlock.encryption.bfv_parameters import Candidate, bfv_parameters, is_prime, needed_margin
 from hyperlock.encryption.grid import largest_value
+from hyperlock.encryption.packing import Packing
 from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
-from hyperlock.encryption.scheme import CiphertextRefused
-from hyperlock.errors import ConfigError
+from hyperlock.errors import CiphertextRefused, ConfigError
 
 AUTO = ("auto", "auto", "auto")
 
@@ -130,7 +130,8 @@ def test_every_ring_that_has_room_can_be_asked_for():
         p = bfv_parameters(ring, "auto", "auto", 8, 16, 128)
         assert (
             p.poly_modulus == ring
-            and margin_bits(ring, p.coeff_mod_bits, p.packing.fields * 12, 16) >= 0
+            and Candidate(ring, p.coeff_mod_bits, Packing(p.packing.fields, 12), 16).margin_bits
+            >= 0
         )
 
 

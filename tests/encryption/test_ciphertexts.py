@@ -20,7 +20,8 @@ from hyperlock.encryption.ciphertexts import CiphertextSum, PackedDecryptor, Pac
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import integer_type, largest_value
-from hyperlock.encryption.scheme import CiphertextRefused, KeyPair
+from hyperlock.encryption.scheme import KeyPair
+from hyperlock.errors import CiphertextRefused
 
 SCHEMES: list[PackedScheme] = [
     Ckks(ckks_parameters(2048, "auto", "auto", 8, 16, 128)),

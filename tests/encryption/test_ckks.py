@@ -12,8 +12,8 @@ from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_noise, ckks_parameters
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
-from hyperlock.encryption.scheme import CiphertextRefused, KeyPair
-from hyperlock.errors import ConfigError
+from hyperlock.encryption.scheme import KeyPair
+from hyperlock.errors import CiphertextRefused, ConfigError
 
 SETS = [
     (2048, "auto", "auto", 4, 2),

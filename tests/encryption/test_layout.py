@@ -21,7 +21,8 @@ from hyperlock.encryption.ciphertexts import PackedScheme, public_context
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.layout import varint
-from hyperlock.encryption.scheme import CiphertextRefused, KeyPair
+from hyperlock.encryption.scheme import KeyPair
+from hyperlock.errors import CiphertextRefused
 from tests.security.forge import PLAIN, ZSTD, Forgery
 
 SCHEMES: dict[str, PackedScheme] = {

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.grid import integer_type, largest_value
 from hyperlock.encryption.plain import CHUNK, Plain
-from hyperlock.encryption.scheme import CiphertextRefused, KeyPair, Scheme
+from hyperlock.encryption.scheme import KeyPair, Scheme
+from hyperlock.errors import CiphertextRefused
 
 
 def released(scheme: Scheme, keys: KeyPair, vectors: list[np.ndarray]) -> np.ndarray:

@@ -15,10 +15,12 @@ from hyperlock.errors import ConfigError
 from hyperlock.learning import check_model
 from hyperlock.learning.network import Network
 from hyperlock.learning.tensorflow import tf
+from hyperlock.learning.types import Samples
 
 ROOT = Path(__file__).parents[2]
 keras, layers = tf.keras, tf.keras.layers
 SHAPE, CLASSES = (4, 4), 3
+SAMPLES = Samples(SHAPE, np.dtype("float32"), CLASSES)
 
 MODULE = '''
 import keras
@@ -122,10 +124,7 @@ def test_the_readmes_model_works():
     module = {}
     exec(code, module)
     make = partial(module["mymodel"], SHAPE, CLASSES, width=5)
-    assert (
-        check_model.build(make, "mypackage.mymodel", SHAPE, CLASSES).count_params()
-        == 17 * 5 + 6 * 3
-    )
+    assert check_model.build(make, "mypackage.mymodel", SAMPLES).count_params() == 17 * 5 + 6 * 3
 
 
 def sequential(*inner, head=None):
@@ -209,7 +208,7 @@ REFUSED = {
 def test_a_model_that_cannot_be_trained_is_refused(kind):
     make, words = REFUSED[kind]
     with pytest.raises(ConfigError) as caught:
-        check_model.build(make, "theirs.model", SHAPE, CLASSES)
+        check_model.build(make, "theirs.model", SAMPLES)
     assert (
         str(caught.value).startswith("model._target_=theirs.model: ")
         and len(str(caught.value)) < 900
@@ -223,7 +222,7 @@ def test_an_error_of_ours_in_a_builder_comes_out_as_it_is():
         raise ConfigError("model.width", 0, "is too small")
 
     with pytest.raises(ConfigError, match=r"model\.width=0: is too small"):
-        check_model.build(make, "theirs.model", SHAPE, CLASSES)
+        check_model.build(make, "theirs.model", SAMPLES)
 
 
 ACCEPTED = {
@@ -244,9 +243,9 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("kind", ACCEPTED)
 def test_other_models_train(kind):
-    model = check_model.build(ACCEPTED[kind], "theirs.model", SHAPE, CLASSES)
-    network = Network(model, SHAPE, np.dtype("float32"), 4)
-    check_model.try_training(network, "theirs.model", SHAPE, np.dtype("float32"))
+    model = check_model.build(ACCEPTED[kind], "theirs.model", SAMPLES)
+    network = Network(model, SAMPLES, 4)
+    check_model.try_training(network, "theirs.model")
     rng = np.random.default_rng(0)
     x, y = rng.random((12, *SHAPE), np.float32), rng.integers(0, CLASSES, 12).astype(np.int32)
     start = weights = network.initial_weights()
@@ -257,13 +256,13 @@ def test_other_models_train(kind):
 
 def test_a_model_that_works_outside_of_a_graph_only_is_refused_before_training():
     model = check_model.build(
-        partial(Subclass, [lambda x: x + float(tf.reduce_sum(x).numpy())]), "m", SHAPE, CLASSES
+        partial(Subclass, [lambda x: x + float(tf.reduce_sum(x).numpy())]), "m", SAMPLES
     )
-    network = Network(model, SHAPE, np.dtype("float32"), 4)
+    network = Network(model, SAMPLES, 4)
     with pytest.raises(
         ConfigError, match=r"model\._target_=m: training the model raised"
     ) as caught:
-        check_model.try_training(network, "m", SHAPE, np.dtype("float32"))
+        check_model.try_training(network, "m")
     assert "as a graph" in str(caught.value)
 
 

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from hyperlock.errors import ConfigError
+from hyperlock.learning.graph import architecture
 from hyperlock.learning.models import cnn, logistic, mlp, two_nn
-from hyperlock.learning.network import Network, _architecture
+from hyperlock.learning.network import Network
 from hyperlock.learning.tensorflow import tf
+from hyperlock.learning.types import Samples
 
 
 def count(model) -> int:
@@ -25,7 +27,7 @@ def test_the_papers_models_have_the_papers_sizes():
 @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 1), (32, 32, 3), (8, 8), (7, 5, 2), (1, 1)])
 def test_a_cnn_takes_images_with_and_without_channels(shape):
     tf.keras.utils.set_random_seed(0)
-    network = Network(cnn(shape, 4), shape, np.dtype("uint8"), 3)
+    network = Network(cnn(shape, 4), Samples(shape, np.dtype("uint8"), 4), 3)
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (7, *shape), np.uint8), rng.integers(0, 4, 7).astype(np.int32)
     start = network.initial_weights()
@@ -72,19 +74,19 @@ def test_functions_are_kept_for_models_that_keras_describes_and_for_no_others():
     def model(*inner):
         return tf.keras.Sequential([tf.keras.Input((4,)), *inner, layers.Dense(3)])
 
-    assert _architecture(model(layers.Dense(5))) == _architecture(model(layers.Dense(5)))
-    assert _architecture(model(layers.Dense(5))) != _architecture(model(layers.Dense(6)))
-    assert _architecture(model(layers.Dense(5, activation="relu"))) != _architecture(
+    assert architecture(model(layers.Dense(5))) == architecture(model(layers.Dense(5)))
+    assert architecture(model(layers.Dense(5))) != architecture(model(layers.Dense(6)))
+    assert architecture(model(layers.Dense(5, activation="relu"))) != architecture(
         model(layers.Dense(5))
     )
-    assert _architecture(cnn((4, 4), 3)) is not None
+    assert architecture(cnn((4, 4), 3)) is not None
     unknown = [
         Twice(),
         layers.Dense(5, activation=activation),
         layers.Dense(5, activation=lambda x: x),
         layers.Lambda(lambda x: x),
     ]
-    assert [_architecture(model(layer)) for layer in unknown] == [None] * 4
+    assert [architecture(model(layer)) for layer in unknown] == [None] * 4
 
 
 def test_models_that_look_alike_are_not_taken_for_one_another():
@@ -95,7 +97,7 @@ def test_models_that_look_alike_are_not_taken_for_one_another():
             return factor * x
 
         layers = [tf.keras.Input((4,)), tf.keras.layers.Dense(3, activation=scale)]
-        return Network(tf.keras.Sequential(layers), (4,), np.dtype("float32"), 2)
+        return Network(tf.keras.Sequential(layers), Samples((4,), np.dtype("float32"), 3), 2)
 
     once, twice = network(1.0), network(2.0)
     weights, x = once.initial_weights(), np.ones((2, 4), np.float32)

@@ -11,8 +11,8 @@ from hyperlock.encryption.grid import Grid, integer_type, largest_value
 from hyperlock.encryption.scheme import KeyPair, Scheme
 from hyperlock.encryption.totals import Totals
 from hyperlock.encryption.vector import Vector
-from hyperlock.learning.local import LocalData, LocalUpdate
 from hyperlock.learning.optimizers import Sgd
+from hyperlock.learning.types import LocalData, LocalUpdate
 from hyperlock.monitor import Monitor
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.identity import KEYHOLDER, SERVER, Identity, enrol

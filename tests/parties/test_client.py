@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from hyperlock.encryption import totals
-from hyperlock.encryption.scheme import CiphertextRefused
-from hyperlock.errors import ClientFailure, MessageRefused, ReleaseRefused
+from hyperlock.errors import CiphertextRefused, ClientFailure, MessageRefused, ReleaseRefused
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.identity import KEYHOLDER
 from hyperlock.parties.keyholder import KeyHolder

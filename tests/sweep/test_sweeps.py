@@ -368,10 +368,10 @@ def test_an_architecture_is_traced_once_in_a_process() -> None:
 
     from hyperlock.learning.models import mlp
     from hyperlock.learning.network import Network
+    from hyperlock.learning.types import Samples
 
-    one, two, other = (
-        Network(mlp((4, 4), 3, units, 1), (4, 4), np.dtype("float32"), 8) for units in (5, 5, 6)
-    )
+    samples = Samples((4, 4), np.dtype("float32"), 3)
+    one, two, other = (Network(mlp((4, 4), 3, units, 1), samples, 8) for units in (5, 5, 6))
     assert one._train_block is two._train_block and one._train_block is not other._train_block
     x, y = np.ones((10, 4, 4), np.float32), np.zeros(10, np.int32)
     for network in (one, two):

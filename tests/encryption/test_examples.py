@@ -1,0 +1,14 @@
+"""The worked examples in the docstrings do what they say."""
+
+import doctest
+from types import ModuleType
+
+import pytest
+
+from hyperlock.encryption import grid, packing, vector
+
+
+@pytest.mark.parametrize("module", [grid, packing, vector], ids=lambda module: module.__name__)
+def test_an_example_gives_what_it_shows(module: ModuleType) -> None:
+    tried = doctest.testmod(module)
+    assert tried.attempted > 0 and tried.failed == 0
