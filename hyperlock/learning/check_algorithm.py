@@ -45,7 +45,9 @@ def build(make: Callable[[], Any], target: str, network: Network) -> Algorithm:
     weights.setflags(write=False)  # as they arrive at a client
     update = _trained(algorithm, target, network, weights)
     _refuse_optimizer(algorithm.optimizer, target)
-    following = _stepped(algorithm, target, weights, update.vector.astype(np.float64))
+    mean = update.vector.astype(np.float64)
+    mean.setflags(write=False)  # the grid's next ranges follow it too
+    following = _stepped(algorithm, target, weights, mean)
     _refuse_lost_state(algorithm.optimizer, following, target)
     return algorithm
 
