@@ -54,19 +54,19 @@ def bfv(
 
 @dataclass(frozen=True)
 class Bfv(PackedScheme):
-    """BFV with checked parameters."""
+    """BFV with checked parameters: what all parties of a run agree on. It holds no key."""
 
     parameters: BfvParameters
     name: str = "bfv"
 
     @property
     def encoding(self) -> str:
-        """The plaintext modulus."""
+        """The plaintext modulus, as in t40961."""
         return f"t{self.parameters.plain_modulus}"
 
     @property
     def figures(self) -> dict[str, object]:
-        """The plaintext modulus and the margin."""
+        """The plaintext modulus t, and by how many bits the noise stays below what it may be."""
         return {
             "plain_modulus": self.parameters.plain_modulus,
             "margin_bits": round(self.parameters.margin_bits, 2),

@@ -79,7 +79,7 @@ class BfvParameters:
 
     @property
     def slots(self) -> int:
-        """Slots of one ciphertext."""
+        """Slots of one ciphertext: N, twice as many as CKKS has."""
         return self.poly_modulus
 
     @property
@@ -101,7 +101,7 @@ class BfvParameters:
 
     @property
     def _budget(self) -> float:
-        """q / (4t)."""
+        """q / (4t), below which the noise must stay."""
         return 2 ** (self._modulus_bits - 2) / self.plain_modulus
 
 
@@ -123,7 +123,7 @@ class Candidate:
 
     @property
     def plain_modulus(self) -> int:
-        """t."""
+        """t, the smallest prime that holds the fields."""
         return plain_modulus(self.poly_modulus, self.packing.bits)
 
     @property
@@ -134,7 +134,7 @@ class Candidate:
 
     @property
     def margin_bits(self) -> float:
-        """`budget_bits`, less what the rule needs."""
+        """log2 of q / (4t) over what the rule needs: exact if it is not negative."""
         return self.budget_bits - needed_margin(self.poly_modulus, self.max_clients)
 
     @property
@@ -194,7 +194,7 @@ def bfv_parameters(
 
 @lru_cache
 def needed_margin(poly_modulus: int, max_clients: int) -> float:
-    """The right-hand side of the rule, in log2."""
+    """log2 of B + 2K, the right-hand side of the rule."""
     return math.log2(
         least_allowed(lambda budget: exact_bits(poly_modulus, max_clients, budget), EXACT_BITS)
     )
@@ -303,7 +303,7 @@ def _with_shortest_chain(
 
 
 def _field_overflow(value_bits: int, max_clients: int) -> ConfigError:
-    """No slot holds even one field."""
+    """Why there is no packing: a slot does not hold even one field."""
     return ConfigError(
         "encryption.value_bits",
         value_bits,
@@ -315,7 +315,7 @@ def _field_overflow(value_bits: int, max_clients: int) -> ConfigError:
 
 
 def _no_secure_chain(ring: int, field_bits: int, max_clients: int, security: int) -> ConfigError:
-    """Security leaves no room for a chain that holds the noise."""
+    """Why there is no candidate: a chain that holds the noise is too long to be secure."""
     return ConfigError(
         "encryption.poly_modulus",
         ring,
@@ -327,7 +327,7 @@ def _no_secure_chain(ring: int, field_bits: int, max_clients: int, security: int
 
 
 def _too_noisy(closest: Candidate) -> ConfigError:
-    """The chain is too short for the noise."""
+    """Why no candidate is exact: the chain is too short for the noise."""
     chain = closest.coeff_mod_bits
     lacking = -closest.margin_bits
     needed = needed_margin(closest.poly_modulus, closest.max_clients)

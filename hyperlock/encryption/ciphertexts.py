@@ -92,12 +92,13 @@ class PackedScheme:
         raise NotImplementedError
 
     def new_context(self) -> Any:
-        """TenSEAL's, with new keys."""
+        """TenSEAL's, with new keys; ValueError or RuntimeError if SEAL has no such chain."""
         raise NotImplementedError
 
     @property
     def fingerprint(self) -> str:
-        """Parameters and TenSEAL's version."""
+        """Scheme, every parameter and TenSEAL's version: parties with equal fingerprints read each
+        other's bytes."""
         p = self.parameters
         chain = "-".join(map(str, p.coeff_mod_bits))
         packing = f"{p.packing.fields}x{p.packing.field_bits}"
@@ -108,7 +109,7 @@ class PackedScheme:
         )
 
     def describe(self) -> dict[str, object]:
-        """The public parameters."""
+        """The public parameters, for people and for the tracking."""
         p = self.parameters
         return {
             "scheme": self.name,
@@ -133,7 +134,7 @@ class PackedScheme:
 
     @property
     def value_bits(self) -> int:
-        """Bits of one grid value."""
+        """Bits of one signed value on the grid."""
         return self.parameters.value_bits
 
     @property
@@ -143,7 +144,7 @@ class PackedScheme:
 
     @property
     def security_bits(self) -> int:
-        """Classical security in bits."""
+        """Classical security in bits, by the tables of `parameters.py`."""
         return self.parameters.security_bits
 
     @property
@@ -154,7 +155,7 @@ class PackedScheme:
 
     @property
     def layout(self) -> Layout:
-        """How its ciphertexts look on the wire."""
+        """How its ciphertexts look on the wire, to be checked before SEAL sees them."""
         raise NotImplementedError
 
     def chunk_count(self, length: int) -> int:
@@ -164,11 +165,12 @@ class PackedScheme:
     def blocks(self, length: int) -> list[tuple[int, int]]:
         """First slot of each ciphertext of a vector of `length` values, and the one after its
         last."""
-        slots, total = self.parameters.slots, self.parameters.packing.slots(length)
+        slots = self.parameters.slots
+        total = self.parameters.packing.slots(length)
         return [(start, min(start + slots, total)) for start in range(0, total, slots)]
 
     def read(self, context: Any, framed: bytes) -> Any:
-        """TenSEAL's reader of the scheme's vectors."""
+        """TenSEAL's vector of a framed ciphertext; ValueError or RuntimeError if it is none."""
         raise NotImplementedError
 
     def load(self, context: Any, chunk: Chunk, size: int) -> Any:
@@ -184,7 +186,7 @@ class PackedScheme:
             raise CiphertextRefused(f"not a ciphertext of these parameters: {error}") from None
 
     def accumulator(self, public: bytes, length: int) -> CiphertextSum:
-        """The server's half."""
+        """The server's half, under the public key, for vectors of `length` values."""
         return CiphertextSum(self, public_context(public), length)
 
 

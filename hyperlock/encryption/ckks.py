@@ -55,7 +55,7 @@ def ckks(
 
 @dataclass(frozen=True)
 class Ckks(PackedScheme):
-    """CKKS with checked parameters."""
+    """CKKS with checked parameters: what all parties of a run agree on. It holds no key."""
 
     parameters: CkksParameters
     name: str = "ckks"
@@ -67,7 +67,7 @@ class Ckks(PackedScheme):
 
     @property
     def figures(self) -> dict[str, object]:
-        """log2 of the scale."""
+        """The scale, as its log2."""
         return {"scale_bits": self.parameters.scale_bits}
 
     def new_context(self) -> Any:
@@ -81,7 +81,7 @@ class Ckks(PackedScheme):
 
     @property
     def layout(self) -> Layout:
-        """Coefficients in NTT form."""
+        """Coefficients in NTT form, and the scale behind them."""
         p = self.parameters
         return Layout(p.poly_modulus, len(p.coeff_mod_bits) - 1, ntt=True, scale=2.0**p.scale_bits)
 

@@ -71,7 +71,7 @@ class CkksParameters:
 
     @property
     def slots(self) -> int:
-        """Slots of one ciphertext."""
+        """Slots of one ciphertext: N/2, for they are complex."""
         return self.poly_modulus // 2
 
     @property
@@ -152,7 +152,7 @@ class Candidate:
         return min(left, _AUTO_SCALE_CEILING)
 
     def fields_at(self, scale_bits: int) -> int:
-        """Fields that a slot holds at this scale."""
+        """Fields that a slot holds at this scale: what the chain leaves, and what stays exact."""
         return min((self.capacity - scale_bits) // self.field_bits, self.most_fields)
 
 
@@ -257,7 +257,7 @@ def _read_scale(value: object, candidate: Candidate) -> int:
 
 
 def _sums_too_large(candidate: Candidate) -> ConfigError:
-    """Not even one field is exact in double precision."""
+    """Why there is no packing: not even one field is exact in double precision."""
     beyond = candidate.field_bits - max_sum_bits(candidate.poly_modulus)
     return ConfigError(
         "encryption.value_bits",
@@ -270,7 +270,7 @@ def _sums_too_large(candidate: Candidate) -> ConfigError:
 
 
 def _chain_too_short(candidate: Candidate) -> ConfigError:
-    """The data primes do not hold one field and the smallest scale."""
+    """Why there is no scale: the data primes do not hold one field and the smallest."""
     needed = candidate.field_bits + candidate.min_scale + 1
     return ConfigError(
         "encryption.coeff_mod_bits",

@@ -148,7 +148,7 @@ def _plain_header(body: bytes, at: int, version: tuple[int, int], total: int) ->
 
 
 def varint(number: int) -> bytes:
-    """Protobuf's variable-length integer."""
+    """Protobuf's variable-length integer: seven bits a byte, the lowest first."""
     digits = []
     while number > 127:
         digits.append(number & 127 | 128)
@@ -157,7 +157,7 @@ def varint(number: int) -> bytes:
 
 
 def _read_varint(data: bytes) -> tuple[int, int]:
-    """A number, and how many bytes it took."""
+    """The number that `varint` writes at the start of these bytes, and how many it took."""
     number = 0
     for i, byte in enumerate(data):
         number |= (byte & 127) << (7 * i)

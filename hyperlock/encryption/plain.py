@@ -51,12 +51,12 @@ class Plain:
 
     @property
     def fingerprint(self) -> str:
-        """Format and value bits."""
+        """Value bits and clients, which decide the types of values and sums."""
         return f"none/{self.value_bits}x{self.max_clients}"
 
     @property
     def max_chunk_bytes(self) -> int:
-        """A chunk of sums."""
+        """A chunk of sums of the widest type."""
         return CHUNK * 8
 
     @property
@@ -68,11 +68,11 @@ class Plain:
         return sum_type(self.value_bits, self.max_clients)
 
     def chunk_count(self, length: int) -> int:
-        """Chunks of 65,536 coordinates."""
+        """Chunks of 65,536 coordinates, and one for the rest."""
         return -(-length // CHUNK)
 
     def describe(self) -> dict[str, object]:
-        """Nothing but the grid."""
+        """What decides the grid and its sums; there is nothing else."""
         return {"scheme": self.name, "value_bits": self.value_bits, "max_clients": self.max_clients}
 
     def generate_keys(self) -> KeyPair:
@@ -84,7 +84,7 @@ class Plain:
         return PlainEncryptor(self._value_type)
 
     def symmetric_encryptor(self, secret: bytes) -> None:
-        """There is no key to share."""
+        """None: there is no key to share, and no smaller form."""
 
     def accumulator(self, public: bytes, length: int) -> PlainAccumulator:
         """The server's half, for vectors of `length` values: it can read all that it adds."""
@@ -103,7 +103,7 @@ class PlainEncryptor:
     dtype: np.dtype
 
     def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
-        """The values, in chunks."""
+        """int[length] as bytes, 65,536 values a chunk."""
         for start in range(0, values.size, CHUNK):
             yield values[start : start + CHUNK].astype(self.dtype).tobytes()
 
@@ -140,7 +140,7 @@ class PlainAccumulator:
             self._sums[i * CHUNK : (i + 1) * CHUNK] += part
 
     def total(self) -> Iterator[bytes]:
-        """The sums, in chunks."""
+        """The sums int[length] as bytes, 65,536 a chunk."""
         for start in range(0, self._length, CHUNK):
             yield self._sums[start : start + CHUNK].tobytes()
 

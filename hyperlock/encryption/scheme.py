@@ -65,7 +65,7 @@ class Scheme(Protocol):
 
     @property
     def name(self) -> str:
-        """As in `encryption=NAME`."""
+        """What people know it by, as in `encryption=NAME`: ckks, bfv, none."""
         ...
 
     @property
@@ -108,7 +108,8 @@ class Scheme(Protocol):
         ...
 
     def encryptor(self, public: bytes) -> Encryptor:
-        """The client's half."""
+        """The client's half, made from the public key; CiphertextRefused if these bytes are not
+        one."""
         ...
 
     def symmetric_encryptor(self, secret: bytes) -> Encryptor | None:
@@ -121,5 +122,5 @@ class Scheme(Protocol):
         ...
 
     def decryptor(self, secret: bytes) -> Decryptor:
-        """The key holder's half."""
+        """The key holder's half, made from the secret key."""
         ...

@@ -47,12 +47,12 @@ class Vector:
 
     @property
     def parameters(self) -> int:
-        """Coordinates of the update."""
+        """Coordinates of the update: the model's trained weights."""
         return sum(self.sizes)
 
     @property
     def length(self) -> int:
-        """Coordinates of the whole."""
+        """Coordinates of the whole: the totals' digits, then the update."""
         return totals.width(self.value_bits) + self.parameters
 
     def join(self, share: Totals, update: NDArray[np.integer]) -> NDArray[np.integer]:

@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.learning.check_model import said
+from hyperlock.learning.network import Network
 from hyperlock.learning.types import Algorithm, LocalData, LocalUpdate, Mean, Weights
-
-if TYPE_CHECKING:
-    from hyperlock.learning.network import Network
 
 _FUNCTION = (
     "a function of network and the federation group's training keys that returns "
@@ -45,7 +43,9 @@ def build(make: Callable[[], Any], target: str, network: Network) -> Algorithm:
     weights.setflags(write=False)  # as they arrive at a client
     update = _trained(algorithm, target, network, weights)
     _refuse_optimizer(algorithm.optimizer, target)
-    following = _stepped(algorithm, target, weights, update.vector.astype(np.float64))
+    mean = update.vector.astype(np.float64)
+    mean.setflags(write=False)  # the grid's next ranges follow it too
+    following = _stepped(algorithm, target, weights, mean)
     _refuse_lost_state(algorithm.optimizer, following, target)
     return algorithm
 
@@ -71,7 +71,7 @@ def _made(make: Callable[[], Any], target: str) -> Algorithm:
 
 
 def _trained(algorithm: Algorithm, target: str, network: Network, weights: Weights) -> LocalUpdate:
-    """The update of one sample of zeros."""
+    """What its trainer makes of one sample of zeros, if it is an update of this network."""
     samples = network.samples
     data = LocalData(np.zeros((1, *samples.shape), samples.dtype), np.zeros(1, np.int32))
     try:

@@ -7,16 +7,14 @@ other keys that returns a Keras model mapping [batch, *shape] float32 to [batch,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hyperlock.errors import ConfigError, HyperLockError
+from hyperlock.learning.network import Network
 from hyperlock.learning.tensorflow import tf
 from hyperlock.learning.types import Samples
-
-if TYPE_CHECKING:
-    from hyperlock.learning.network import Network
 
 _PROBE = 4  # samples that a model is tried on
 

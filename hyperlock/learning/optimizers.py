@@ -67,17 +67,17 @@ SecondMoment = Callable[[Slot, Mean, float], Mean]
 
 
 def adagrad(second: Slot, squared: Mean, beta2: float) -> Mean:
-    """FedAdagrad: v + Δ²; beta2 plays no part."""
+    """FedAdagrad's next second moment: v + Δ²; beta2 plays no part."""
     return second + squared
 
 
 def adam(second: Slot, squared: Mean, beta2: float) -> Mean:
-    """FedAdam: beta2 v + (1 - beta2) Δ²."""
+    """FedAdam's next second moment: beta2 v + (1 - beta2) Δ²."""
     return beta2 * second + (1 - beta2) * squared
 
 
 def yogi(second: Slot, squared: Mean, beta2: float) -> Mean:
-    """FedYogi: v - (1 - beta2) Δ² sign(v - Δ²)."""
+    """FedYogi's next second moment: v - (1 - beta2) Δ² sign(v - Δ²)."""
     return second - (1 - beta2) * squared * np.sign(second - squared)
 
 

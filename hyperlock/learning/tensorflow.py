@@ -24,9 +24,11 @@ _UNUSED_BY_US = ("sklearn", "pandas", "matplotlib", "scipy")
 
 @contextmanager
 def _without(names: tuple[str, ...]) -> Iterator[None]:
+    """Packages that the block cannot import, unless they were imported before."""
     hidden = [name for name in names if name not in sys.modules]
     for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]  # the documented way to make an import fail
+        # The documented way to make an import fail.
+        sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
     finally:
