@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 Importances = dict[str, dict[str, float]]  # objective, parameter, share
 _BEST_SHOWN = 10
 _LONGEST_TAG = 500  # characters
+_COST = (
+    "- {trials/seconds:.1f} s a trial (median): training and encryption {trials/work_share:.0%}, "
+    "evaluation {trials/evaluation_share:.0%}, all else {trials/other_share:.0%}"
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,25 @@ class Ending:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class Result:
+    """What the trials came to.
+
+    Attributes:
+        names: of the objectives.
+        maximise: for each objective, whether more is better.
+        rows: the trials.
+        best: those of the rows that no other beats.
+        cost: what a trial took, as metrics; empty if none finished.
+    """
+
+    names: Sequence[str]
+    maximise: Sequence[bool]
+    rows: Sequence[Trial]
+    best: Sequence[Trial]
+    cost: Mapping[str, float]
+
+
 def summarise(config: DictConfig, tracker: Tracker, study: Study | None, ending: Ending) -> None:
     """Write the summary of a sweep that has ended, with whatever it finished.
 
@@ -69,36 +92,18 @@ def summarise(config: DictConfig, tracker: Tracker, study: Study | None, ending:
     maximise = directions(config, names)
     runs = tracker.children()
     rows = from_runs(runs, names) if study is None else from_study(study)
-    best = front(rows, maximise)
-    cost = _cost(runs)
+    result = Result(names, maximise, rows, front(rows, maximise), _cost(runs))
 
     # For whoever reads the page or the terminal.
-    lines = [headline(rows, ending.status, ending.seconds)]
-    if ending.why:
-        lines.append(f"- {' '.join(ending.why.split())}")
-    lines += [f"- {line}" for line in best_lines(best, names)]
-    lines += [f"- {line}" for line in _cost_lines(cost)]
-    if ending.status != "FINISHED" and study is not None:
-        lines.append(f"- {how_to_continue(ending.name)}")
+    lines = _lines(result, ending, continuable=study is not None)
     tracker.note("\n".join([*lines, "", markdown(rows, names, maximise)]))
     print("\n".join([f"\n{ending.name}", *(f"  {line}" for line in lines)]))
-    if not rows or not tracker.records:
-        return
 
-    # For whoever compares sweeps.
-    tracker.document("trials.csv", table_csv(rows, names))
-    counts = {f"trials/{state}": _count(rows, state) for state in (FINISHED, FAILED)}
-    extremes = _extremes(best, names, maximise)
-    tracker.log({**counts, **cost, "trials/wall_s": ending.seconds, **extremes}, len(rows))
-    if best:
-        tracker.tag(_best_tags(best, names))
-        _draw_histories(tracker, rows, names, maximise, ending.name)
-        explained = importances(_as_study(rows, maximise) if study is None else study, names)
-        if explained:
-            tracker.figure("importance", plots.importance_figure(explained, ending.name))
-        if len(names) > 1:
-            drawn = plots.front_figure(rows, names, maximise, ending.name)
-            tracker.figure("pareto_front", drawn)
+    # For whoever compares trials and sweeps.
+    if rows and tracker.records:
+        _record(tracker, result, ending)
+        if result.best:
+            _draw(tracker, result, study, ending.name)
 
 
 def directions(config: DictConfig, names: Sequence[str]) -> list[bool]:
@@ -163,35 +168,57 @@ def _count(rows: Sequence[Trial], state: str) -> int:
     return sum(row.state == state for row in rows)
 
 
-def _best_tags(best: Sequence[Trial], names: Sequence[str]) -> dict[str, str]:
-    """Which trials are best, and what the only one was given."""
-    tags = {"best": ", ".join(trial.name for trial in best)[:_LONGEST_TAG]}
-    if len(names) == 1:
-        params = best[0].params
-        tags |= {f"best.{key}": show_short(value, digits=6) for key, value in params.items()}
-    return tags
+def _lines(result: Result, ending: Ending, continuable: bool) -> list[str]:
+    """How the sweep ended, what came out, and how to go on, a line each."""
+    lines = [headline(result.rows, ending.status, ending.seconds)]
+    if ending.why:
+        lines.append(f"- {' '.join(ending.why.split())}")
+    for line in best_lines(result.best, result.names):
+        lines.append(f"- {line}")
+    if result.cost:
+        lines.append(_COST.format_map(result.cost))
+    if ending.status != "FINISHED" and continuable:
+        lines.append(f"- {how_to_continue(ending.name)}")
+    return lines
 
 
-def _draw_histories(
-    tracker: Tracker,
-    rows: Sequence[Trial],
-    names: Sequence[str],
-    maximise: Sequence[bool],
-    title: str,
-) -> None:
+def _record(tracker: Tracker, result: Result, ending: Ending) -> None:
+    """The table, the sweep's own metrics, and the best trial as tags."""
+    tracker.document("trials.csv", table_csv(result.rows, result.names))
+    counts = {f"trials/{state}": _count(result.rows, state) for state in (FINISHED, FAILED)}
+    metrics = {**counts, **result.cost, "trials/wall_s": ending.seconds, **_extremes(result)}
+    tracker.log(metrics, len(result.rows))
+    if result.best:
+        names = ", ".join(trial.name for trial in result.best)
+        tracker.tag({"best": names[:_LONGEST_TAG]})
+        if len(result.names) == 1:
+            params = result.best[0].params
+            tracker.tag({f"best.{key}": show_short(value, 6) for key, value in params.items()})
+
+
+def _draw(tracker: Tracker, result: Result, study: Study | None, title: str) -> None:
+    """Each objective over the trials, what explains it, and the front of several."""
+    names = result.names
+    maximise = result.maximise
     for i, name in enumerate(names):
-        file = "history" if len(names) == 1 else f"history_{name.replace('/', '_')}"
-        tracker.figure(file, plots.history_figure(rows, i, name, maximise[i], title))
+        file = "history" if len(names) == 1 else f"history_{_flat(name)}"
+        tracker.figure(file, plots.history_figure(result.rows, i, name, maximise[i], title))
+    explained = importances(_as_study(result) if study is None else study, names)
+    if explained:
+        tracker.figure("importance", plots.importance_figure(explained, title))
+    if len(names) > 1:
+        tracker.figure("pareto_front", plots.front_figure(result.rows, names, maximise, title))
 
 
-def _as_study(rows: Sequence[Trial], maximise: Sequence[bool]) -> Study:
+def _as_study(result: Result) -> Study:
     """A grid's finished trials as an Optuna study in memory, whose importances can be told."""
     import optuna
 
-    finished = [row for row in rows if row.state == FINISHED]
+    finished = [row for row in result.rows if row.state == FINISHED]
     choices = _choices(finished)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(directions=["maximize" if up else "minimize" for up in maximise])
+    wanted = ["maximize" if up else "minimize" for up in result.maximise]
+    study = optuna.create_study(directions=wanted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for row in finished:
@@ -222,33 +249,25 @@ def _cost(runs: Sequence[Any]) -> dict[str, float]:
     if not parts:
         return {}
     work, evaluation, other = (median(each) for each in zip(*parts, strict=True))
+    milliseconds = median(run.info.end_time - run.info.start_time for run in finished)
     return {
-        "trials/seconds": median(run.info.end_time - run.info.start_time for run in finished)
-        / 1000,
+        "trials/seconds": milliseconds / 1000,
         "trials/work_share": work,
         "trials/evaluation_share": evaluation,
         "trials/other_share": other,
     }
 
 
-def _cost_lines(cost: Mapping[str, float]) -> list[str]:
-    """What a trial took; nothing where no trial finished."""
-    if not cost:
-        return []
-    line = (
-        "{trials/seconds:.1f} s a trial (median): training and encryption {trials/work_share:.0%}, "
-        "evaluation {trials/evaluation_share:.0%}, all else {trials/other_share:.0%}"
-    )
-    return [line.format_map(cost)]
-
-
-def _extremes(
-    best: Sequence[Trial], names: Sequence[str], maximise: Sequence[bool]
-) -> dict[str, float]:
+def _extremes(result: Result) -> dict[str, float]:
     """The best value of each objective, whichever trial has it."""
     found: dict[str, float] = {}
-    if best:
-        for i, name in enumerate(names):
-            better = max if maximise[i] else min
-            found[f"best/{name.replace('/', '_')}"] = better(trial.values[i] for trial in best)
+    if result.best:
+        for i, name in enumerate(result.names):
+            better = max if result.maximise[i] else min
+            found[f"best/{_flat(name)}"] = better(trial.values[i] for trial in result.best)
     return found
+
+
+def _flat(name: str) -> str:
+    """A metric's name without slashes, which part folders and groups."""
+    return name.replace("/", "_")
