@@ -178,7 +178,7 @@ def bfv_parameters(
             raise _field_overflow(value_bits, max_clients)
         if not candidates:
             raise _no_secure_chain(rings[-1], packings[-1].field_bits, max_clients, security)
-        raise _too_noisy(candidates[-1])  # the largest ring with the fewest fields came closest
+        raise _too_noisy(candidates[-1])  # the last has the fewest fields, in the largest ring
     best = min(exact, key=lambda candidate: (candidate.bytes_per_value, candidate.poly_modulus))
     return BfvParameters(
         poly_modulus=best.poly_modulus,
@@ -326,17 +326,17 @@ def _no_secure_chain(ring: int, field_bits: int, max_clients: int, security: int
     )
 
 
-def _too_noisy(closest: Candidate) -> ConfigError:
+def _too_noisy(candidate: Candidate) -> ConfigError:
     """Why no candidate is exact: the chain is too short for the noise."""
-    chain = closest.coeff_mod_bits
-    lacking = -closest.margin_bits
-    needed = needed_margin(closest.poly_modulus, closest.max_clients)
+    chain = candidate.coeff_mod_bits
+    lacking = -candidate.margin_bits
+    needed = needed_margin(candidate.poly_modulus, candidate.max_clients)
     return not_exact_enough(
-        exact_bits(closest.poly_modulus, closest.max_clients, 2**closest.budget_bits),
+        exact_bits(candidate.poly_modulus, candidate.max_clients, 2**candidate.budget_bits),
         "encryption.coeff_mod_bits",
         chain,
-        f"the noise of {closest.max_clients} ciphertexts would reach the message: at "
-        f"poly_modulus={closest.poly_modulus} the margin q/(4t) is {lacking:.1f} bits short of "
+        f"the noise of {candidate.max_clients} ciphertexts would reach the message: at "
+        f"poly_modulus={candidate.poly_modulus} the margin q/(4t) is {lacking:.1f} bits short of "
         f"2^{needed:.1f}",
         allowed=f"data primes of at least {sum(chain[:-1]) + math.ceil(lacking)} bits together",
         hint="encryption.coeff_mod_bits=auto",

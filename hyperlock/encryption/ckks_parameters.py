@@ -93,7 +93,7 @@ class CkksParameters:
     @property
     def undetected_bits(self) -> float:
         """-log2 of the probability that a coordinate of an honest sum is released and wrong."""
-        # From where it is refused, 1/4 off an integer, to 1/4 short of the next, less rounding.
+        # Up to 1/4 short of the next integer, where it is no longer refused, less rounding's share.
         leap = 1 - RESIDUE_LIMIT - _ROUNDING_SHARE
         return slot_bits(self.poly_modulus, self.max_clients, leap * 2.0**self.scale_bits)
 
@@ -146,8 +146,8 @@ class Candidate:
 
     @property
     def auto_scale(self) -> int:
-        """What as many fields as possible leave, so that the noise is as far below the grid as it
-        can be."""
+        """log2 of the scale that as many fields as possible leave, so that the noise is as far
+        below the grid as it can be."""
         left = self.capacity - self.fields_at(self.min_scale) * self.field_bits
         return min(left, _AUTO_SCALE_CEILING)
 
