@@ -1,29 +1,33 @@
 """Algorithms by name: HyperLock's take their groups' keys and are what they were; one of a user's
 own is built and tried, or refused with a reason before a round is played."""
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from inspect import Parameter, signature
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import hyperlock
 from hyperlock.errors import ConfigError
-from hyperlock.experiment.checkpoint import slots_of
+from hyperlock.experiment.checkpoint import optimizer_state
 from hyperlock.experiment.simulation import build_algorithm
 from hyperlock.learning import algorithms, check_algorithm
 from hyperlock.learning.models import logistic
 from hyperlock.learning.network import Network
 from hyperlock.learning.optimizers import Sgd
 from hyperlock.learning.types import Algorithm, LocalData, LocalUpdate, Samples
-from hyperlock.settings.parse import SCHEMAS
+from hyperlock.settings.schema import SCHEMAS
 
+ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = Samples((2, 2), np.dtype("float32"), 3)
 PARAMETERS = 4 * 3 + 3
-OPTIONS = sorted(SCHEMAS["federation"])
+OPTIONS = sorted(SCHEMAS["federation"].keys() - {"own"})
 # Keys of a federation that are about its rounds and not about what is learned in them.
 ROUNDS = {
     "algorithm", "rounds", "clients", "cohort", "fraction", "dropout", "round_attempts",
@@ -95,14 +99,14 @@ def test_an_algorithm_by_name_is_the_one_of_the_settings(
         changes += ["federation.local_epochs=null", "federation.local_steps=7"]
     federation = federate(f"federation={option}", "encryption=none", *changes)
     network, config = federation.parties.network, federation.config
-    trainer, optimizer = build_algorithm(config, network)
+    built = build_algorithm(config, network)
     keys = {key: getattr(config.federation, key) for key in keys_of(option)}
     named = getattr(algorithms, option)(network, **keys)
-    assert named.optimizer == optimizer
+    assert named.optimizer == built.optimizer
     data = LocalData(federation.dataset.x_train[:90], federation.dataset.y_train[:90])
     due, found = (
         train(federation.initial, data, 3, np.random.default_rng(5))
-        for train in (trainer, named.trainer)
+        for train in (built.trainer, named.trainer)
     )
     assert found.vector.tobytes() == due.vector.tobytes() and found.loss == due.loss
 
@@ -163,7 +167,7 @@ def test_an_algorithm_of_ones_own_is_built_and_learns(
         update = algorithm.trainer(weights, LocalData(x, y), number, rng)
         weights, optimizer = optimizer.step(weights, update.vector.astype(np.float64))
     assert network.evaluate(weights, x, y).loss < start
-    assert slots_of(optimizer) == {"longest": 0.5, "steps": 5}  # and a checkpoint keeps it
+    assert optimizer_state(optimizer) == {"longest": 0.5, "steps": 5}  # and a checkpoint keeps it
 
 
 def test_the_docstrings_algorithm_works(network: Network) -> None:
@@ -336,3 +340,77 @@ def test_an_error_of_ours_comes_out_as_it_is(network: Network) -> None:
 
     with pytest.raises(ConfigError, match=r"federation\.rate=0: is too small"):
         check_algorithm.build(make, "theirs", network)
+
+
+# By the command's own way
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the example of docs/own-algorithm.md, and an option that names it."""
+    guide = (ROOT / "docs" / "own-algorithm.md").read_text()
+    (module,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    (option,) = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    (tmp_path / "algorithms.py").write_text(module)
+    (tmp_path / "conf" / "federation").mkdir(parents=True)
+    (tmp_path / "conf" / "federation" / "clipped.yaml").write_text(option)
+    monkeypatch.setenv("HYPERLOCK_ROOT", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "algorithms", raising=False)
+    return tmp_path
+
+
+JOB = (
+    "dataset=digits", "dataset.train_samples=300", "model=logistic", "tracking=none",
+    "encryption=bfv",
+)  # fmt: skip
+
+
+def test_the_guides_algorithm_runs_by_its_name_and_its_options_count(theirs: Path) -> None:
+    def run(norm: float, *more: str) -> np.ndarray:
+        settings = ("federation=clipped", f"federation.options.max_norm={norm}", *more)
+        return hyperlock.run(*JOB, *settings, config_dir=theirs / "conf").weights
+
+    rounds = "federation.rounds=2"
+    before = run(1e-9, "federation.rounds=1")  # so short a step that these are the first weights
+    short = run(0.1, rounds)
+    assert 0.05 < np.linalg.norm(short - before) < 0.25  # two steps, and the grid's rounding
+    assert np.linalg.norm(run(100.0, rounds) - before) > 0.4
+
+
+def test_an_algorithm_of_ones_own_without_an_option_and_resumed(theirs: Path) -> None:
+    job = (
+        *JOB,
+        "federation=own",
+        "federation._target_=algorithms.clipped",
+        "+federation.options.max_norm=0.5",
+    )
+    whole = hyperlock.run(*job, "federation.rounds=3")
+    hyperlock.run(*job, "federation.rounds=1")
+    newest = max(theirs.glob("outputs/runs/*/*"))
+    again = hyperlock.run(f"resume={newest}", "federation.rounds=3")
+    assert again.weights.tobytes() == whole.weights.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("federation=own",), r"federation\._target_=\?\?\?: a value must be given"),
+        (
+            ("federation=own", "federation._target_=algorithms.clippd"),
+            r"federation\._target_=algorithms\.clippd: cannot be imported[\s\S]*no attribute",
+        ),
+        (
+            ("federation=clipped", "+federation.options.longest=1"),
+            r"it raised TypeError: .*longest",
+        ),
+        (("federation=clipped", "federation.rounds=0"), r"federation\.rounds=0.*too small"),
+        (("federation=clipped", "+federation.mu=1"), r"federation\.mu=1: there is no such setting"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_work_is_said_by_its_setting(
+    theirs: Path, settings: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        hyperlock.run(*JOB, *settings, config_dir=theirs / "conf")
