@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.imports import LAYER
+from tests.layout import layout
+
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -37,3 +40,14 @@ def test_modules_that_are_named_can_be_run() -> None:
         ):
             path = ROOT / module.replace(".", "/")
             assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+def test_contributings_layout_is_the_trees() -> None:
+    (_, drawn, _) = (ROOT / "CONTRIBUTING.md").read_text().split("```")
+    assert drawn.strip() == layout().strip(), "python -m tests.layout draws it anew"
+
+
+def test_a_package_imports_what_stands_above_it_in_the_layout() -> None:
+    """The list is in the order of the layers, so that it reads as the story goes."""
+    packages = re.findall(r"^  (\w+)/ ", layout(), re.MULTILINE)
+    assert packages == sorted(packages, key=LAYER.__getitem__) and len(packages) >= 9

@@ -1,7 +1,7 @@
-"""A run's parties in one process: a builder for each role, and `assemble`, which calls them all.
+"""A run's parties in one process: what each is built from, and `assemble`, which builds them all.
 
-A builder takes values, not settings, and builds its own role alone: a process that is one party of
-a run calls one of them.
+Each builder makes one thing and knows of no other party, so that a process which is one party of a
+run can call its own alone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from hyperlock.parties.custody import CUSTODIES
 from hyperlock.parties.identity import KEYHOLDER, SERVER, enrol
 from hyperlock.parties.keyholder import KeyHolder
 from hyperlock.parties.model import GlobalModel, ModelKeeper
+from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
 from hyperlock.randomness import integer_seed
 from hyperlock.settings.parse import construct, max_clients, target
@@ -126,11 +127,12 @@ def build_algorithm(config: Config, network: Network) -> Algorithm:
 
 
 def build_keeper(
+    *,
     config: Config,
     network: Network,
     algorithm: Algorithm,
     weight_unit: float,
-    start: Checkpoint | None,
+    start: Checkpoint | None = None,
 ) -> ModelKeeper:
     """The global model before its first round, or after the last one of `start`."""
     encryption = config.encryption
@@ -148,7 +150,9 @@ def build_keeper(
     return ModelKeeper(start.restore(model), start.round)
 
 
-def build_keyholder(config: Config, session: Session, start: Checkpoint | None) -> KeyHolder:
+def build_keyholder(
+    *, config: Config, session: Session, start: Checkpoint | None = None
+) -> KeyHolder:
     """The one party that makes the keys, or has them from the file that the user named."""
     keys: KeyPair | None = None
     if config.keys.path:
@@ -162,21 +166,31 @@ def build_keyholder(config: Config, session: Session, start: Checkpoint | None) 
     )
 
 
+def build_server(
+    *, config: Config, session: Session, keeper: ModelKeeper, keyholder: KeyHolder | None = None
+) -> Server:
+    """The server, with what its run's custody gives it of the model and the key holder."""
+    custody = CUSTODIES[config.keys.custody]
+    return custody.server(
+        session, min_clients=config.keys.min_clients, keeper=keeper, keyholder=keyholder
+    )
+
+
 def build_client(
-    session: Session,
     *,
+    config: Config,
+    session: Session,
     index: int,
-    seed: int,
     data: LocalData,
     trainer: Trainer,
     weight_unit: float,
     replica: Replica | None = None,
 ) -> Client:
-    """One client, with its own data and nobody else's."""
+    """One client, with its own data and nobody else's; by `index` it draws its batches."""
     return Client(
         session,
         index=index,
-        seed=seed,
+        seed=config.seed,
         data=data,
         trainer=trainer,
         weight_unit=weight_unit,
@@ -194,64 +208,48 @@ def assemble(
     monitor: Monitor,
     start: Checkpoint | None = None,
 ) -> Parties:
-    """All parties of a run in this process, as they were after the last round of `start`.
-
-    Args:
-        config: the settings.
-        dataset: everyone's data.
-        parts: which of it each client has.
-        scheme: the encryption.
-        run: the run's id.
-        monitor: where the parties' seconds go.
-        start: where the run stopped, if it is resumed.
-    """
+    """All parties of the run of this id, as they were after the last round of `start`, each client
+    with its part of the dataset."""
     # What all of them know.
     network = build_network(config, Samples(dataset.shape, dataset.x_train.dtype, dataset.classes))
     algorithm = build_algorithm(config, network)
     vector = Vector(config.encryption.value_bits, network.sizes)
     weight_unit = len(dataset.y_train) / config.federation.clients
     names = [f"client-{i}" for i in range(len(parts))]
-    identities = enrol(run, [SERVER, KEYHOLDER, *names])
     sessions = {
-        name: Session(identity, scheme, vector, monitor) for name, identity in identities.items()
+        name: Session(identity, scheme, vector, monitor)
+        for name, identity in enrol(run, [SERVER, KEYHOLDER, *names]).items()
     }
 
     # Who holds the model and the key, and who is given them.
     custody = CUSTODIES[config.keys.custody]
-    keeper = build_keeper(config, network, algorithm, weight_unit, start)
-    keyholder = build_keyholder(config, sessions[KEYHOLDER], start)
-    server = custody.server(
-        sessions[SERVER],
-        min_clients=config.keys.min_clients,
-        keeper=keeper,
-        keyholder=keyholder,
+    keeper = build_keeper(
+        config=config, network=network, algorithm=algorithm, weight_unit=weight_unit, start=start
     )
-    replica = custody.replica(
-        sessions[names[0]],
-        keeper=keeper,
-        keyholder=keyholder,
-        seeded=getattr(config.keys, "seeded", False),
+    keyholder = build_keyholder(config=config, session=sessions[KEYHOLDER], start=start)
+    server = build_server(
+        config=config, session=sessions[SERVER], keeper=keeper, keyholder=keyholder
     )
+    seeded = getattr(config.keys, "seeded", False)
+    replica = custody.replica(sessions[names[0]], keeper=keeper, keyholder=keyholder, seeded=seeded)
 
     # The clients, each with its own samples.
     handlers = custody.handlers(server, keyholder)
     for index, (name, part) in enumerate(zip(names, parts, strict=True)):
-        client = build_client(
-            sessions[name],
+        handlers[name] = build_client(
+            config=config,
+            session=sessions[name],
             index=index,
-            seed=config.seed,
             data=LocalData(dataset.x_train[part], dataset.y_train[part]),
             trainer=algorithm.trainer,
             weight_unit=weight_unit,
             replica=replica,
-        )
-        handlers[name] = client.handle
+        ).handle
 
-    runtime = construct("runtime", config.runtime, handlers=handlers)
     return Parties(
         server=server,
         clients=names,
-        runtime=runtime,
+        runtime=construct("runtime", config.runtime, handlers=handlers),
         custody=custody,
         public_key=keyholder.public_key(),
         keeper=keeper,

@@ -37,7 +37,12 @@ class Authority:
     clients_share: bool = False
 
     def server(
-        self, session: Session, *, min_clients: int, keeper: ModelKeeper, keyholder: KeyHolder
+        self,
+        session: Session,
+        *,
+        min_clients: int,
+        keeper: ModelKeeper,
+        keyholder: KeyHolder | None = None,
     ) -> Server:
         """The server, with no more than it may have of the rest."""
         return Server(session, min_clients=min_clients, keeper=keeper)
@@ -85,7 +90,12 @@ class Clients(Authority):
     clients_share: bool = True
 
     def server(
-        self, session: Session, *, min_clients: int, keeper: ModelKeeper, keyholder: KeyHolder
+        self,
+        session: Session,
+        *,
+        min_clients: int,
+        keeper: ModelKeeper,
+        keyholder: KeyHolder | None = None,
     ) -> Server:
         """One without the model."""
         return Server(session, min_clients=min_clients, keeper=None)
@@ -138,9 +148,15 @@ class OneServer(Authority):
     )
 
     def server(
-        self, session: Session, *, min_clients: int, keeper: ModelKeeper, keyholder: KeyHolder
+        self,
+        session: Session,
+        *,
+        min_clients: int,
+        keeper: ModelKeeper,
+        keyholder: KeyHolder | None = None,
     ) -> Server:
         """One that has the key holder inside."""
+        assert keyholder is not None, "under keys=server the key holder lives where the server does"
         server = DecryptingServer(session, min_clients=min_clients, keeper=keeper)
         server.keyholder = keyholder
         return server
