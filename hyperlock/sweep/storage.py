@@ -73,7 +73,7 @@ def study_storage(config: DictConfig) -> RDBStorage:
     return storage(node if isinstance(node, str) else node.url)
 
 
-def kept_study(config: DictConfig) -> Study | None:
+def load_study(config: DictConfig) -> Study | None:
     """The sweep's study as it stands; None for a plain grid, and for a sweep that ended before its
     study began."""
     name = study_name(config)
