@@ -36,6 +36,7 @@ def storage(url: str) -> RDBStorage:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+    # What cannot be read is not shown either: nobody knows where in it a password stands.
     try:
         address = make_url(url)
     except ArgumentError:
@@ -46,6 +47,7 @@ def storage(url: str) -> RDBStorage:
             allowed="sqlite:////PATH/FILE.db, or postgresql://USER@HOST/DATABASE",
         ) from None
 
+    # A server may have dropped the connection since the last trial; a file may be locked.
     engine: dict[str, Any] = {"pool_pre_ping": True}
     if address.get_backend_name() == "sqlite":
         engine = {"connect_args": {"timeout": _LOCK_SECONDS}}
