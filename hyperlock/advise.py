@@ -22,6 +22,8 @@ from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
 from hyperlock.encryption.scheme import Chunk, Encryptor, KeyPair, Scheme
 from hyperlock.encryption.vector import Vector
 from hyperlock.errors import ConfigError, HyperLockError, show
+from hyperlock.parties.identity import SERVER, enrol
+from hyperlock.parties.messages import Train, Update, key_id_of
 from hyperlock.settings.parse import max_clients
 from hyperlock.settings.schema import (
     MAX_VALUE_BITS,
@@ -284,35 +286,26 @@ class _Post:
     """
 
     def __init__(self, job: Job, scheme: RingScheme, length: int) -> None:
-        from hyperlock.parties.identity import SERVER, enrol
-        from hyperlock.parties.messages import Train, Update, key_id_of
-
         keys = scheme.generate_keys()
-        key_id = key_id_of(keys.public)
         # A run's id and names are as long as these.
         parties = enrol("0" * 32, ("client-0", SERVER))
-        client = parties["client-0"]
-        server = parties[SERVER]
-
-        def update(chunks: Iterable[Chunk]) -> bytes:
-            header = (client.run, 1, client.name, key_id, scheme.fingerprint)
-            return Update(*header, length, chunks).encode(client)
-
-        header = (server.run, 1, server.name, key_id, scheme.fingerprint)
-        weights_and_ranges = 4 * (job.parameters + len(job.tensors))  # float32
-        self.model = len(Train(*header, 0, ()).encode(server)) + weights_and_ranges
-        self.empty_update = len(update(()))
-        self._update = update
+        self._client = parties["client-0"]
+        self._parameters = scheme.parameters
+        self._length = length
+        self._about = (key_id_of(keys.public), scheme.fingerprint)  # is in every header
         self._encryptor = _clients_encryptor(job, scheme, keys)
-        self._scheme = scheme
         self._rng = np.random.default_rng(0)
+
+        train = Train("0" * 32, 1, SERVER, *self._about, 0, ())
+        weights_and_ranges = 4 * (job.parameters + len(job.tensors))  # float32
+        self.model = len(train.encode(parties[SERVER])) + weights_and_ranges
+        self.empty_update = len(self._update(()))
 
     def encrypt(self, slots: int) -> tuple[float, float]:
         """Mean bytes and least seconds (other work on the machine counts little then) of one
         ciphertext, as sent."""
-        parameters = self._scheme.parameters
-        levels = largest_value(parameters.value_bits)
-        count = slots * parameters.packing.fields
+        levels = largest_value(self._parameters.value_bits)
+        count = slots * self._parameters.packing.fields
         values = self._rng.integers(-levels, levels, count, integer_type(levels), endpoint=True)
         sizes: list[int] = []
         seconds: list[float] = []
@@ -322,6 +315,11 @@ class _Post:
             seconds.append(time.perf_counter() - start)
             sizes.append(len(message) - self.empty_update)
         return float(np.mean(sizes)), min(seconds)
+
+    def _update(self, chunks: Iterable[Chunk]) -> bytes:
+        client = self._client
+        update = Update(client.run, 1, client.name, *self._about, self._length, chunks)
+        return update.encode(client)
 
 
 def _clients_encryptor(job: Job, scheme: Scheme, keys: KeyPair) -> Encryptor:

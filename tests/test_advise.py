@@ -5,6 +5,7 @@ import functools
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,25 @@ def test_predicted_bytes_are_those_of_whole_updates(job: Job) -> None:
             and preset.margin_bits >= 0
             and preset.update_seconds > 0
         )
+
+
+def test_a_scheme_that_has_a_ring_is_advised_as_soon_as_it_has_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @dataclass
+    class Mine(CkksEncryption):
+        scheme: str = "mine"
+        security: int = 192
+
+    job = Job((40,), 3, (8,))
+    before, _ = advise(job)
+    monkeypatch.setattr("hyperlock.advise.SCHEMAS", {"encryption": {"mine": Mine}})
+    presets, left_out = advise(job)
+    rings = [preset.poly_modulus for preset in presets if "encryption=mine " in preset.override]
+    assert sorted(rings) == sorted(p.poly_modulus for p in before if p.scheme == "ckks")
+    assert len(rings) == len(presets) and not left_out
+    # What differs from the scheme's own settings is said.
+    assert all(" encryption.security=128" in preset.override for preset in presets)
 
 
 def test_best_first_and_auto_without_a_ring() -> None:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from hyperlock.settings.checks import objective_names
 from hyperlock.settings.overrides import Overrides
-from hyperlock.sweep.storage import kept_study, study_name
+from hyperlock.sweep.storage import load_study, study_name
 from hyperlock.sweep.summary import Ending, how_to_continue, summarise
 from hyperlock.sweep.trials import REASON, reason
 from hyperlock.tracking.mlflow import MlflowTracker, Store
@@ -73,7 +73,7 @@ class Parent:
                     self.tracker.end_run(run.info.run_id, "KILLED")
         ending = Ending(self.name, status, time.time() - self._start, why)
         try:
-            summarise(self._config, self.tracker, kept_study(self._config), ending)
+            summarise(self._config, self.tracker, load_study(self._config), ending)
         finally:
             self.tracker.finish(status)
 

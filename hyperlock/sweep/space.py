@@ -120,6 +120,7 @@ def read_space(own: Sequence[str], typed: Sequence[str], composer: Composer) -> 
     Raises:
         ConfigError: there is nothing to search, or a key that no trial has.
     """
+    # Hydra's own parser reads both, so that the search's file may say what the command line may.
     left = Overrides(own).without(*Overrides(typed).keys).texts
     parser = OverridesParser.create(config_loader=composer.loader)
     parsed = parser.parse_overrides([*left, *typed])
@@ -131,6 +132,8 @@ def read_space(own: Sequence[str], typed: Sequence[str], composer: Composer) -> 
             "there is nothing to search",
             hint="hparams_search=original, or a choice such as encryption.value_bits=8,16",
         )
+
+    # Sorted and checked: a misspelt key would be left out of every trial without a word.
     groups_first = sorted(searched, key=lambda key: not composer.is_group(key))
     space = Space({key: searched[key] for key in groups_first}, fixed)
     for key in space.searched:

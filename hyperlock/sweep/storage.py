@@ -36,6 +36,7 @@ def storage(url: str) -> RDBStorage:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+    # What cannot be read is not shown either: nobody knows where in it a password stands.
     try:
         address = make_url(url)
     except ArgumentError:
@@ -46,6 +47,7 @@ def storage(url: str) -> RDBStorage:
             allowed="sqlite:////PATH/FILE.db, or postgresql://USER@HOST/DATABASE",
         ) from None
 
+    # A server may have dropped the connection since the last trial; a file may be locked.
     engine: dict[str, Any] = {"pool_pre_ping": True}
     if address.get_backend_name() == "sqlite":
         engine = {"connect_args": {"timeout": _LOCK_SECONDS}}
@@ -73,7 +75,7 @@ def study_storage(config: DictConfig) -> RDBStorage:
     return storage(node if isinstance(node, str) else node.url)
 
 
-def kept_study(config: DictConfig) -> Study | None:
+def load_study(config: DictConfig) -> Study | None:
     """The sweep's study as it stands; None for a plain grid, and for a sweep that ended before its
     study began."""
     name = study_name(config)

@@ -90,6 +90,7 @@ class StudySweeperImpl(OptunaSweeperImpl):
         self._sampler_failures = 0
         self._random_draws = 0
 
+        # Batch after batch, until enough are done or too many have failed.
         while done < self.n_trials:
             batch = self._batch(study, min(self.n_jobs, self.n_trials - done), space)
             done = _done(study)  # counted anew, since others may work on the same study

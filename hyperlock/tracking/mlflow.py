@@ -136,9 +136,10 @@ class MlflowTracker(Tracker):
         with store.writing():
             run = store.client.create_run(experiment_id, run_name=name, tags=dict(tags))
         tracker = cls(store, experiment_id, run.info.run_id)
+        # The run is there from here on: whatever ends this, it is not left RUNNING.
         try:
-            tracker._state(params)
-        except BaseException:  # no run is left RUNNING, whatever ended this one
+            tracker._write_settings(params)
+        except BaseException:
             tracker.finish("FAILED")
             raise
         return tracker
@@ -239,8 +240,8 @@ class MlflowTracker(Tracker):
     def _client(self) -> Any:
         return self._store.client
 
-    def _state(self, params: Mapping[str, str]) -> None:
-        """Write the settings, which MLflow takes once."""
+    def _write_settings(self, params: Mapping[str, str]) -> None:
+        """As MLflow's parameters, which can be written once and not changed."""
         from mlflow.entities import Param
 
         entries = [Param(key, value[:_LONGEST_PARAMETER]) for key, value in params.items()]

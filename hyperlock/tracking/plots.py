@@ -27,6 +27,8 @@ def accuracy_figure(
         marker="o" if len(accuracies) <= _MARKED_ROUNDS else "",
         color=style.BLUE,
     )
+
+    # The last one by its value, and the target as a line across.
     last = max(accuracies)
     axes.annotate(
         f"{accuracies[last]:.4f}",
@@ -43,6 +45,7 @@ def accuracy_figure(
             textcoords="offset points",
             xytext=(0, 4),
         )
+
     axes.set(xlabel="round", ylabel="test accuracy")
     style.whole_numbers(axes.xaxis)
     axes.margins(y=0.15)
