@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from hyperlock.experiment.rounds import RoundReport
 from hyperlock.monitor import Monitor
 from hyperlock.settings.parse import Config, parse, register
 from tests.parties.cast import Cast
+from tests.warm import Warm, warm
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,6 +55,23 @@ def tensorflow_as_we_import_it(request: pytest.FixtureRequest) -> None:
     set."""
     if any("federate" in getattr(item, "fixturenames", ()) for item in request.session.items):
         importlib.import_module("hyperlock.learning.tensorflow")
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Warm]:
+    """Where `python run.py` needs no imports."""
+    with warm() as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as MLflow makes it, to be copied: its forty migrations take a second each time."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture(scope="session")
