@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from tests.parties.cast import Cast
 from tests.warm import Warm, warm
 
 ROOT = Path(__file__).resolve().parents[1]
+UNMARKED = "not slow and not postgres"  # what pyproject.toml selects
 
 # The same examples every time: what is red once is red again.
 settings.register_profile(
@@ -47,6 +49,19 @@ settings.register_profile(
 settings.load_profile("hyperlock")
 
 Compose = Callable[..., DictConfig]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two where all is tested; none for less, which would pay for two more imports of all."""
+    option = config.option
+    fewer = option.keyword or getattr(option, "lf", False) or option.markexpr != UNMARKED
+    return 0 if fewer or config.args != config.getini("testpaths") else 2
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_interrupt() -> None:
+    """A shell's background jobs ignore Ctrl-C, which tests send to themselves."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

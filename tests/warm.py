@@ -3,8 +3,9 @@ a fork of it.
 
 Importing takes most of a small run. A command that is forked is still a process of its own, with
 its own arguments, folder, environment, signals, output and exit code, and runs `run.py` as
-`__main__`. It differs in that everything is imported before it starts; what is about starting,
-importing or being interrupted is therefore tested with an interpreter of its own.
+`__main__`. It differs in that everything is imported before it starts, and that it ends without the
+interpreter's teardown; what is about starting, importing or being interrupted is therefore tested
+with an interpreter of its own.
 
 The process that is forked never uses what it imports: TensorFlow's threads, which a fork would not
 have, come with its first use.
@@ -12,6 +13,8 @@ have, come with its first use.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -19,6 +22,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,9 +134,32 @@ def become(asked: dict[str, Any]) -> None:
     sys.argv = [str(ROOT / "run.py"), *asked["arguments"]]
 
 
+def play() -> int:
+    """Run `run.py`; its exit code."""
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def leave(code: int) -> None:
+    """Without the interpreter's teardown, which takes longer than most commands."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as hyperlock.learning.tensorflow does
     for name in HEAVY:
         importlib.import_module(name)
+    gc.freeze()  # what is imported is not looked through again, and its pages stay shared
     become(serve())
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    leave(play())
