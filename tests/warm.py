@@ -53,6 +53,15 @@ class Started:
         self._code: int | None = None
         self.pid = int(replies.readline())
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
     def wait(self) -> tuple[int, str]:
         """Its exit code, negative for a signal's, and what it wrote to both streams."""
         if self._code is None:

@@ -82,7 +82,7 @@ def finished(root: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
 def killed(forks: Warm, root: Path, rounds_done: int, delay: float, *overrides: str) -> Path:
     """The directory of a run that was killed `delay` seconds after a round was done."""
     started = forks.start(*SMALL, *overrides, cwd=root, env=environment(root))
-    while True:
+    while started.runs:
         found = list(root.glob(f"outputs/runs/*/*/{FILE}"))
         if found and load(found[0].parent).round >= rounds_done:
             time.sleep(delay)
