@@ -135,9 +135,8 @@ def become(asked: dict[str, Any]) -> None:
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     added = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:0] = [str(ROOT), *added]
     sys.argv = [str(ROOT / "run.py"), *asked["arguments"]]
@@ -169,6 +168,7 @@ if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as hyperlock.learning.tensorflow does
     for name in HEAVY:
         importlib.import_module(name)
+    assert "hyperlock.learning.tensorflow" not in sys.modules, "it begins TensorFlow's threads"
     gc.freeze()  # what is imported is not looked through again, and its pages stay shared
     become(serve())
     leave(play())
