@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,10 @@ from hyperlock.monitor import Monitor
 from hyperlock.settings.parse import parse
 from hyperlock.settings.schema import Config, register
 from tests.parties.cast import Cast
+from tests.warm import Warm, warm
 
 ROOT = Path(__file__).resolve().parents[1]
+UNMARKED = "not slow and not postgres"  # what pyproject.toml selects
 
 # The same examples every time: what is red once is red again.
 settings.register_profile(
@@ -49,12 +52,42 @@ settings.load_profile("hyperlock")
 Compose = Callable[..., DictConfig]
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two where all is tested; none for less, which would pay for two more imports of all."""
+    option = config.option
+    fewer = option.keyword or getattr(option, "lf", False) or option.markexpr != UNMARKED
+    return 0 if fewer or config.args != config.getini("testpaths") else 2
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_interrupt() -> None:
+    """A shell's background jobs ignore Ctrl-C, which tests send to themselves."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def tensorflow_as_we_import_it(request: pytest.FixtureRequest) -> None:
     """Before another test has TensorFlow begin to work, after which its threads can no longer be
     set."""
     if any("federate" in getattr(item, "fixturenames", ()) for item in request.session.items):
         importlib.import_module("hyperlock.learning.tensorflow")
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Warm]:
+    """Where `python run.py` needs no imports."""
+    with warm() as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as MLflow makes it, to be copied: its forty migrations take a second each time."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ record."""
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from hyperlock.errors import ConfigError
 from hyperlock.experiment import checkpoint
 from hyperlock.experiment.checkpoint import FILE, Checkpoint, load, save
 from hyperlock.experiment.run import run
+from tests.warm import Warm
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -72,41 +74,34 @@ def environment(root: Path) -> dict[str, str]:
     }
 
 
-def command(*overrides: str) -> list[str]:
-    return [sys.executable, str(ROOT / "run.py"), *overrides]
-
-
 def finished(root: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*overrides), env=environment(root), text=True, capture_output=True
-    )
+    command = [sys.executable, str(ROOT / "run.py"), *overrides]
+    return subprocess.run(command, env=environment(root), text=True, capture_output=True)
 
 
-def killed(root: Path, rounds_done: int, delay: float, *overrides: str) -> Path:
+def killed(forks: Warm, root: Path, rounds_done: int, delay: float, *overrides: str) -> Path:
     """The directory of a run that was killed `delay` seconds after a round was done."""
-    with subprocess.Popen(
-        command(*SMALL, *overrides), env=environment(root), stderr=subprocess.DEVNULL
-    ) as process:
-        while process.poll() is None:
-            found = list(root.glob(f"outputs/runs/*/*/{FILE}"))
-            if found and load(found[0].parent).round >= rounds_done:
-                time.sleep(delay)
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.005)
-        process.wait(60)
-    assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
+    started = forks.start(*SMALL, *overrides, cwd=root, env=environment(root))
+    while started.runs:
+        found = list(root.glob(f"outputs/runs/*/*/{FILE}"))
+        if found and load(found[0].parent).round >= rounds_done:
+            time.sleep(delay)
+            os.kill(started.pid, signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    code, output = started.wait()
+    assert code == -signal.SIGKILL, f"the run ended before it was killed: {output}"
     (path,) = root.glob(f"outputs/runs/*/*/{FILE}")
     return path.parent
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def uninterrupted(forks: Warm, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """What a run of 40 rounds comes to."""
     root = tmp_path_factory.mktemp("whole")
-    subprocess.run(
-        command(*SMALL, "federation.rounds=40", "tracking=none"), env=environment(root), check=True
-    )
+    settings = (*SMALL, "federation.rounds=40", "tracking=none")
+    code, output = forks.run(*settings, cwd=root, env=environment(root))
+    assert code == 0, output
     (path,) = root.glob(f"outputs/runs/*/*/{FILE}")
     return load(path.parent)
 
@@ -120,20 +115,22 @@ KILLS = [
 
 @pytest.mark.parametrize(("rounds_done", "delay"), KILLS)
 def test_a_killed_run_goes_on_in_the_same_record(
-    tmp_path: Path, uninterrupted: Checkpoint, rounds_done: int, delay: float
+    forks: Warm,
+    empty_store: Path,
+    tmp_path: Path,
+    uninterrupted: Checkpoint,
+    rounds_done: int,
+    delay: float,
 ) -> None:
     import mlflow
 
-    directory = killed(tmp_path, rounds_done, delay, "federation.rounds=40")
+    shutil.copy(empty_store, tmp_path)
+    directory = killed(forks, tmp_path, rounds_done, delay, "federation.rounds=40")
     before = load(directory)
     assert rounds_done <= before.round < 40
-    by_id = subprocess.run(
-        command(f"resume={before.run_id}"),
-        env=environment(tmp_path),
-        text=True,
-        capture_output=True,
-    )
-    assert by_id.returncode == 0, by_id.stderr
+    resume = f"resume={before.run_id}"
+    code, output = forks.run(resume, cwd=tmp_path, env=environment(tmp_path))
+    assert code == 0, output
     after = load(directory)
     assert after.round == 40 and after.run_id == before.run_id
     assert after.weights.tobytes() == uninterrupted.weights.tobytes()
@@ -150,8 +147,9 @@ def test_a_killed_run_goes_on_in_the_same_record(
 
     complete = finished(tmp_path, f"resume={directory}")
     assert complete.returncode == 1 and "are done" in complete.stdout + complete.stderr
-    changed = finished(tmp_path, f"resume={directory}", "federation.rounds=50", "seed=3")
-    assert changed.returncode == 1 and "seed=3 would change" in changed.stdout + changed.stderr
+    changed = (f"resume={directory}", "federation.rounds=50", "seed=3")
+    code, output = forks.run(*changed, cwd=tmp_path, env=environment(tmp_path))
+    assert code == 1 and "seed=3 would change" in output
 
 
 EXAMPLE = Checkpoint(

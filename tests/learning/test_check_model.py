@@ -49,19 +49,34 @@ def folder(tmp_path):
     return tmp_path
 
 
-def command(folder, *overrides, path=True):
-    """`python run.py` in the folder."""
-    environment = {
+SMOKE = ("debug=smoke", "federation.rounds=1", "encryption=none")
+
+
+def environment(folder, path=True):
+    return {
         **os.environ,
         "HYPERLOCK_ROOT": str(folder),
         "PYTHONPATH": str(folder) if path else "",
     }
+
+
+def command(folder, *overrides):
+    """`python run.py` in the folder."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "debug=smoke", "federation.rounds=1",
-            "encryption=none", *overrides],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False,
+        [sys.executable, str(ROOT / "run.py"), *SMOKE, *overrides], env=environment(folder),
+        cwd=folder, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def forked(folder, forks):
+    """The same without its imports."""
+
+    def forked(*overrides, path=True):
+        return forks.run(*SMOKE, *overrides, cwd=folder, env=environment(folder, path))
+
+    return forked
 
 
 def test_a_model_of_ones_own_by_the_command_line(folder):
@@ -72,9 +87,9 @@ def test_a_model_of_ones_own_by_the_command_line(folder):
     assert "built with width 5 and relu" in output and "small-none-3c" in output
 
 
-def test_a_model_of_ones_own_by_a_file(folder):
-    code, output = command(
-        folder, "model=small", "model.activation=tanh", "--config-dir", str(folder / "conf")
+def test_a_model_of_ones_own_by_a_file(folder, forked):
+    code, output = forked(
+        "model=small", "model.activation=tanh", "--config-dir", str(folder / "conf")
     )
     assert code == 0, output
     assert "built with width 6 and tanh" in output and "small-none-3c" in output
@@ -111,8 +126,8 @@ def test_a_model_of_ones_own_by_a_file(folder):
     ],
     ids=["no target", "not found", "no such function", "keys of another model", "wrong output"],
 )
-def test_what_cannot_work_gets_one_clear_message(folder, overrides, path, words):
-    code, output = command(folder, *overrides, path=path)
+def test_what_cannot_work_gets_one_clear_message(forked, overrides, path, words):
+    code, output = forked(*overrides, path=path)
     assert code == 1
     for word in words:
         assert word in output

@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -121,6 +122,15 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
         signal.signal(number, handler)
 
 
+@pytest.fixture
+def store_before(tmp_path: Path, empty_store: Path) -> None:
+    """MLflow's database is there, so that the sweep need not make it."""
+    shutil.copy(empty_store, tmp_path)
+
+
+STORE_BEFORE = pytest.mark.usefixtures("store_before")
+
+
 # --- the record -----------------------------------------------------------------------------------
 # ----------------
 
@@ -162,6 +172,7 @@ def test_a_sweep_and_its_continuation(sweep: Sweep, tmp_path: Path) -> None:
     assert len(store.children(parent)) == 4
 
 
+@STORE_BEFORE
 def test_a_study_is_not_continued_with_another_question(sweep: Sweep, tmp_path: Path) -> None:
     one = ("hparams_search=none", "hydra.sweeper.study_name=ours", "hydra.sweeper.n_trials=1")
     assert sweep(*one, "encryption.value_bits=8,12") == 0
@@ -175,6 +186,7 @@ def test_a_study_is_not_continued_with_another_question(sweep: Sweep, tmp_path: 
     )
 
 
+@STORE_BEFORE
 def test_several_objectives_and_combinations_that_cannot_work(sweep: Sweep, tmp_path: Path) -> None:
     """A failed trial has its reason in its own run and in the parent's table; a key that a scheme
     lacks is left out."""
@@ -208,6 +220,7 @@ def test_several_objectives_and_combinations_that_cannot_work(sweep: Sweep, tmp_
     assert all(row[name] for row in rows if row["state"] == FINISHED for name in names)
 
 
+@STORE_BEFORE
 def test_a_trial_that_does_not_compose_is_a_failed_trial(sweep: Sweep, tmp_path: Path) -> None:
     search = (
         "hparams_search=none",
@@ -222,6 +235,7 @@ def test_a_trial_that_does_not_compose_is_a_failed_trial(sweep: Sweep, tmp_path:
     assert "16.5" in failed.data.tags["reason"] and failed.data.params["model.units"] == "16.5"
 
 
+@STORE_BEFORE
 def test_when_every_trial_fails(sweep: Sweep, tmp_path: Path) -> None:
     fail = (
         "hparams_search=none",
@@ -238,6 +252,7 @@ def test_when_every_trial_fails(sweep: Sweep, tmp_path: Path) -> None:
     )
 
 
+@STORE_BEFORE
 def test_a_plain_grid(sweep: Sweep, tmp_path: Path) -> None:
     """Hydra's own sweeper, with a combination that cannot work: the others are run all the same."""
     grid = ("hydra/sweeper=basic", "encryption=ckks,none", "encryption.value_bits=8,16,40")
@@ -430,6 +445,7 @@ def _killed_in_its_second_trial(root: Path, number: int, *arguments: str) -> tup
             process.kill()
 
 
+@STORE_BEFORE
 def test_a_sweep_that_is_killed_says_so(tmp_path: Path) -> None:
     status, log = _killed_in_its_second_trial(tmp_path, signal.SIGTERM)
     assert status == 143, log
