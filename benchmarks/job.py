@@ -17,7 +17,7 @@ from hyperlock.metrics import Stage, total_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {"CKKS": "encryption=ckks", "BFV": "encryption=bfv", "plaintext": "encryption=none"}
-# What the table has a row for: a step of the global model takes no time that could be seen.
+# The rows of the table; the step of the global model takes milliseconds in all, and has none.
 STAGES = tuple(stage for stage in Stage if stage != Stage.STEP)
 
 
