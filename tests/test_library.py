@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from omegaconf import OmegaConf
 
 import hyperlock
 from hyperlock.errors import ConfigError, HyperLockError
+from hyperlock.experiment.report import Report
 from hyperlock.settings.compose import compose
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,6 +83,15 @@ def test_twice_in_a_row_from_another_folder(
     written = [json.loads(path.read_text()) for path in home.glob("outputs/runs/*/*/metrics.json")]
     assert len(written) == 2 and first.final() in written
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_the_readmes_lines_run(home: Path, nothing_left_behind: None) -> None:
+    codes = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [code] = [code for code in codes if "import hyperlock" in code]
+    names: dict[str, object] = {}
+    exec(code, names)
+    report = names["report"]
+    assert isinstance(report, Report) and report.rounds == 3 and report.accuracy > 0.3
 
 
 def test_a_run_goes_on_as_by_the_command(home: Path, nothing_left_behind: None) -> None:

@@ -41,10 +41,12 @@ class Composer:
         self._config = config
         # Most trials choose among few combinations of groups.
         self._composed_groups = functools.cache(self._compose)
+        # Hydra looks for a group's options on the disk, through every place it searches.
+        self._options = functools.cache(self.loader.get_group_options)
 
     def is_group(self, key: str) -> bool:
         """Whether a key names a folder under `conf/`, not a setting."""
-        return bool(self.loader.get_group_options(key.lstrip("+").partition("@")[0]))
+        return bool(self._options(key.lstrip("+").partition("@")[0]))
 
     def groups_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The choices of groups among them."""

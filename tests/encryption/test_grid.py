@@ -6,13 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperlock.encryption.grid import (
-    MAX_VALUE_BITS,
-    MIN_VALUE_BITS,
-    Grid,
-    integer_type,
-    largest_value,
-)
+from hyperlock.encryption.grid import Grid, integer_type, largest_value
+from hyperlock.settings.schema import MAX_VALUE_BITS, MIN_VALUE_BITS
 
 VALUE_BITS = st.integers(MIN_VALUE_BITS, MAX_VALUE_BITS)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from hyperlock import process
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.sweep.trials import FAILED, FINISHED, Trial, front, markdown, ranked, table_csv
 
@@ -111,9 +112,12 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
         given = [*(SMALL if small else ()), *arguments]
         monkeypatch.setattr(sys, "argv", ["run.py", "-m", *given])
         try:
-            atexit.unregister(runpy.run_path(str(ROOT / "run.py"), run_name="__main__")["_leave"])
+            runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
         except SystemExit as end:
             return int(end.code or 0)
+        finally:
+            atexit.unregister(process._leave)  # the tests go on
+            process._finished.clear()
         return 0
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -132,7 +136,6 @@ STORE_BEFORE = pytest.mark.usefixtures("store_before")
 
 
 # --- the record -----------------------------------------------------------------------------------
-# ----------------
 
 
 def test_a_sweep_and_its_continuation(sweep: Sweep, tmp_path: Path) -> None:
@@ -327,7 +330,6 @@ def test_an_objective_that_is_no_number_is_an_error() -> None:
 
 
 # --- the parts ------------------------------------------------------------------------------------
-# ----------------
 
 
 def test_storage_is_one_that_stock_optuna_opens(tmp_path: Path) -> None:
@@ -413,7 +415,6 @@ def test_every_search_says_how_it_is_run(path: Path) -> None:
 
 
 # --- processes ------------------------------------------------------------------------------------
-# ----------------
 
 
 def _killed_in_its_second_trial(root: Path, number: int, *arguments: str) -> tuple[int, str]:
