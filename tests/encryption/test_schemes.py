@@ -15,7 +15,7 @@ from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.plain import Plain, plain
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ConfigError
-from hyperlock.settings.parse import SCHEMAS
+from hyperlock.settings.schema import SCHEMAS
 
 SHARED = {"value_bits": 8, "max_clients": 16}
 AUTO = {"coeff_mod_bits": "auto", "security": 128}
