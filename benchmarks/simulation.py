@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
-BATCH, RATE = 10, 0.05
+BATCH = 10
+RATE = 0.05
 Update = NDArray[np.float32]
 
 
@@ -39,7 +40,8 @@ def measure(arguments: argparse.Namespace) -> None:
     from hyperlock.learning.tensorflow import tf
 
     data = mnist(str(ROOT / "data" / "mnist.npz"))
-    x, y = data.x_train[: 600 * arguments.clients], data.y_train[: 600 * arguments.clients]
+    x = data.x_train[: 600 * arguments.clients]
+    y = data.y_train[: 600 * arguments.clients]
     tf.keras.utils.set_random_seed(0)
     build: Callable[..., Any] = {"2nn": models.two_nn, "cnn": models.cnn}[arguments.model]
     ways = {"HyperLock": ours, "model.fit": keras_fit, "traced step": traced_step}
@@ -49,7 +51,8 @@ def measure(arguments: argparse.Namespace) -> None:
     means: dict[str, Update] = {}
     for repeat in range(arguments.repeats + 1):
         for name, play in rounds.items():
-            start, busy = time.perf_counter(), time.process_time()
+            start = time.perf_counter()
+            busy = time.process_time()
             means[name] = np.mean(list(play(arguments.clients)), axis=0, dtype=np.float64)
             if repeat:  # the first traces and compiles
                 wall[name].append(time.perf_counter() - start)
@@ -81,7 +84,8 @@ def ours(model: Any, x: NDArray, y: NDArray) -> Round:
     from hyperlock.learning.types import LocalData, Samples
 
     network = Network(model, Samples(x.shape[1:], x.dtype, 10), BATCH)
-    train, weights = sgd_epochs(network, 1, LearningRate(RATE)), network.initial_weights()
+    train = sgd_epochs(network, 1, LearningRate(RATE))
+    weights = network.initial_weights()
 
     def play(clients: int) -> Iterator[Update]:
         for i in range(clients):
@@ -97,10 +101,8 @@ def keras_fit(model: Any, x: NDArray, y: NDArray) -> Round:
 
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=tf.keras.optimizers.SGD(RATE), loss=loss)
-    scaled, initial = (
-        (x / 255.0).astype(np.float32),
-        [weight.copy() for weight in model.get_weights()],
-    )
+    scaled = (x / 255.0).astype(np.float32)
+    initial = [weight.copy() for weight in model.get_weights()]
 
     def play(clients: int) -> Iterator[Update]:
         for i in range(clients):
@@ -116,10 +118,8 @@ def traced_step(model: Any, x: NDArray, y: NDArray) -> Round:
     """A `tf.function` a batch, called from Python."""
     from hyperlock.learning.tensorflow import tf
 
-    scaled, initial = (
-        (x / 255.0).astype(np.float32),
-        [weight.copy() for weight in model.get_weights()],
-    )
+    scaled = (x / 255.0).astype(np.float32)
+    initial = [weight.copy() for weight in model.get_weights()]
     shapes = [tf.TensorSpec([None, *x.shape[1:]], tf.float32), tf.TensorSpec([None], tf.int32)]
 
     @tf.function(input_signature=shapes)

@@ -22,6 +22,7 @@ from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
 from hyperlock.encryption.scheme import Chunk, Encryptor, KeyPair, Scheme
 from hyperlock.encryption.vector import Vector
 from hyperlock.errors import ConfigError, HyperLockError, show
+from hyperlock.parties.custody import CUSTODIES
 from hyperlock.parties.identity import SERVER, enrol
 from hyperlock.parties.messages import Train, Update, key_id_of
 from hyperlock.settings.parse import max_clients
@@ -323,8 +324,8 @@ class _Post:
 
 
 def _clients_encryptor(job: Job, scheme: Scheme, keys: KeyPair) -> Encryptor:
-    """Under keys=clients with the shared secret key, where the scheme and the platform can."""
-    if job.custody == "clients":
+    """With the secret key where the clients share it and the scheme and the platform can."""
+    if CUSTODIES[job.custody].clients_share:
         shared = scheme.symmetric_encryptor(keys.secret)
         if shared is not None:
             return shared

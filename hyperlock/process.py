@@ -21,7 +21,7 @@ _finished = threading.Event()  # all that the process was started for is done
 
 
 class Terminated(SystemExit):
-    """SIGTERM arrived."""
+    """SIGTERM arrived, and ends the process as Ctrl-C would."""
 
 
 @contextmanager

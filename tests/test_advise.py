@@ -44,7 +44,8 @@ def scheme_of(job: Job, preset: Preset) -> Scheme:
 
 def real_sizes(job: Job, scheme: Scheme) -> tuple[int, int]:
     """Bytes of a whole Update message and of a Train message."""
-    keys, levels = scheme.generate_keys(), largest_value(scheme.value_bits)
+    keys = scheme.generate_keys()
+    levels = largest_value(scheme.value_bits)
     values = (
         np.random.default_rng(1)
         .normal(0, levels / 4, job.parameters)
@@ -59,10 +60,8 @@ def real_sizes(job: Job, scheme: Scheme) -> tuple[int, int]:
         if job.custody == "clients"
         else scheme.encryptor(keys.public)
     )
-    header, parties = (
-        (key_id_of(keys.public), scheme.fingerprint),
-        enrol("a" * 32, ["client-7", SERVER]),
-    )
+    header = (key_id_of(keys.public), scheme.fingerprint)
+    parties = enrol("a" * 32, ["client-7", SERVER])
     update = Update("a" * 32, 3, "client-7", *header, vector.size, encryptor.encrypt(vector))
     model = (bytes(4 * job.parameters), bytes(4 * len(job.tensors)))
     train = Train("a" * 32, 3, SERVER, *header, 0, model)
@@ -186,7 +185,8 @@ def test_time_is_that_of_whole_updates(monkeypatch: pytest.MonkeyPatch) -> None:
         p for p in advise(Job(MLP))[0] if p.override == "encryption=bfv encryption.value_bits=8"
     ]
     scheme = Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128))
-    encryptor, seconds = scheme.encryptor(scheme.generate_keys().public), []
+    encryptor = scheme.encryptor(scheme.generate_keys().public)
+    seconds = []
     for _ in range(7):
         start = perf_counter()
         assert list(encryptor.encrypt(np.ones(sum(MLP), np.int8)))

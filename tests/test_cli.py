@@ -176,7 +176,8 @@ def test_the_server_kind_of_custody_warns(forked):
 
 
 def bad_npz(kind, path):
-    x, y = np.zeros((30, 4), np.float32), np.arange(30) % 3
+    x = np.zeros((30, 4), np.float32)
+    y = np.arange(30) % 3
     if kind == "keys":
         np.savez(path, x_train=x, y_train=y)
     elif kind == "shape":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hyperlock.metrics import CATALOGUE
 from tests.imports import LAYER
 from tests.layout import layout
 
@@ -51,3 +52,9 @@ def test_a_package_imports_what_stands_above_it_in_the_layout() -> None:
     """The list is in the order of the layers, so that it reads as the story goes."""
     packages = re.findall(r"^  (\w+)/ ", layout(), re.MULTILINE)
     assert packages == sorted(packages, key=LAYER.__getitem__) and len(packages) >= 9
+
+
+def test_the_readme_explains_every_metric_of_a_round() -> None:
+    text = (ROOT / "README.md").read_text()
+    missing = [metric.name for metric in CATALOGUE if f"`{metric.name}`" not in text]
+    assert all(name.startswith("total/") for name in missing), missing

@@ -98,7 +98,8 @@ def test_the_ring_does_not_change_the_model(played: Played) -> None:
 
 
 def test_the_seed_changes_the_model(played: Played) -> None:
-    first, other = played(*BASE), played(*BASE, "seed=1")
+    first = played(*BASE)
+    other = played(*BASE, "seed=1")
     assert all((a != b).any() for a, b in zip(first.weights, other.weights, strict=True))
 
 
@@ -146,7 +147,8 @@ def test_fedsgd_is_full_batch_gradient_descent(federate: Callable) -> None:
     federation = federate(
         "federation=fedsgd", "federation.learning_rate=0.5", "encryption.value_bits=16"
     ).play()
-    weights, data = federation.initial.astype(np.float64), federation.dataset
+    weights = federation.initial.astype(np.float64)
+    data = federation.dataset
     for after, grid in zip(federation.weights, federation.grids, strict=True):
         moved = 0.5 * gradient(weights, data.x_train, data.y_train)
         tolerance = 0.5 * steps(grid) + 1e-6
@@ -160,8 +162,11 @@ def test_fedavg_is_the_weighted_mean_of_local_epochs(federate: Callable) -> None
     federation = federate(
         "federation.learning_rate=0.3", "encryption.value_bits=16", "federation.rounds=1"
     )
-    data, start, batch = federation.dataset, federation.initial.astype(np.float64), 16
-    updates, sizes = [], [part.size for part in federation.parts]
+    data = federation.dataset
+    start = federation.initial.astype(np.float64)
+    batch = 16
+    updates = []
+    sizes = [part.size for part in federation.parts]
     assert len(set(sizes)) > 1 and any(size % batch for size in sizes)
     for client, part in enumerate(federation.parts):
         weights = start.copy()

@@ -34,7 +34,8 @@ def test_a_signal_takes_effect_after_the_block(number: int) -> None:
 
 
 def test_other_threads_are_left_alone() -> None:
-    handler, seen = signal.getsignal(signal.SIGINT), []
+    handler = signal.getsignal(signal.SIGINT)
+    seen = []
 
     def block() -> None:
         with held_back():

@@ -93,7 +93,8 @@ def custody(federate: Callable) -> Callable[[str], tuple[Any, bytes, list[bytes]
             pairs: list[KeyPair] = []
             updates: list[bytes] = []
             with pytest.MonkeyPatch.context() as patch:
-                generate, receive = Ckks.generate_keys, Server.receive
+                generate = Ckks.generate_keys
+                receive = Server.receive
                 patch.setattr(
                     Ckks, "generate_keys", lambda self: pairs.append(generate(self)) or pairs[-1]
                 )
@@ -260,7 +261,8 @@ def test_without_encryption_the_server_reads_every_update(federate: Callable) ->
 
 def test_under_clients_the_server_never_sees_the_model(custody: Callable) -> None:
     federation, _, _ = custody("clients")
-    server, model = federation.parties.server, federation.parties.keeper.model
+    server = federation.parties.server
+    model = federation.parties.keeper.model
     assert server.keeper is None
     weights = model.weights.tobytes()
     for thing in reachable(server):

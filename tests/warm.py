@@ -49,7 +49,8 @@ class Started:
     """
 
     def __init__(self, replies: Any, output: Path) -> None:
-        self._replies, self._output = replies, output
+        self._replies = replies
+        self._output = output
         self._code: int | None = None
         self.pid = int(replies.readline())
 

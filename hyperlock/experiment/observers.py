@@ -184,13 +184,13 @@ class Bar(Observer):
         self._open = ExitStack()
 
     def begin(self, run: Run) -> None:
-        """Show it."""
+        """Show it, with the rounds that a resumed run has behind it."""
         rounds = run.settings.config.federation.rounds
         bar = run.parties.monitor.rounds(rounds, run.report.rounds)
         self._advance = self._open.enter_context(bar)
 
     def after_round(self, run: Run, metrics: Mapping[str, float]) -> None:
-        """Move it on."""
+        """One further, with the last accuracy beside it."""
         self._advance(run.report.accuracy)
 
     def end(self, run: Run) -> None:

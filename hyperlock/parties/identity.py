@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from hyperlock.errors import MessageRefused
 
-SERVER, KEYHOLDER = "server", "keyholder"
+SERVER = "server"
+KEYHOLDER = "keyholder"
 SIGNATURE_BYTES = 64
 # So that no signature made for another purpose is one of a message.
 _DOMAIN = b"hyperlock message\0"

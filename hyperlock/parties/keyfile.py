@@ -63,7 +63,8 @@ def _read(path: Path, scheme: Scheme) -> KeyPair:
         content = msgpack.unpackb(data)
         if content["version"] != _VERSION:
             raise ValueError("another version")
-        fingerprint, keys = content["fingerprint"], KeyPair(content["public"], content["secret"])
+        fingerprint = content["fingerprint"]
+        keys = KeyPair(content["public"], content["secret"])
     except Exception:
         # msgpack raises many kinds for malformed input; none may show the file's content
         raise ConfigError(

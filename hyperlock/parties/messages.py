@@ -236,7 +236,8 @@ def kind_of(data: bytes) -> str:
         unpacker.feed(header[: 2 * _MAX_TEXT])
         unpacker.read_map_header()
         # `encode` writes it first; nothing else is read.
-        name, kind = unpacker.unpack(), unpacker.unpack()
+        name = unpacker.unpack()
+        kind = unpacker.unpack()
     except Exception:  # msgpack raises many kinds for malformed input
         return ""
     return kind if name == "kind" and isinstance(kind, str) else ""

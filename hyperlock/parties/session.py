@@ -49,7 +49,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """The party's."""
+        """The party's, under which it is enrolled."""
         return self.identity.name
 
     def under(self, public_key: bytes) -> Session:

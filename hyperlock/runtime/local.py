@@ -19,7 +19,8 @@ class LocalRuntime:
     """
 
     def __init__(self, handlers: Mapping[str, Callable[[bytes], bytes]], workers: int = 1) -> None:
-        self._handlers, self._workers = handlers, workers
+        self._handlers = handlers
+        self._workers = workers
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, Reply]]:
         """Yield (party, reply) as replies come; no more than `workers` replies wait in memory."""

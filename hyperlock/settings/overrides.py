@@ -42,17 +42,17 @@ class Overrides:
 
     @property
     def texts(self) -> list[str]:
-        """As typed."""
+        """All of them as they were typed, in order."""
         return [override.text for override in self._all]
 
     @property
     def keys(self) -> set[str]:
-        """What they name."""
+        """Every setting or group that one of them names."""
         return {override.key for override in self._all}
 
     @property
     def values(self) -> dict[str, str]:
-        """Key to value."""
+        """What each key is set to, by the last override that names it."""
         return {override.key: override.value for override in self._all}
 
     def only(self, *keys: str) -> Overrides:

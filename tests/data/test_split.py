@@ -95,7 +95,9 @@ def test_quantity_gives_every_sample_to_one_client(
 
 @each_split
 def test_the_seed_decides_the_split(split) -> None:
-    first, again, other = split(LABELS, 7, 1), split(LABELS, 7, 1), split(LABELS, 7, 2)
+    first = split(LABELS, 7, 1)
+    again = split(LABELS, 7, 1)
+    other = split(LABELS, 7, 2)
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
     assert any(a.size != b.size or (a != b).any() for a, b in zip(first, other, strict=True))
 
@@ -120,7 +122,8 @@ def test_dirichlet_skew_grows_as_alpha_shrinks() -> None:
 
 def test_dirichlet_shares_have_the_mean_and_variance_of_their_law() -> None:
     """A client's share of a class: mean 1/K, variance (1/K)(1 - 1/K) / (K alpha + 1)."""
-    clients, alpha = 4, 0.7
+    clients = 4
+    alpha = 0.7
     labels = np.zeros(2000, np.int32)
     shares = [
         [part.size / 2000 for part in dirichlet(labels, clients, seed, alpha)]
@@ -185,7 +188,8 @@ def test_which_samples_of_a_class_a_shard_has_is_chance() -> None:
 
 def test_quantity_leaves_labels_alike_and_sizes_by_the_law() -> None:
     """A client's share of all samples: mean 1/K, variance (1/K)(1 - 1/K) / (K alpha + 1)."""
-    clients, alpha = 4, 0.7
+    clients = 4
+    alpha = 0.7
     labels = np.sort(np.arange(2000, dtype=np.int32) % 10)
     splits = [quantity(labels, clients, seed, alpha) for seed in range(400)]
     shares = [[part.size / 2000 for part in parts] for parts in splits]

@@ -30,7 +30,8 @@ def bfv() -> Bfv:
 )
 def test_the_rule_chooses_secure_parameters_with_a_margin(value_bits, clients, security):
     p = bfv_parameters(*AUTO, value_bits, clients, security)
-    n, t = p.poly_modulus, p.plain_modulus
+    n = p.poly_modulus
+    t = p.plain_modulus
     assert sum(p.coeff_mod_bits) <= SECURITY_LIMITS[security][n] and p.security_bits >= security
     assert is_prime(t) and t % (2 * n) == 1 and t > 2 ** (p.packing.fields * p.packing.field_bits)
     assert 2**p.packing.field_bits >= 2 * clients * largest_value(value_bits)
@@ -55,11 +56,14 @@ def test_sums_of_as_many_clients_as_allowed_are_exact(value_bits, clients, ring)
     """Thirds of the vector: all at +levels, all at -levels, random; for few clients into a second
     ciphertext too."""
     scheme = Bfv(bfv_parameters(ring, "auto", "auto", value_bits, clients, 128))
-    keys, levels, rng = scheme.generate_keys(), largest_value(value_bits), np.random.default_rng(0)
+    keys = scheme.generate_keys()
+    levels = largest_value(value_bits)
+    rng = np.random.default_rng(0)
     length = scheme.parameters.packing.fields * scheme.parameters.slots + (
         50 if clients <= 16 else -50
     )
-    encryptor, total = scheme.encryptor(keys.public), scheme.accumulator(keys.public, length)
+    encryptor = scheme.encryptor(keys.public)
+    total = scheme.accumulator(keys.public, length)
     expected = np.zeros(length, np.int64)
     for _ in range(clients):
         vector = rng.integers(-levels, levels, length, endpoint=True)
@@ -153,13 +157,15 @@ def test_the_margin_follows_the_noise_that_is_measured(bfv):
 
 
 def test_bytes_per_parameter_stay_below_those_of_float32(bfv):
-    keys, length = bfv.generate_keys(), 4 * 4096 * 5
+    keys = bfv.generate_keys()
+    length = 4 * 4096 * 5
     chunks = bfv.encryptor(keys.public).encrypt(np.ones(length, np.int64))
     assert sum(map(len, chunks)) / length <= 4.1
 
 
 def test_a_sum_under_another_key_or_of_too_many_is_refused(bfv):
-    keys, other = bfv.generate_keys(), bfv.generate_keys()
+    keys = bfv.generate_keys()
+    other = bfv.generate_keys()
     total = bfv.accumulator(other.public, 30)
     for _ in range(3):
         total.add(tuple(bfv.encryptor(other.public).encrypt(np.arange(30))))

@@ -60,9 +60,13 @@ def test_automatic_parameters_hold_the_margin() -> None:
 )  # fmt: skip
 def test_sums_of_all_clients_are_exact(choice: tuple) -> None:
     scheme = Bfv(bfv_parameters(*choice, 128))
-    p, keys, rng = scheme.parameters, scheme.generate_keys(), np.random.default_rng(0)
-    length, levels = p.packing.fields * (p.slots + 100), largest_value(p.value_bits)
-    encryptor, accumulator = scheme.encryptor(keys.public), scheme.accumulator(keys.public, length)
+    p = scheme.parameters
+    keys = scheme.generate_keys()
+    rng = np.random.default_rng(0)
+    length = p.packing.fields * (p.slots + 100)
+    levels = largest_value(p.value_bits)
+    encryptor = scheme.encryptor(keys.public)
+    accumulator = scheme.accumulator(keys.public, length)
     expected = np.zeros(length, np.int64)
     for _ in range(p.max_clients):
         vector = rng.integers(-levels, levels, length, endpoint=True)

@@ -79,7 +79,8 @@ def test_no_more_than_one_ciphertext_of_a_vector_is_parsed_at_a_time(
 ) -> None:
     length = 3 * scheme.parameters.slots * scheme.parameters.packing.fields
     (summed,) = (made for made, _ in zip(sums(scheme, keys, length), range(1), strict=False))
-    load, parsed = type(scheme).load, []
+    load = type(scheme).load
+    parsed = []
 
     def watched(*arguments: Any) -> Any:
         assert not any(earlier() for earlier in parsed)

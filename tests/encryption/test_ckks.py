@@ -34,7 +34,8 @@ SETS = [
 
 
 def total(scheme: Ckks, public: bytes, vectors: list[np.ndarray]) -> tuple[bytes, ...]:
-    encryptor, accumulator = scheme.encryptor(public), scheme.accumulator(public, vectors[0].size)
+    encryptor = scheme.encryptor(public)
+    accumulator = scheme.accumulator(public, vectors[0].size)
     for vector in vectors:
         accumulator.add(tuple(encryptor.encrypt(vector)))
     return tuple(accumulator.total())
@@ -43,13 +44,18 @@ def total(scheme: Ckks, public: bytes, vectors: list[np.ndarray]) -> tuple[bytes
 @pytest.mark.parametrize("choice", SETS, ids=str)
 def test_sums_of_all_clients_are_exact(choice: tuple) -> None:
     scheme = Ckks(ckks_parameters(*choice, 128))
-    keys, levels, clients = scheme.generate_keys(), largest_value(choice[3]), scheme.max_clients
-    encryptor, decryptor = scheme.encryptor(keys.public), scheme.decryptor(keys.secret)
+    keys = scheme.generate_keys()
+    levels = largest_value(choice[3])
+    clients = scheme.max_clients
+    encryptor = scheme.encryptor(keys.public)
+    decryptor = scheme.decryptor(keys.secret)
     # Two ciphertexts, the second one short. Thirds of the vector: all at +levels, all at -levels,
     # random.
     length = scheme.parameters.packing.fields * (scheme.parameters.slots + 100) - 1
-    third, rng = length // 3, np.random.default_rng(0)
-    accumulator, expected = scheme.accumulator(keys.public, length), np.zeros(length, np.int64)
+    third = length // 3
+    rng = np.random.default_rng(0)
+    accumulator = scheme.accumulator(keys.public, length)
+    expected = np.zeros(length, np.int64)
     for _ in range(clients):
         vector = rng.integers(-levels, levels, length, endpoint=True)
         vector[:third], vector[third : 2 * third] = levels, -levels
@@ -94,7 +100,8 @@ def test_noise_is_what_the_bound_assumes(n: int, chain: object, clients: int) ->
     from hyperlock.encryption._tenseal import tenseal as ts
 
     scheme = Ckks(ckks_parameters(n, chain, "auto", 8, 16, 128))
-    keys, p = scheme.generate_keys(), scheme.parameters
+    keys = scheme.generate_keys()
+    p = scheme.parameters
     context = ts.context_from(keys.secret)
     zeros = np.zeros(p.slots * p.packing.fields, np.int64)
     raw = [
@@ -246,10 +253,8 @@ def test_a_failed_add_leaves_the_sum_as_it_was(ckks: Ckks, keys: KeyPair) -> Non
 
 
 def test_a_refused_first_vector_leaves_an_empty_sum(ckks: Ckks, keys: KeyPair) -> None:
-    accumulator, good = (
-        ckks.accumulator(keys.public, 20),
-        tuple(ckks.encryptor(keys.public).encrypt(np.arange(20))),
-    )
+    accumulator = ckks.accumulator(keys.public, 20)
+    good = tuple(ckks.encryptor(keys.public).encrypt(np.arange(20)))
     with pytest.raises(CiphertextRefused):
         accumulator.add((b"garbage",))
     accumulator.add(good)
@@ -278,7 +283,8 @@ def test_one_update_under_another_key_spoils_no_release_silently(
     ckks: Ckks, keys: KeyPair, other_keys: KeyPair
 ) -> None:
     """SEAL adds across keys without a word; the decryption must not pass for a sum."""
-    accumulator, vector = ckks.accumulator(keys.public, 200), np.arange(-100, 100)
+    accumulator = ckks.accumulator(keys.public, 200)
+    vector = np.arange(-100, 100)
     for public in (keys.public, keys.public, other_keys.public):
         accumulator.add(tuple(ckks.encryptor(public).encrypt(vector)))
     with pytest.raises(CiphertextRefused):
@@ -291,7 +297,8 @@ def test_a_sum_that_is_not_whole_is_refused(ckks: Ckks, keys: KeyPair, fraction:
 
     values = np.zeros(10)
     values[7] = fraction
-    context, scale = ts.context_from(keys.public), 2.0**ckks.parameters.scale_bits
+    context = ts.context_from(keys.public)
+    scale = 2.0**ckks.parameters.scale_bits
     chunks = (ts.ckks_vector(context, values, scale).serialize(),)
     with pytest.raises(CiphertextRefused, match="not a vector of integers"):
         ckks.decryptor(keys.secret).decrypt(chunks, 30)
@@ -302,7 +309,8 @@ def test_a_slot_beyond_all_fields_is_refused(value: float) -> None:
     from hyperlock.encryption._tenseal import tenseal as ts
 
     scheme = Ckks(ckks_parameters(8192, [60, 40, 60], 30, 12, 16, 128))
-    p, keys = scheme.parameters, scheme.generate_keys()
+    p = scheme.parameters
+    keys = scheme.generate_keys()
     assert p.packing.fields * p.packing.field_bits == 32
     chunks = (ts.ckks_vector(ts.context_from(keys.public), [value], 2.0**30).serialize(),)
     with pytest.raises(CiphertextRefused, match="out of range"):
@@ -374,7 +382,8 @@ def test_a_key_pair_does_not_show_its_secret() -> None:
 
 
 def test_keys_are_fresh(ckks: Ckks) -> None:
-    first, second = ckks.generate_keys(), ckks.generate_keys()
+    first = ckks.generate_keys()
+    second = ckks.generate_keys()
     assert first.public != second.public and first.secret != second.secret
 
 

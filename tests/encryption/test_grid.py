@@ -26,7 +26,8 @@ def fine_grid(length: int, value_bits: int, exponent: int = -6) -> Grid:
 @pytest.mark.parametrize("fraction", [0.03, 0.25, 0.5, 0.8, 0.97])
 @pytest.mark.parametrize("whole", [-5, -1, 0, 4])
 def test_rounding_is_unbiased(fraction: float, whole: int) -> None:
-    n, grid = 200_000, fine_grid(200_000, 8)
+    n = 200_000
+    grid = fine_grid(200_000, 8)
     step = grid.ranges[0] / grid.levels
     x = np.full(n, (whole + fraction) * step, np.float32)
     integers, _ = grid.quantise(x, rng(1))
@@ -39,7 +40,8 @@ def test_rounding_is_unbiased(fraction: float, whole: int) -> None:
 def test_the_mean_of_many_roundings_approaches_the_vector() -> None:
     grid = Grid((40, 60), (0.3, 5.0), 8)
     x = (rng(2).uniform(-1, 1, 100) * np.repeat([0.3, 5.0], [40, 60])).astype(np.float32)
-    source, n = rng(3), 4000
+    source = rng(3)
+    n = 4000
     mean = sum(grid.dequantise(grid.quantise(x, source)[0]) for _ in range(n)) / n
     steps = np.repeat([0.3, 5.0], [40, 60]) / grid.levels
     assert (np.abs(mean - x) < 5 * steps * 0.5 / np.sqrt(n)).all()
@@ -126,7 +128,8 @@ def test_nan_and_inf_are_refused(bad: float, place: int) -> None:
 
 
 def test_the_generator_decides_the_rounding() -> None:
-    grid, x = Grid((1000,), (1.0,), 8), rng(5).uniform(-1, 1, 1000).astype(np.float32)
+    grid = Grid((1000,), (1.0,), 8)
+    x = rng(5).uniform(-1, 1, 1000).astype(np.float32)
     first, _ = grid.quantise(x, rng(6))
     assert (grid.quantise(x, rng(6))[0] == first).all()
     assert (grid.quantise(x, rng(7))[0] != first).any()

@@ -40,7 +40,8 @@ VALUES = np.arange(-100, 101, dtype=np.int8)
 def sent(request: pytest.FixtureRequest) -> tuple[PackedScheme, KeyPair, bytes, int]:
     """A scheme, its keys, one ciphertext in one form, and its slots."""
     name, form = request.param
-    scheme, keys = SCHEMES[name], KEYS[name]
+    scheme = SCHEMES[name]
+    keys = KEYS[name]
     encryptor = (
         scheme.symmetric_encryptor(keys.secret)
         if form == "seeded"
@@ -64,7 +65,8 @@ def test_both_forms_open_to_what_was_encrypted(sent: tuple) -> None:
 
 def test_seal_is_handed_an_uncompressed_ciphertext_of_exactly_the_right_size(sent: tuple) -> None:
     scheme, _, chunk, slots = sent
-    layout, opened = scheme.layout, scheme.layout.open(chunk, slots)
+    layout = scheme.layout
+    opened = scheme.layout.open(chunk, slots)
     forgery = Forgery.of(chunk, layout, slots)
     assert forgery.write() == opened and forgery.outer.compression == PLAIN
     halves = 2 if forgery.seed is None else 1

@@ -44,7 +44,8 @@ def test_coefficients_exceed_no_threshold_more_often_than_the_bound_says(
     )
     for deviations in (3.5, 4.0, 4.5):
         allowed = deviations * math.sqrt(clients * n / 18)
-        seen, bits = (noise > allowed).any(1).mean(), coefficient_bits(n, clients, allowed)
+        seen = (noise > allowed).any(1).mean()
+        bits = coefficient_bits(n, clients, allowed)
         assert 0 < seen <= 2.0**-bits
 
 
@@ -79,15 +80,14 @@ def test_seals_slots_exceed_no_threshold_more_often_than_the_bound_says(
     slots = []
     for _ in range(40):
         keys = scheme.generate_keys()
-        encryptor, accumulator = (
-            scheme.encryptor(keys.public),
-            scheme.accumulator(keys.public, length),
-        )
+        encryptor = scheme.encryptor(keys.public)
+        accumulator = scheme.accumulator(keys.public, length)
         for _ in range(clients):
             accumulator.add(tuple(encryptor.encrypt(np.zeros(length, np.int64))))
         (chunk,) = tuple(accumulator.total())
         slots.append(ts.ckks_vector_from(ts.context_from(keys.secret), bytes(chunk)).decrypt())
-    noise, sigma = np.abs(slots) * 2.0**24, n * math.sqrt(clients) / 6
+    noise = np.abs(slots) * 2.0**24
+    sigma = n * math.sqrt(clients) / 6
     for deviations in (3, 4, 5):
         seen = (noise > deviations * sigma).mean()
         assert 0 < seen <= 2.0 ** -slot_bits(n, clients, deviations * sigma)

@@ -60,7 +60,8 @@ def test_all_clients_at_the_extremes_unpack_exactly(
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_a_full_field_leaves_its_neighbours_alone(sign: int) -> None:
-    packing, clients = Packing(3, 12), 16
+    packing = Packing(3, 12)
+    clients = 16
     for field in range(3):
         vector = np.zeros(9, np.int64)
         vector[field * 3 + 1] = sign * 127
@@ -69,7 +70,8 @@ def test_a_full_field_leaves_its_neighbours_alone(sign: int) -> None:
 
 @pytest.mark.parametrize(("fields", "field_bits"), [(2, 31), (1, 62), (5, 12), (31, 2)])
 def test_the_whole_62_bits_of_a_slot_may_be_used(fields: int, field_bits: int) -> None:
-    packing, most = Packing(fields, field_bits), 2 ** (field_bits - 1) - 1
+    packing = Packing(fields, field_bits)
+    most = 2 ** (field_bits - 1) - 1
     for value in (most, -most, -most - 1):
         vector = np.full(2 * fields, value)
         assert (unpack(packing, pack(packing, vector), vector.size) == vector).all()
@@ -77,7 +79,8 @@ def test_the_whole_62_bits_of_a_slot_may_be_used(fields: int, field_bits: int) -
 
 @pytest.mark.parametrize(("length", "slots"), [(1, 1), (2, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
 def test_a_vector_takes_no_more_slots_than_it_needs(length: int, slots: int) -> None:
-    packing, vector = Packing(3, 12), np.arange(-3, length - 3)
+    packing = Packing(3, 12)
+    vector = np.arange(-3, length - 3)
     assert packing.slots(length) == slots
     assert pack(packing, vector).shape == (slots,)
     assert (unpack(packing, pack(packing, vector), length) == vector).all()
@@ -122,7 +125,8 @@ def test_ranges_of_slots_are_parts_of_the_whole(
 def test_a_field_that_does_not_fit_is_an_error_and_never_wraps(
     fields: list[int], size: int
 ) -> None:
-    packing, values = Packing(3, 12), np.zeros(3, f"<i{size}")
+    packing = Packing(3, 12)
+    values = np.zeros(3, f"<i{size}")
     packed = pack(packing, np.array(fields))
     if max(fields) < 2 ** (8 * size - 1) and min(fields) >= -(2 ** (8 * size - 1)):
         packing.unpack(packed, values, 0)

@@ -25,12 +25,15 @@ from hyperlock.encryption.parameters import (
 )
 from hyperlock.errors import ConfigError
 
-VALUE_BITS, MAX_CLIENTS = (8, 12, 16), (2, 16, 128, 1024)
+VALUE_BITS = (8, 12, 16)
+MAX_CLIENTS = (2, 16, 128, 1024)
 
 
 def assert_exact_and_secure(p: CkksParameters) -> None:
     """The bounds that the docstring of `parameters.py` states, computed from it anew."""
-    n, chain, packing = p.poly_modulus, p.coeff_mod_bits, p.packing
+    n = p.poly_modulus
+    chain = p.coeff_mod_bits
+    packing = p.packing
     assert sum(chain) <= SECURITY_LIMITS[p.security_bits][n]
     assert max(chain) <= MAX_PRIME_BITS and len(chain) >= 2
     # A field holds every sum, a slot its fields.
@@ -143,7 +146,8 @@ def test_as_many_fields_as_fit_share_a_slot() -> None:
 def test_scales_at_the_ends_of_what_is_allowed_are_taken() -> None:
     allowed = re.search(r"allowed: (\d+) to (\d+)", str(refusal(4096, [60, 49], 5, 8, 16, 128)))
     assert allowed is not None
-    low, high = int(allowed[1]), int(allowed[2])
+    low = int(allowed[1])
+    high = int(allowed[2])
     for scale in (low, high):
         assert_exact_and_secure(ckks_parameters(4096, [60, 49], scale, 8, 16, 128))
     for scale in (low - 1, high + 1):

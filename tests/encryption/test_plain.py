@@ -13,10 +13,8 @@ from hyperlock.errors import CiphertextRefused
 
 
 def released(scheme: Scheme, keys: KeyPair, vectors: list[np.ndarray]) -> np.ndarray:
-    encryptor, accumulator = (
-        scheme.encryptor(keys.public),
-        scheme.accumulator(keys.public, vectors[0].size),
-    )
+    encryptor = scheme.encryptor(keys.public)
+    accumulator = scheme.accumulator(keys.public, vectors[0].size)
     for vector in vectors:
         chunks = tuple(encryptor.encrypt(vector))
         assert len(chunks) == scheme.chunk_count(vector.size)
@@ -50,7 +48,8 @@ def test_sums_at_the_extremes_do_not_wrap(value_bits: int, sign: int) -> None:
 
 @pytest.mark.parametrize("length", [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
 def test_vectors_of_several_chunks_come_back(length: int) -> None:
-    plain, vector = Plain(12, 4), np.arange(length) % 4000 - 2000
+    plain = Plain(12, 4)
+    vector = np.arange(length) % 4000 - 2000
     assert (released(plain, plain.generate_keys(), [vector, vector]) == 2 * vector).all()
 
 
@@ -64,11 +63,10 @@ def test_chunks_are_as_narrow_as_the_values(value_bits: int, size: int) -> None:
 
 
 def test_a_failed_add_leaves_the_sum_as_it_was() -> None:
-    plain, vector = Plain(16, 4), np.arange(CHUNK + 5) % 1000
-    accumulator, good = (
-        plain.accumulator(b"", vector.size),
-        tuple(plain.encryptor(b"").encrypt(vector)),
-    )
+    plain = Plain(16, 4)
+    vector = np.arange(CHUNK + 5) % 1000
+    accumulator = plain.accumulator(b"", vector.size)
+    good = tuple(plain.encryptor(b"").encrypt(vector))
     accumulator.add(good)
     for bad in (
         (good[0], b"odd"),
@@ -89,11 +87,10 @@ def test_a_failed_add_leaves_the_sum_as_it_was() -> None:
 )
 def test_a_value_outside_the_grid_is_refused_whole(value_bits: int, value: int) -> None:
     """Else one client could make a narrow sum wrap."""
-    plain, length = Plain(value_bits, 2), CHUNK + 3
-    accumulator, good = (
-        plain.accumulator(b"", length),
-        tuple(plain.encryptor(b"").encrypt(np.ones(length, np.int8))),
-    )
+    plain = Plain(value_bits, 2)
+    length = CHUNK + 3
+    accumulator = plain.accumulator(b"", length)
+    good = tuple(plain.encryptor(b"").encrypt(np.ones(length, np.int8)))
     accumulator.add(good)
     bad = np.array([0, value, 0], integer_type(largest_value(value_bits)))
     with pytest.raises(CiphertextRefused, match="lies outside"):

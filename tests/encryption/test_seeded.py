@@ -28,14 +28,14 @@ SCHEMES: list[Scheme] = [
 @needs_memory_files
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.fingerprint)
 def test_sums_of_both_forms_are_exact(scheme):
-    keys, levels, rng = (
-        scheme.generate_keys(),
-        largest_value(scheme.value_bits),
-        np.random.default_rng(0),
-    )
+    keys = scheme.generate_keys()
+    levels = largest_value(scheme.value_bits)
+    rng = np.random.default_rng(0)
     length = scheme.parameters.packing.fields * scheme.parameters.slots + 100
-    symmetric, public = scheme.symmetric_encryptor(keys.secret), scheme.encryptor(keys.public)
-    total, expected = scheme.accumulator(keys.public, length), np.zeros(length, np.int64)
+    symmetric = scheme.symmetric_encryptor(keys.secret)
+    public = scheme.encryptor(keys.public)
+    total = scheme.accumulator(keys.public, length)
+    expected = np.zeros(length, np.int64)
     for i in range(16):
         vector = rng.integers(-levels, levels, length, endpoint=True)
         vector[: length // 2] = levels * (-1) ** (i // 8)
@@ -47,10 +47,8 @@ def test_sums_of_both_forms_are_exact(scheme):
 @needs_memory_files
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.fingerprint)
 def test_the_seeded_form_has_half_the_bytes(scheme):
-    keys, vector = (
-        scheme.generate_keys(),
-        np.ones(2 * scheme.parameters.packing.fields * scheme.parameters.slots, int),
-    )
+    keys = scheme.generate_keys()
+    vector = np.ones(2 * scheme.parameters.packing.fields * scheme.parameters.slots, int)
     half = sum(map(len, scheme.symmetric_encryptor(keys.secret).encrypt(vector)))
     whole = sum(map(len, scheme.encryptor(keys.public).encrypt(vector)))
     assert 0.48 < half / whole < 0.53

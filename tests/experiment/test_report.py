@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from hyperlock.learning.types import Evaluation
 
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.experiment.report import Report, class_accuracies, objective
 from hyperlock.experiment.rounds import RoundResult, Traffic
 from hyperlock.experiment.summary import markdown
+from hyperlock.learning.types import Evaluation
 from hyperlock.metrics import metric_names
 from hyperlock.settings.parse import parse
 
@@ -91,7 +91,8 @@ def test_confusion_agrees_with_accuracy(federate):
     )
     assert counts.sum(axis=1).tolist() == np.bincount(data.y_test, minlength=data.classes).tolist()
     assert np.trace(counts) / counts.sum() == pytest.approx(federation.accuracies[-1])
-    x, weights = data.x_test.reshape(len(data.y_test), -1), federation.weights[-1]
+    x = data.x_test.reshape(len(data.y_test), -1)
+    weights = federation.weights[-1]
     answers = (x @ weights[:-10].reshape(-1, 10) + weights[-10:]).argmax(axis=1)
     for row in range(data.classes):
         assert (

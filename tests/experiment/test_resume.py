@@ -3,6 +3,7 @@ record."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,10 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import hyperlock
 from hyperlock.errors import ConfigError
 from hyperlock.experiment import checkpoint
 from hyperlock.experiment.checkpoint import FILE, Checkpoint, load, save
+from hyperlock.experiment.report import Report
 from hyperlock.experiment.run import run
+from hyperlock.metrics import Stage
 from tests.warm import Warm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -277,3 +281,45 @@ def test_a_record_that_is_not_in_the_store_is_not_begun_anew(
     lost = replace(load(tmp_path), run_id="0" * 32)
     with pytest.raises(ConfigError, match=r"its record is not in this store[\s\S]*tracking\.uri"):
         run(compose(*settings), tmp_path, (), lost)
+
+
+def test_a_checkpoint_of_before_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written by version 0.1.0 at commit 68ccb4f, after two rounds of FedAdam."""
+    monkeypatch.setenv("HYPERLOCK_ROOT", str(tmp_path))
+    old = Path(__file__).parent / "data" / "checkpoint-version-1.npz"
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    shutil.copy(old, stopped / FILE)
+    before = load(stopped)
+    assert (before.round, sorted(before.slots)) == (
+        2,
+        ["beta1", "beta2", "first", "learning_rate", "second", "tau"],
+    )
+    again = hyperlock.run(f"resume={stopped}", "federation.rounds=4")
+    assert again.rounds == 4 and sorted(again.accuracies) == [1, 2, 3, 4]
+    assert again.accuracies[2] == before.report["accuracies"]["2"]
+    whole = hyperlock.run(*before.overrides, "federation.rounds=4")
+    # Bit for bit on the kind of machine that wrote it; elsewhere a product's last bit may differ.
+    assert np.abs(again.weights - whole.weights).max() < 1e-2
+
+
+def test_a_report_is_restored_from_the_fields_that_it_has_and_no_others() -> None:
+    whole = Report("name", "bfv", 128, "a key holder", rounds=2, accuracies={1: 0.5, 2: 0.75})
+    whole.add_seconds({Stage.ENCRYPT: 1.5})
+    state = json.loads(json.dumps(whole.state()))
+    back = Report("name", "bfv", 128, "a key holder")
+    back.restore({**state, "totals": 1, "scheme": "none", "weights": "x"})
+    assert (back.rounds, back.accuracies, back.seconds) == (2, {1: 0.5, 2: 0.75}, whole.seconds)
+    assert back.scheme == "bfv" and back.totals().keys() == whole.totals().keys()
+    wrong = {
+        "rounds": "2",
+        "wall": [],
+        "metrics": 1,
+        "accuracies": {"x": 1},
+        "seconds": {"encrpyt": 1},
+    }
+    for name, value in wrong.items():
+        with pytest.raises(ConfigError, match="figures cannot be read"):
+            back.restore({**state, name: value})
+        with pytest.raises(ConfigError, match="figures cannot be read"):
+            back.restore({key: kept for key, kept in state.items() if key != name})

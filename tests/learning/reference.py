@@ -65,7 +65,8 @@ def full_gradient(data) -> Update:
 def play(federation, update: Update, server, cohorts: list[list[int]]) -> list[np.ndarray]:
     """The weights after each round; `server` is called with weights and the weighted mean of the
     updates."""
-    weights, after = federation.initial.astype(np.float64), []
+    weights = federation.initial.astype(np.float64)
+    after = []
     for number, cohort in enumerate(cohorts, start=1):
         parts = [federation.parts[client] for client in cohort]
         updates = [
@@ -83,7 +84,9 @@ class Momentum:
     """Hsu et al. 2019: v = beta v + mean; w = w - rate v."""
 
     def __init__(self, rate: float, beta: float) -> None:
-        self.rate, self.beta, self.v = rate, beta, None
+        self.rate = rate
+        self.beta = beta
+        self.v = None
 
     def __call__(self, weights: np.ndarray, mean: np.ndarray) -> np.ndarray:
         self.v = mean if self.v is None else self.beta * self.v + mean
@@ -95,13 +98,20 @@ class Adaptive:
     downhill."""
 
     def __init__(self, kind: str, rate: float, beta1: float, beta2: float, tau: float) -> None:
-        self.kind, self.rate, self.beta1, self.beta2, self.tau = kind, rate, beta1, beta2, tau
-        self.m, self.v = None, None
+        self.kind = kind
+        self.rate = rate
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.tau = tau
+        self.m = None
+        self.v = None
 
     def __call__(self, weights: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        delta, after = -mean, weights.copy()
+        delta = -mean
+        after = weights.copy()
         if self.m is None:
-            self.m, self.v = np.zeros(delta.size), np.full(delta.size, self.tau**2)
+            self.m = np.zeros(delta.size)
+            self.v = np.full(delta.size, self.tau**2)
         for i in range(delta.size):
             d2 = delta[i] ** 2
             self.m[i] = self.beta1 * self.m[i] + (1 - self.beta1) * delta[i]

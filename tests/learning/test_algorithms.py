@@ -90,10 +90,8 @@ def test_every_algorithm_is_among_these() -> None:
 
 
 def test_fedprox_without_its_term_is_fedavg_to_the_bit(federate: Callable) -> None:
-    plain, proximal = (
-        federate(*FINE).play(),
-        federate("federation=fedprox", "federation.mu=0", *FINE).play(),
-    )
+    plain = federate(*FINE).play()
+    proximal = federate("federation=fedprox", "federation.mu=0", *FINE).play()
     assert [w.tobytes() for w in plain.weights] == [w.tobytes() for w in proximal.weights]
 
 
@@ -125,7 +123,8 @@ def test_training_loss_is_the_mean_over_batches(federate: Callable) -> None:
     federation = federate("federation.batch_size=15", *FINE)
     network: Network = federation.parties.network
     data = LocalData(federation.dataset.x_train[:75], federation.dataset.y_train[:75])
-    rate, weights = LearningRate(0.1), federation.initial
+    rate = LearningRate(0.1)
+    weights = federation.initial
     epoch, steps = (
         trainer(weights, data, 1, np.random.default_rng(0))
         for trainer in (sgd_epochs(network, 1, rate), sgd_steps(network, 5, 15, rate))
@@ -230,7 +229,8 @@ def test_a_dropped_client_of_a_cohort_still_learns_of_the_model_under_clients_ke
     federate: Callable,
 ) -> None:
     changes = ("federation.clients=6", "federation.dropout=0.3", "federation.round_attempts=5")
-    plain, shared = federate(*changes).play(), federate(*changes, "keys=clients").play()
+    plain = federate(*changes).play()
+    shared = federate(*changes, "keys=clients").play()
     assert [w.tobytes() for w in plain.weights] == [w.tobytes() for w in shared.weights]
     assert sum(report.lost for report in plain.moved) > 0
 

@@ -18,8 +18,10 @@ from hyperlock.learning.tensorflow import tf
 from hyperlock.learning.types import Samples
 
 ROOT = Path(__file__).parents[2]
-keras, layers = tf.keras, tf.keras.layers
-SHAPE, CLASSES = (4, 4), 3
+keras = tf.keras
+layers = tf.keras.layers
+SHAPE = (4, 4)
+CLASSES = 3
 SAMPLES = Samples(SHAPE, np.dtype("float32"), CLASSES)
 
 MODULE = '''
@@ -158,11 +160,9 @@ def frozen():
 class Subclass(keras.Model):
     def __init__(self, functions):
         super().__init__()
-        self.flatten, self.dense, self.functions = (
-            layers.Flatten(),
-            layers.Dense(CLASSES),
-            functions,
-        )
+        self.flatten = layers.Flatten()
+        self.dense = layers.Dense(CLASSES)
+        self.functions = functions
 
     def call(self, x):
         for function in self.functions:
@@ -263,7 +263,8 @@ def test_other_models_train(kind):
     network = Network(model, SAMPLES, 4)
     check_model.try_training(network, "theirs.model")
     rng = np.random.default_rng(0)
-    x, y = rng.random((12, *SHAPE), np.float32), rng.integers(0, CLASSES, 12).astype(np.int32)
+    x = rng.random((12, *SHAPE), np.float32)
+    y = rng.integers(0, CLASSES, 12).astype(np.int32)
     start = weights = network.initial_weights()
     for _ in range(20):
         weights, _ = network.train(weights, x, y, np.arange(12), 0.1)

@@ -29,7 +29,8 @@ def test_a_cnn_takes_images_with_and_without_channels(shape):
     tf.keras.utils.set_random_seed(0)
     network = Network(cnn(shape, 4), Samples(shape, np.dtype("uint8"), 4), 3)
     rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 256, (7, *shape), np.uint8), rng.integers(0, 4, 7).astype(np.int32)
+    x = rng.integers(0, 256, (7, *shape), np.uint8)
+    y = rng.integers(0, 4, 7).astype(np.int32)
     start = network.initial_weights()
     weights, loss = network.train(start, x, y, np.arange(7), 0.01)
     assert np.isfinite(loss) and (weights != start).any()
@@ -38,7 +39,8 @@ def test_a_cnn_takes_images_with_and_without_channels(shape):
 
 def test_the_convolutions_see_the_channels():
     """[H, W] is one channel: the same weights give the same logits for [H, W] and [H, W, 1]."""
-    flat, channel = cnn((12, 12), 4), cnn((12, 12, 1), 4)
+    flat = cnn((12, 12), 4)
+    channel = cnn((12, 12, 1), 4)
     channel.set_weights(flat.get_weights())
     x = np.random.default_rng(0).random((3, 12, 12), np.float32)
     assert np.allclose(flat(x), channel(x[..., None]), atol=1e-6)
@@ -99,8 +101,10 @@ def test_models_that_look_alike_are_not_taken_for_one_another():
         layers = [tf.keras.Input((4,)), tf.keras.layers.Dense(3, activation=scale)]
         return Network(tf.keras.Sequential(layers), Samples((4,), np.dtype("float32"), 3), 2)
 
-    once, twice = network(1.0), network(2.0)
-    weights, x = once.initial_weights(), np.ones((2, 4), np.float32)
+    once = network(1.0)
+    twice = network(2.0)
+    weights = once.initial_weights()
+    x = np.ones((2, 4), np.float32)
     y = np.zeros(2, np.int32)
     assert once.evaluate(weights, x, y).loss != pytest.approx(twice.evaluate(weights, x, y).loss)
 

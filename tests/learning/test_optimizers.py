@@ -20,14 +20,16 @@ MEANS = np.random.default_rng(0).normal(size=(4, 7))
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_the_same_steps_give_the_same_bits_and_change_nothing_they_were_given(kind):
     def run():
-        weights, optimizer = WEIGHTS, OPTIMIZERS[kind]
+        weights = WEIGHTS
+        optimizer = OPTIMIZERS[kind]
         for mean in MEANS:
             given = weights.copy(), mean.copy()
             after, following = optimizer.step(weights, mean)
             again, _ = optimizer.step(weights, mean)
             assert after.dtype == np.float32 and after.tobytes() == again.tobytes()
             assert (weights == given[0]).all() and (mean == given[1]).all()
-            weights, optimizer = after, following
+            weights = after
+            optimizer = following
         return weights.tobytes()
 
     assert run() == run()
@@ -42,7 +44,8 @@ def test_a_step_goes_against_the_mean_and_no_update_is_no_step(kind):
 
 
 def test_momentum_of_none_is_sgd():
-    plain, momentum = Sgd(0.5), Momentum(0.5, 0.0)
+    plain = Sgd(0.5)
+    momentum = Momentum(0.5, 0.0)
     a = b = WEIGHTS
     for mean in MEANS:
         (a, plain), (b, momentum) = plain.step(a, mean), momentum.step(b, mean)

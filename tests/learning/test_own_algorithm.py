@@ -98,7 +98,8 @@ def test_an_algorithm_by_name_is_the_one_of_the_settings(
     if steps and option != "fedsgd":
         changes += ["federation.local_epochs=null", "federation.local_steps=7"]
     federation = federate(f"federation={option}", "encryption=none", *changes)
-    network, config = federation.parties.network, federation.config
+    network = federation.parties.network
+    config = federation.config
     built = build_algorithm(config, network)
     keys = {key: getattr(config.federation, key) for key in keys_of(option)}
     named = getattr(algorithms, option)(network, **keys)
@@ -161,7 +162,8 @@ def test_an_algorithm_of_ones_own_is_built_and_learns(
     rng = np.random.default_rng(0)
     x = rng.random((30, *SAMPLES.shape), np.float32)
     y = (x.reshape(30, -1).argmax(axis=1) % 3).astype(np.int32)
-    weights, optimizer = network.initial_weights(), algorithm.optimizer
+    weights = network.initial_weights()
+    optimizer = algorithm.optimizer
     start = network.evaluate(weights, x, y).loss
     for number in range(1, 6):
         update = algorithm.trainer(weights, LocalData(x, y), number, rng)

@@ -142,13 +142,12 @@ class Cast:
         self, vectors: list[np.ndarray], round_number: int = 1, **changes: object
     ) -> bytes:
         """The sum of these vectors, as a server would send it, without a server's checks."""
-        encryptor, accumulator = (
-            self.scheme.encryptor(self.public),
-            self.scheme.accumulator(self.public, vectors[0].size),
-        )
+        encryptor = self.scheme.encryptor(self.public)
+        accumulator = self.scheme.accumulator(self.public, vectors[0].size)
         for vector in vectors:
             accumulator.add(tuple(encryptor.encrypt(vector)))
-        fingerprint, total = self.scheme.fingerprint, tuple(accumulator.total())
+        fingerprint = self.scheme.fingerprint
+        total = tuple(accumulator.total())
         message = Aggregate(
             "run", round_number, SERVER, self.key_id, fingerprint, self.length, total
         )

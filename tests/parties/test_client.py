@@ -163,7 +163,8 @@ def test_a_request_that_the_server_did_not_sign_is_refused(cast: Cast) -> None:
 def model(
     weights: object = 0.0, ranges: object = 1.0, count: int = sum(SIZES), tensors: int = 2
 ) -> dict:
-    w, r = np.zeros(count, "<f4"), np.ones(tensors, "<f4")
+    w = np.zeros(count, "<f4")
+    r = np.ones(tensors, "<f4")
     w[-1], r[-1] = weights, ranges
     return {"payload": (w.tobytes(), r.tobytes())}
 
@@ -207,7 +208,8 @@ def test_without_the_secret_key_no_aggregate_is_taken(cast: Cast) -> None:
 def test_a_secret_key_is_not_taken_for_a_public_one(encrypted_cast: Cast) -> None:
     cast = Cast(encrypted_cast.scheme, sizes=SIZES)
     secret = cast.scheme.generate_keys().secret
-    made, key_id = cast.client(Trainer(values())), key_id_of(secret)
+    made = cast.client(Trainer(values()))
+    key_id = key_id_of(secret)
     made.handle(
         cast.sign(PublicKey("run", 0, KEYHOLDER, key_id, cast.scheme.fingerprint, 0, (secret,)))
     )
@@ -237,7 +239,8 @@ def test_clients_that_hold_the_model_step_it_themselves(shared: tuple[Cast, Repl
     cast, replica = shared
     trainers = [Trainer(values(i)) for i in range(3)]
     clients = [cast.client(t, i, replica=replica) for i, t in enumerate(trainers)]
-    before, mean = cast.keeper.model.weights, np.mean([values(i) for i in range(3)], axis=0)
+    before = cast.keeper.model.weights
+    mean = np.mean([values(i) for i in range(3)], axis=0)
     for number in (1, 2):
         aggregate = play(cast, clients, number)
         for c in clients:  # all clients are told; the model steps once

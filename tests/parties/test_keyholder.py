@@ -109,7 +109,8 @@ def test_a_refused_sum_uses_its_round_up(cast: Cast) -> None:
 
 
 def test_a_sum_under_another_key_is_refused(encrypted_cast: Cast) -> None:
-    cast, other = encrypted_cast, Cast(encrypted_cast.scheme, parties=encrypted_cast.parties)
+    cast = encrypted_cast
+    other = Cast(encrypted_cast.scheme, parties=encrypted_cast.parties)
     data = other.aggregate(vectors(cast, 3))
     with pytest.raises(MessageRefused, match="key_id"):
         cast.keyholder.handle(data)

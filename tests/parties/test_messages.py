@@ -38,7 +38,8 @@ READER = PARTIES["client-0"]
 
 
 def messages(kind: type[Message]) -> st.SearchStrategy[Message]:
-    numbers, sender = st.integers(0, 2**63), st.just(kind.only_from) if kind.only_from else NAMES
+    numbers = st.integers(0, 2**63)
+    sender = st.just(kind.only_from) if kind.only_from else NAMES
     return st.builds(
         kind,
         run=NAMES,
@@ -81,7 +82,8 @@ def enclose(envelope: bytes, parts: object = ()) -> bytes:
 def header(parts: object = (), **changes: object) -> dict[str, object]:
     """EXAMPLE's header, over these parts."""
     fields = {name: value for name, value in vars(EXAMPLE).items() if name != "payload"}
-    sizes, digest = [len(part) for part in parts], hashlib.sha256(b"".join(parts)).digest()  # type: ignore[attr-defined]
+    sizes = [len(part) for part in parts]
+    digest = hashlib.sha256(b"".join(parts)).digest()  # type: ignore[attr-defined]
     return {
         "kind": "update",
         "version": VERSION,
@@ -105,7 +107,8 @@ def refused(
 
 @given(message=ANY)
 def test_every_kind_survives_the_wire(message: Message) -> None:
-    data, reader = encode(message), reader_of(message)
+    data = encode(message)
+    reader = reader_of(message)
     decoded = type(message).decode(data, reader, **BOUNDS)
     assert decoded == message and type(decoded) is type(message)
     assert encode(decoded) == data
@@ -176,7 +179,8 @@ def test_every_truncation_is_refused() -> None:
 
 
 def test_every_flipped_byte_is_refused() -> None:
-    data, rng = encode(EXAMPLE), random.Random(0)
+    data = encode(EXAMPLE)
+    rng = random.Random(0)
     for place in range(len(data)):
         for mask in (0x01, 0x80, 0xFF, rng.randrange(1, 256), rng.randrange(1, 256)):
             refused(data[:place] + bytes([data[place] ^ mask]) + data[place + 1 :])

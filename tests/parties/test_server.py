@@ -147,7 +147,8 @@ def test_a_second_update_of_one_sender_is_refused(cast: Cast) -> None:
 
 def test_bytes_that_are_no_ciphertext_are_refused_whole(encrypted_cast: Cast) -> None:
     """The first ciphertext of the bad updates is good: not even that may enter the sum."""
-    cast, vectors = encrypted_cast, [encrypted_cast.vector(seed) for seed in range(3)]
+    cast = encrypted_cast
+    vectors = [encrypted_cast.vector(seed) for seed in range(3)]
     cast.server.open(1, COHORT)
     good = cast.message("client-3", cast.vector(9))
     for i, sender in enumerate(COHORT[:3]):
@@ -325,13 +326,15 @@ def resident_kilobytes() -> int:
 def test_memory_does_not_grow_with_the_cohort() -> None:
     """Updates are folded as they arrive: thirty of them cost no more than three."""
     scheme = Bfv(bfv_parameters("auto", "auto", "auto", 8, 64, 128))
-    length, key = 600_000, scheme.generate_keys().public
+    length = 600_000
+    key = scheme.generate_keys().public
     names = [f"client-{i}" for i in range(33)]
     parties = enrol("run", [SERVER, KEYHOLDER, *names])
     vector = Vector(8, (length - width(8),))
     session = Session(parties[SERVER], scheme, vector, Monitor())
     server = Server(session, min_clients=2, keeper=None)
-    key_id, fingerprint = key_id_of(key), scheme.fingerprint
+    key_id = key_id_of(key)
+    fingerprint = scheme.fingerprint
     public_key = PublicKey("run", 0, KEYHOLDER, key_id, fingerprint, 0, (key,))
     server.install_key(public_key.encode(parties[KEYHOLDER]))
     server.open(1, names)

@@ -71,7 +71,8 @@ def recover_ckks(server: Any, first: Opened, second: Opened, scale: float) -> In
 
 def recover_bfv(server: Any, opened: Opened) -> Integers:
     """object[N]: what would be the secret key, had the ciphertext no noise."""
-    q, t = math.prod(primes(server)), plain_modulus(server)
+    q = math.prod(primes(server))
+    t = plain_modulus(server)
     message = batch_encode(server, opened.slots) % t
     return recover_from_phase(server, opened.chunk, (message * q + t // 2) // t)
 
@@ -100,10 +101,13 @@ def as_ternary(candidate: Integers, server: Any) -> Integers:
 
 def phase(context: Any, chunk: Chunk, key: Integers) -> Integers:
     """object[N], between -q/2 and q/2: the coefficients of c0 + c1 * key."""
-    moduli, n = primes(context), _ring(context)[0]
-    q, total = math.prod(moduli), integers([0] * n)
+    moduli = primes(context)
+    n = _ring(context)[0]
+    q = math.prod(moduli)
+    total = integers([0] * n)
     for modulus, (c0, c1) in zip(moduli, polynomials(context, chunk), strict=True):
-        ring, others = Ring(n, modulus), q // modulus
+        ring = Ring(n, modulus)
+        others = q // modulus
         residues = ring.coefficients((c0 + c1 * ring.values(key % modulus)) % modulus)
         total += residues * (others * pow(others, -1, modulus))
     return centred(total, q)
@@ -119,7 +123,8 @@ def decrypt_ckks(context: Any, chunk: Chunk, key: Integers, scale: float) -> np.
 
 def decrypt_bfv(context: Any, chunk: Chunk, key: Integers) -> np.ndarray:
     """int64[N]: a ciphertext's slots."""
-    q, t = math.prod(primes(context)), plain_modulus(context)
+    q = math.prod(primes(context))
+    t = plain_modulus(context)
     message = (phase(context, chunk, key) * t + q // 2) // q % t
     values = Ring(len(message), t).values(message)
     return centred(values[_batch_places(len(message))], t).astype(np.int64)
@@ -152,7 +157,8 @@ def polynomials(context: Any, chunk: Chunk) -> list[tuple[Integers, Integers]]:
 
     read = ts.bfv_vector_from if plain_modulus(context) else ts.ckks_vector_from
     (ciphertext,) = read(context, bytes(chunk)).ciphertext()
-    moduli, n = primes(context), ciphertext.poly_modulus_degree()
+    moduli = primes(context)
+    n = ciphertext.poly_modulus_degree()
     words = integers(ciphertext[i] for i in range(2 * len(moduli) * n)).reshape(2, len(moduli), n)
     if ciphertext.is_ntt_form():
         first, second = words[:, :, bit_reversed(n)]

@@ -26,7 +26,8 @@ from tests.parties.cast import Trainer
 from tests.security.forge import ZLIB, ZSTD, Forgery, Header, enclosed, same
 from tests.security.scene import COHORT, FORMS, SCHEMES, Scene
 
-INFLATED, LARGEST = 2**24, 2**28
+INFLATED = 2**24
+LARGEST = 2**28
 LEVELS = range(1, 23)
 _ZERO_BLOCK = 2**17  # the largest block of zstd
 
@@ -74,7 +75,8 @@ def frames(content: bytes) -> Iterator[tuple[str, bytes]]:
             f"level {level}, right content and undeclared",
             zstandard.ZstdCompressor(level=level, write_content_size=False).compress(content),
         )
-    good, bomb = zstandard.compress(content), zeros(1)
+    good = zstandard.compress(content)
+    bomb = zeros(1)
     skippable = struct.pack("<II", 0x184D2A50, 4) + bytes(4)
     yield "a quarter of a gigabyte", zeros(1, LARGEST)
     yield "2^63 bytes, it says", b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", 2**63) + bomb[10:]
@@ -165,7 +167,8 @@ def main() -> None:
     for scheme in SCHEMES:
         for form in FORMS:
             scene = Scene(SCHEMES[scheme], form)
-            forgery, layout = scene.taken_apart(0), scene.cast.scheme.layout
+            forgery = scene.taken_apart(0)
+            layout = scene.cast.scheme.layout
             scene.open()
             assert scene.cast.server.receive(scene.good[0]) is None
             zstd_frames = frames(forgery.content) if (scheme, form) == ("bfv", FORMS[-1]) else ()
@@ -176,7 +179,8 @@ def main() -> None:
                 found[f"{scheme} {form}: {name}"] = measured(scene.cast.server.receive, update)
             scene.finish(*COHORT[1:])
     scene.open()
-    cast, no_update = scene.cast, Trainer(np.zeros(0, np.float32))
+    cast = scene.cast
+    no_update = Trainer(np.zeros(0, np.float32))
     client = cast.client(no_update)
 
     lists = b"\x81\xa4kind\xdd" + struct.pack(">I", 2**20 - 99) + b"\x90" * (2**20 - 99)

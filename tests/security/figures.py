@@ -8,7 +8,8 @@ from hyperlock.encryption.bfv_parameters import BfvParameters, bfv_parameters
 from hyperlock.encryption.ckks_parameters import CkksParameters, ckks_parameters
 from hyperlock.encryption.noise import MOST_BITS, run_bits
 
-COORDINATES, ROUNDS = 101_770, 10  # of the main job
+COORDINATES = 101_770
+ROUNDS = 10  # of the main job
 CHOICES = [("ckks", 8192), ("ckks", 4096), ("bfv", "auto")]
 GRIDS = [(8, 16), (8, 128), (8, 1024), (16, 16), (16, 128)]  # value bits, max clients
 
@@ -58,7 +59,8 @@ def seconds(n: int, chain: list[int]) -> list[float]:
     from tests.security.rounds import DEMO_SCALE, demo
 
     shown = demo(n, chain, clients=8)
-    key, taken = secret_key(shown.owner), []
+    key = secret_key(shown.owner)
+    taken = []
     for _ in range(6):
         start = time.process_time()
         found = recover_ckks(shown.server, *shown.released, DEMO_SCALE)

@@ -16,7 +16,9 @@ from hyperlock.parties.identity import Identity
 
 _FIELDS = struct.Struct("<32sBQQQdQ")
 SEED_BYTES = 65  # the generator's type, and 64 bytes of seed
-PLAIN, ZLIB, ZSTD = 0, 1, 2
+PLAIN = 0
+ZLIB = 1
+ZSTD = 2
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,8 @@ class Forgery:
         """A good ciphertext taken apart."""
         opened = layout.open(chunk, slots)
         at = opened.index(struct.pack("<HB", 0xA15E, 16))
-        header, body = (
-            Header(major=opened[at + 3], minor=opened[at + 4]),
-            opened[at + 16 : -len(layout.suffix) or None],
-        )
+        header = Header(major=opened[at + 3], minor=opened[at + 4])
+        body = opened[at + 16 : -len(layout.suffix) or None]
         names = ("parms_id", "ntt", "polynomials", "poly_modulus", "primes", "scale", "correction")
         fields = dict(zip(names, _FIELDS.unpack_from(body), strict=True))
         (count,) = struct.unpack_from("<Q", body, _FIELDS.size + 16)
@@ -135,7 +135,8 @@ class Forgery:
 
     def write(self) -> bytes:
         """The ciphertext as TenSEAL frames it."""
-        sizes, seal = b"".join(map(varint, self.slots)), self.seal
+        sizes = b"".join(map(varint, self.slots))
+        seal = self.seal
         return b"".join(
             [b"\x0a", varint(len(sizes)), sizes, b"\x12", varint(len(seal)), seal, self.suffix]
         )

@@ -129,7 +129,8 @@ def seed(rng: random.Random, forgery: Forgery) -> Forgery:
 def zstd_stream(rng: random.Random, forgery: Forgery) -> Forgery:
     """The zstd stream, and what might stand in its place."""
     content = forgery.content
-    level, declare = rng.randrange(-5, 12), rng.random() < 0.7
+    level = rng.randrange(-5, 12)
+    declare = rng.random() < 0.7
     good = zstandard.ZstdCompressor(
         level=level, write_content_size=declare, write_checksum=rng.random() < 0.3
     ).compress(content)
@@ -173,7 +174,8 @@ def anywhere(rng: random.Random, forgery: Forgery) -> bytes:
 
 def content(rng: random.Random, forgery: Forgery) -> Forgery:
     """Damage anywhere in the content, of the right size if it can be, and compressed."""
-    size, other = len(forgery.content), damaged(rng, forgery.content, 0, rng.choice([None, 120]))
+    size = len(forgery.content)
+    other = damaged(rng, forgery.content, 0, rng.choice([None, 120]))
     other = other[:size].ljust(size, b"\0")
     return replace(
         forgery,

@@ -69,7 +69,10 @@ def fuzz(inputs: int, seed: int = 0) -> tuple[Counter[tuple[str, str, str]], dic
     """How many inputs of each (mutation, party, outcome) there were; seconds, and kilobytes of
     memory at most."""
     found: Counter[tuple[str, str, str]] = Counter()
-    start, first, memory, began = time.monotonic(), 0, list[int](), None
+    start = time.monotonic()
+    first = 0
+    memory = list[int]()
+    began = None
     while first < inputs:
         command = [
             sys.executable,
@@ -82,7 +85,8 @@ def fuzz(inputs: int, seed: int = 0) -> tuple[Counter[tuple[str, str, str]], dic
             began = None
             for number, what, more in lines(process):
                 if began is None:
-                    began, first = (what, more), number + 1
+                    began = (what, more)
+                    first = number + 1
                 else:
                     found[*began, what] += 1
                     began = None
@@ -128,7 +132,8 @@ def main() -> None:
     found, cost = fuzz(given.inputs, given.seed)
     print("\n".join([*table(found, 0), "", *table(found, 1), ""]))
     rate = found.total() / cost["seconds"]
-    first, most = cost["at first"] / 1024, cost["kilobytes"] / 1024
+    first = cost["at first"] / 1024
+    most = cost["kilobytes"] / 1024
     print(f"{found.total():,} inputs in {cost['seconds']:.0f} s, {rate:.0f} a second")
     print(f"memory: {most:.1f} MiB at most, {first:.1f} MiB after the first input")
     return None

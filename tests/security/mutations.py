@@ -46,8 +46,10 @@ def damaged_anywhere(rng: random.Random, stage: Stage) -> bytes:
 
 def from_another(rng: random.Random, stage: Stage) -> bytes:
     """Replays, forged names, other runs."""
-    data, parties = rng.choice(stage.good), stage.cast.parties
-    name, signer = rng.choice([*parties, "mallory", ""]), parties[rng.choice(sorted(parties))]
+    data = rng.choice(stage.good)
+    parties = stage.cast.parties
+    name = rng.choice([*parties, "mallory", ""])
+    signer = parties[rng.choice(sorted(parties))]
     changes: dict[str, Any] = {"sender": name}
     if rng.random() < 0.3:
         changes["run"] = rng.choice(["", "other", "run "])

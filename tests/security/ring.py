@@ -90,9 +90,11 @@ def _transform(values: Integers, root: int, q: int) -> Integers:
     Row r of `rows` is the transform of every len(rows)-th value from r on; two rows make one of
     twice the length.
     """
-    rows, twiddles = values.reshape(-1, 1), powers(root, len(values) // 2, q)
+    rows = values.reshape(-1, 1)
+    twiddles = powers(root, len(values) // 2, q)
     while len(rows) > 1:
         half = len(rows) // 2
-        even, odd = rows[:half], rows[half:] * twiddles[::half] % q
+        even = rows[:half]
+        odd = rows[half:] * twiddles[::half] % q
         rows = np.concatenate([even + odd, even - odd], axis=1) % q
     return rows[0]

@@ -46,7 +46,8 @@ def demo(n: int, chain: list[int], clients: int, ciphertexts: int = 2) -> Demo:
     owner = ts.context(ts.SCHEME_TYPE.CKKS, n, coeff_mod_bit_sizes=chain)
     server = ts.context_from(owner.serialize(save_secret_key=False))
     rng = np.random.default_rng(0)
-    updates, sums = [], [None] * ciphertexts
+    updates = []
+    sums = [None] * ciphertexts
     for _ in range(clients):
         weights = rng.normal(0, 0.1, (ciphertexts, n // 2))
         updates.append(
@@ -65,7 +66,10 @@ class Watched:
     """A scheme that notes the bytes that pass through it, whatever messages they travel in."""
 
     def __init__(self, scheme: Any) -> None:
-        self.scheme, self.secrets, self.updates, self.sums = scheme, [], [], []
+        self.scheme = scheme
+        self.secrets = []
+        self.updates = []
+        self.sums = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.scheme, name)
@@ -156,7 +160,8 @@ def play(scheme: str, n: int | str, value_bits: int, max_clients: int, clients: 
         inner: Any = Ckks(ckks_parameters(int(n), "auto", "auto", value_bits, max_clients, 128))
     else:
         inner = Bfv(bfv_parameters(n, "auto", "auto", value_bits, max_clients, 128))
-    p, watched = inner.parameters, Watched(inner)
+    p = inner.parameters
+    watched = Watched(inner)
     length = 2 * p.slots * p.packing.fields
     cast = Cast(watched, sizes=(length - totals.width(value_bits),))
     vectors = []

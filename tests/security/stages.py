@@ -22,12 +22,10 @@ from hyperlock.parties.identity import KEYHOLDER, SERVER
 from tests.parties.cast import Cast, Trainer
 from tests.security.forge import Forgery
 
-BEFORE, BY_SEAL, NOT_RELEASED, ACCEPTED = (
-    "refused before SEAL",
-    "refused by SEAL",
-    "read, not released",
-    "accepted",
-)
+BEFORE = "refused before SEAL"
+BY_SEAL = "refused by SEAL"
+NOT_RELEASED = "read, not released"
+ACCEPTED = "accepted"
 OUTCOMES = (BEFORE, BY_SEAL, NOT_RELEASED, ACCEPTED)
 COHORT = [f"client-{i}" for i in range(4)]
 _SEAL = re.compile("not a ciphertext of these parameters|cannot be added")
@@ -93,7 +91,8 @@ class ServerStage(Stage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.handle, self.accepted = self.cast.server.receive, self._and_then
+        self.handle = self.cast.server.receive
+        self.accepted = self._and_then
         self.open()
 
     def open(self) -> None:
@@ -149,14 +148,13 @@ class Stages:
         if (symmetric := cast.keyholder.symmetric_encryptor()) is not None:
             chunks["seeded"] = list(symmetric.encrypt(cast.vector(9)))
         updates = [cast.update(name, vector) for name, vector in zip(COHORT, vectors, strict=True)]
-        aggregate, train = cast.aggregate(vectors[:3]), cast.server.open(1, COHORT)
+        aggregate = cast.aggregate(vectors[:3])
+        train = cast.server.open(1, COHORT)
         release = cast.keyholder.handle(aggregate)
 
-        keyholder, keeper, model = (
-            cast.another_keyholder(keys_of(cast)),
-            cast.keeper,
-            cast.keeper.model,
-        )
+        keyholder = cast.another_keyholder(keys_of(cast))
+        keeper = cast.keeper
+        model = cast.keeper.model
         client = cast.client(Trainer(np.zeros(size, np.float32)))
 
         def decrypt(data: bytes) -> None:
@@ -169,10 +167,12 @@ class Stages:
             keyholder._decrypted = 0
 
         def not_trained_yet() -> None:
-            client._round, client._public = 0, cast.public
+            client._round = 0
+            client._public = cast.public
 
         def not_stepped_yet() -> None:
-            keeper.model, keeper.round = model, 0
+            keeper.model = model
+            keeper.round = 0
 
         self.servers.append(
             ServerStage(f"server, {scheme.name}", cast, "client-3", updates, print, chunks=chunks)

@@ -25,7 +25,8 @@ from hyperlock.encryption.grid import Grid
 from hyperlock.parties.server import Server
 from tests.test_secrecy import reachable
 
-SIZE, PIECES = 32, 40  # bytes of a piece, and how many are looked for
+SIZE = 32
+PIECES = 40  # bytes of a piece, and how many are looked for
 
 
 @dataclass
@@ -95,12 +96,15 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
     from hyperlock.settings.schema import register
     from tests.conftest import ROOT, SMALL
 
-    root, seen = tmp_path_factory.mktemp("job"), Seen()
+    root = tmp_path_factory.mktemp("job")
+    seen = Seen()
     register()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYPERLOCK_ROOT", str(root))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        generate, receive, quantise = Ckks.generate_keys, Server.receive, Grid.quantise
+        generate = Ckks.generate_keys
+        receive = Server.receive
+        quantise = Grid.quantise
 
         def note_keys(self: Ckks) -> object:
             keys = generate(self)

@@ -46,7 +46,8 @@ HEADER, OTHER, NESTED, SIZE = (
     "wrong header", "of other parameters", "wrong nested header", r"bytes instead of|number of "
                                                                   r"coefficients",
 )  # fmt: skip
-SLOTS, FOLLOWS = r"not one ciphertext of \d+ slots", "something lacks or follows"
+SLOTS = r"not one ciphertext of \d+ slots"
+FOLLOWS = "something lacks or follows"
 
 # By name: what is forged, and what the reason must say. Our check comes first in all of them.
 BEFORE_SEAL: dict[str, tuple[Forge, str]] = {

@@ -52,7 +52,8 @@ class Stage:
 
     def with_parts(self, *parts: bytes) -> bytes:
         """The message with another payload."""
-        payload, sizes = b"".join(parts), [len(part) for part in parts]
+        payload = b"".join(parts)
+        sizes = [len(part) for part in parts]
         _, header, _ = opened(self.good)
         digest = hashlib.sha256(payload).digest()
         return closed(
@@ -97,10 +98,8 @@ def known(
 def stage(request: pytest.FixtureRequest, known: tuple[Cast, KeyPair, dict[str, bytes]]) -> Stage:
     (cast, keys, good), kind = known, request.param
     fresh = Cast(cast.scheme, parties=cast.parties)
-    keyholder, client = (
-        fresh.another_keyholder(keys),
-        fresh.client(Trainer(np.zeros(sum(fresh.sizes), np.float32))),
-    )
+    keyholder = fresh.another_keyholder(keys)
+    client = fresh.client(Trainer(np.zeros(sum(fresh.sizes), np.float32)))
     client.handle(good["public_key"])
     fresh.server.install_key(good["public_key"])
     fresh.server.open(1, COHORT)
@@ -238,7 +237,8 @@ def test_a_message_is_not_taken_twice(stage: Stage, handed_to_seal: list[bytes])
     """Replays: of an update, a sum, a release. The key, and a request of this round, say nothing
     new."""
     assert stage.offer(stage.good) is None
-    model, seen = stage.cast.keeper.model, len(handed_to_seal)
+    model = stage.cast.keeper.model
+    seen = len(handed_to_seal)
     again = stage.offer(stage.good)
     if stage.kind in ("update", "aggregate", "release"):
         assert again is not None and re.search(

@@ -85,7 +85,8 @@ def test_ciphertexts_that_cancel_the_sum_are_refused(scene: Scene) -> None:
     from hyperlock.encryption._tenseal import sealapi
     from hyperlock.encryption._tenseal import tenseal as ts
 
-    context, negative = ts.context_from(scene.keys.public), []
+    context = ts.context_from(scene.keys.public)
+    negative = []
     evaluator = sealapi.Evaluator(context.seal_context().data)
     for place, chunk in enumerate(scene.chunks):
         (ciphertext,) = scene.cast.scheme.load(context, chunk, scene.slots[place]).ciphertext()

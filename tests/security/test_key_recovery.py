@@ -142,7 +142,8 @@ def test_a_release_gives_nothing(case: tuple[Any, ...]) -> None:
     assert np.isin(found, [-1, 0, 1]).mean() < 0.01
     # Right by chance in a third of the coefficients; six standard deviations are passed once in
     # 10^9.
-    guess, n = as_ternary(found, played.server), len(key)
+    guess = as_ternary(found, played.server)
+    n = len(key)
     assert abs((guess == key).sum() - n / 3) < 6 * math.sqrt(n * 2 / 9)
     assert share_right(played, found) < RIGHT and share_right(played, guess) < RIGHT
     # The key itself passes the same examination.
@@ -162,7 +163,8 @@ def test_a_release_depends_on_nothing_but_the_inputs(scheme: str, clients: int) 
         == sum(first.vectors).astype(np.int64).tobytes()
     )
     if scheme == "ckks":
-        one, other = first.raw(first.sums[0]), second.raw(second.sums[0])
+        one = first.raw(first.sums[0])
+        other = second.raw(second.sums[0])
         assert (one != other).mean() > 0.9 and (np.rint(one) == np.rint(other)).all()
 
 
@@ -176,9 +178,12 @@ def test_the_noise_that_stays_with_the_key_holder_is_what_the_bound_counts(
 ) -> None:
     """BFV's, coefficient by coefficient: its deviation, its largest, and the room that the rule
     leaves it."""
-    played, clients = play("bfv", *case), 3
-    p, context = played.scheme.parameters, played.owner
-    q, t = math.prod(primes(context)), plain_modulus(context)
+    played = play("bfv", *case)
+    clients = 3
+    p = played.scheme.parameters
+    context = played.owner
+    q = math.prod(primes(context))
+    t = plain_modulus(context)
     message = (batch_encode(context, played.slots(played.released)[0]) % t * q + t // 2) // t
     noise = centred(phase(context, played.sums[0], secret_key(context)) - message, q).astype(
         np.float64

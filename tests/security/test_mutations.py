@@ -84,7 +84,8 @@ HEADER = {"magic": 16, "size": 8, "major": 8, "compression": 8, "reserved": 16, 
 )
 def test_no_other_header_reaches_seal(scene: Scene, where: str, name: str, value: int) -> None:
     forgery = scene.taken_apart(0)
-    header, value = getattr(forgery, where), value % 2 ** HEADER[name]
+    header = getattr(forgery, where)
+    value = value % 2 ** HEADER[name]
     nested_version = where != "outer" and name == "major"  # of which SEAL takes some
     if (
         value == getattr(header, name)
@@ -109,7 +110,8 @@ def primes(scene: Scene) -> list[int]:
 def test_a_coefficient_is_taken_exactly_if_it_lies_below_its_prime(
     scene: Scene, place: int, at: int, data: st.DataObject
 ) -> None:
-    forgery, moduli = scene.taken_apart(place), primes(scene)
+    forgery = scene.taken_apart(place)
+    moduli = primes(scene)
     at %= forgery.coefficients.size
     prime = moduli[at // forgery.poly_modulus % len(moduli)]
     value = data.draw(
@@ -129,7 +131,8 @@ def test_damage_anywhere_is_refused_or_hit_what_may_be_anything(
     scene: Scene, damage: list, squeeze: bool
 ) -> None:
     """That is coefficients, the seed, and the versions of nested objects."""
-    forgery, slots = scene.taken_apart(0), scene.slots[0]
+    forgery = scene.taken_apart(0)
+    slots = scene.slots[0]
     content = bytearray(forgery.content)
     for at, mask in damage:
         content[at % len(content)] ^= mask

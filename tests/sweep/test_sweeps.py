@@ -390,7 +390,8 @@ def test_an_architecture_is_traced_once_in_a_process() -> None:
     samples = Samples((4, 4), np.dtype("float32"), 3)
     one, two, other = (Network(mlp((4, 4), 3, units, 1), samples, 8) for units in (5, 5, 6))
     assert one._train_block is two._train_block and one._train_block is not other._train_block
-    x, y = np.ones((10, 4, 4), np.float32), np.zeros(10, np.int32)
+    x = np.ones((10, 4, 4), np.float32)
+    y = np.zeros(10, np.int32)
     for network in (one, two):
         weights = network.initial_weights()
         trained, _ = network.train(weights, x, y, np.arange(10), 0.1)
