@@ -20,8 +20,8 @@ from hyperlock.learning.network import Network
 from hyperlock.learning.types import Algorithm, LocalData, LocalUpdate, Mean, Weights
 
 _FUNCTION = (
-    "a function of network and the federation group's training keys that returns "
-    "hyperlock.learning.types.Algorithm(trainer, optimizer)"
+    "a function of network, learning_rate, learning_rate_decay, batch_size and the keys of "
+    "federation.options that returns hyperlock.learning.types.Algorithm(trainer, optimizer)"
 )
 _TRAINER = (
     "a function of weights (float32[parameters], read-only), data (x, y), round and rng that "
@@ -57,7 +57,7 @@ def _made(make: Callable[[], Any], target: str) -> Algorithm:
     except HyperLockError:
         raise
     except Exception as error:  # whatever a user's function raises
-        hint = "one argument for each training key of the group, by its name"
+        hint = "+federation.options.KEY=VALUE for each argument beyond these; docs/own-algorithm.md"
         raise _refusal(
             target,
             f"it raised {said(error)}",

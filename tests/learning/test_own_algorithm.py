@@ -251,7 +251,7 @@ REFUSED = {
     "it raises": (lambda: 1 / 0, ["it raised ZeroDivisionError", "a function of network"]),
     "other keys": (
         lambda: (lambda network: None)(rate=1),
-        ["it raised TypeError", "one argument for each training key"],
+        ["it raised TypeError", "+federation.options.KEY=VALUE"],
     ),
     "no algorithm": (lambda: (GOOD, Sgd(1.0)), ["it returned builtins.tuple", "return Algorithm("]),
     "trainer raises": (
