@@ -43,15 +43,15 @@ def run(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> Re
     # imported while its own package is.
     from hyperlock.experiment.resume import begin, finish
     from hyperlock.experiment.run import run as run_experiment
-    from hyperlock.settings.compose import compose
+    from hyperlock.settings.compose import compose, make_directory
+    from hyperlock.settings.overrides import Overrides
     from hyperlock.settings.parse import refuse_passwords
 
     refuse_passwords(overrides)
     composed, new_directory = compose(overrides, config_dir)
-    beginning = begin(
-        composed, new_directory, overrides, lambda texts: compose(texts, config_dir)[0]
-    )
-    beginning.directory.mkdir(parents=True, exist_ok=True)
+    given = Overrides(overrides).of_the_job.texts
+    beginning = begin(composed, new_directory, given, lambda texts: compose(texts, config_dir)[0])
+    make_directory(beginning.directory)
     report = run_experiment(
         beginning.composed, beginning.directory, beginning.overrides, beginning.start
     )

@@ -25,7 +25,6 @@ from hyperlock.errors import ConfigError, HyperLockError, show
 from hyperlock.parties.custody import CUSTODIES
 from hyperlock.parties.identity import SERVER, enrol
 from hyperlock.parties.messages import Train, Update, key_id_of
-from hyperlock.settings.parse import max_clients
 from hyperlock.settings.schema import (
     MAX_VALUE_BITS,
     MIN_VALUE_BITS,
@@ -241,8 +240,8 @@ def _override(job: Job, encryption: Any) -> str:
     parts.append(f"encryption.value_bits={encryption.value_bits}")
     if job.security != type(encryption).security:
         parts.append(f"encryption.security={job.security}")
-    room = max_clients(job.config(encryption))
-    if room != max_clients(Config(federation=FedAvg(), encryption=encryption)):
+    room = job.config(encryption).max_clients
+    if room != Config(federation=FedAvg(), encryption=encryption).max_clients:
         parts.append(f"encryption.max_clients={room}")
     if job.custody != Job.custody:
         parts.append(f"keys={job.custody}")

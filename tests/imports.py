@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -33,16 +33,25 @@ HOMES = {
     "optuna": "hyperlock.sweep",
     "flwr": "hyperlock.runtime.flower",
 }
-# Modules that load a library for seconds, and so are imported late by their own package.
-HEAVY = {"hyperlock.learning.tensorflow", "hyperlock.encryption._tenseal"}
+# Modules that load a library for seconds, and so are imported late; and who may, beside their own
+# package.
+HEAVY = {
+    "hyperlock.learning.tensorflow": {"experiment"},
+    "hyperlock.encryption._tenseal": set[str](),
+}
+AT_IMPORT, FOR_TYPES, LATE = "when the module is", "for types alone", "within a function"
+# What stands beside the package, and is no part of it.
+BESIDE = {"run", "benchmarks", "tests"}
+BY_NAME = {"import_module", "__import__"}  # imports that no rule sees, but for the one that is told
+MAY_IMPORT_BY_NAME = {"hyperlock.settings.construct"}
 
 
 def sources() -> dict[str, str]:
-    """The text of every module of hyperlock, by its dotted name."""
+    """The text of every module of hyperlock, by its dotted name: a package is NAME.__init__."""
     found = {}
     for file in sorted((ROOT / "hyperlock").rglob("*.py")):
         name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-        found[name.removesuffix(".__init__")] = file.read_text()
+        found[name] = file.read_text()
     return found
 
 
@@ -50,11 +59,15 @@ def violations(modules: Mapping[str, str]) -> list[str]:
     """What breaks the rules above, a line each."""
     found = []
     graph: dict[str, set[str]] = {}
-    for module, text in modules.items():
-        imported = set(_imports(module, text, modules))
-        graph[module] = {name for name, _ in imported if name in modules and name != module}
-        for name, late in sorted(imported):
-            found += _misplaced(module, name, late)
+    known = {name.removesuffix(".__init__") for name in modules}
+    for file, text in modules.items():
+        module = file.removesuffix(".__init__")
+        imported = set(_imports(file, text, known))
+        graph[module] = {name for name, _ in imported if name in known and name != module}
+        for name, when in sorted(imported):
+            found += _misplaced(module, name, when)
+        if _calls(text) & BY_NAME and module not in MAY_IMPORT_BY_NAME:
+            found.append(f"{module} imports by name, past every rule")
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -62,8 +75,10 @@ def violations(modules: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _misplaced(module: str, imported: str, late: bool) -> Iterator[str]:
+def _misplaced(module: str, imported: str, when: str) -> Iterator[str]:
     library = imported.split(".")[0]
+    if library in BESIDE:
+        yield f"{module} imports {imported}, which is no part of hyperlock"
     if library != "hyperlock":
         home = HOMES.get(library)
         if home is not None and module != home and not module.startswith(f"{home}."):
@@ -77,7 +92,11 @@ def _misplaced(module: str, imported: str, late: bool) -> Iterator[str]:
         yield f"{module} imports {imported}, which is no lower layer"
     elif theirs in FORBIDDEN.get(mine, ()):
         yield f"{module} imports {imported}: {mine} may not know {theirs}"
-    if late and mine == theirs and imported not in HEAVY:
+    if imported in HEAVY and mine not in {theirs, *HEAVY[imported]}:
+        yield f"{module} imports {imported}, which is for {theirs}"
+    if module == "hyperlock" and when == AT_IMPORT:
+        yield f"{module} imports {imported} before it is asked to run anything"
+    if when == LATE and mine == theirs and imported not in HEAVY:
         yield f"{module} imports {imported} late, from its own package"
 
 
@@ -86,33 +105,36 @@ def _package(module: str) -> str:
     return module.split(".")[1] if "." in module else module
 
 
-def _imports(module: str, text: str, modules: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
-    """Every name that is imported anywhere in a module, and whether that is within a function."""
+def _calls(text: str) -> set[str]:
+    """The names of all functions that are called."""
+    calls = (node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+    return {getattr(call, "id", getattr(call, "attr", "")) for call in calls}
+
+
+def _imports(file: str, text: str, known: Set[str]) -> Iterator[tuple[str, str]]:
+    """Every name that is imported anywhere in a module, and when."""
     tree = ast.parse(text)
-    late = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for node in ast.walk(function)
-    }
+    when = dict.fromkeys(map(id, ast.walk(tree)), AT_IMPORT)
+    for outer in ast.walk(tree):
+        if isinstance(outer, ast.If) and "TYPE_CHECKING" in ast.unparse(outer.test):
+            when |= dict.fromkeys(map(id, ast.walk(outer)), FOR_TYPES)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            when |= dict.fromkeys(map(id, ast.walk(outer)), LATE)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, id(node) in late
+                yield alias.name, when[id(node)]
         if isinstance(node, ast.ImportFrom):
-            origin = _origin(module, node, modules)
+            origin = _origin(file, node)
             for alias in node.names:
                 whole = f"{origin}.{alias.name}"
                 # `from hyperlock import errors` is hyperlock.errors, if that is a module.
-                yield (whole if whole in modules else origin), id(node) in late
+                yield (whole if whole in known else origin), when[id(node)]
 
 
-def _origin(module: str, node: ast.ImportFrom, modules: Mapping[str, str]) -> str:
+def _origin(file: str, node: ast.ImportFrom) -> str:
     """The dotted name behind `from`, relative ones resolved."""
     if not node.level:
         return node.module or ""
-    package = module.split(".")
-    if not any(name.startswith(f"{module}.") for name in modules):
-        package = package[:-1]  # a module stands in its package; a package is its own
-    base = package[: len(package) - node.level + 1]
+    base = file.split(".")[: -node.level]  # the last part is the module, or __init__
     return ".".join([*base, *([node.module] if node.module else [])])

@@ -124,6 +124,19 @@ def test_off_the_main_thread(home: Path, nothing_left_behind: None) -> None:
         (("+federation.momentum=1",), r"federation\.momentum=1: there is no such setting"),
         (("tracking.uri=postgresql://u:hunter2@h/d",), r"password on the command line"),
         (("resume=/nowhere",), r"resume=/nowhere: there is no such directory"),
+        (("objective=acuracy",), r"objective=acuracy: the run has no such metric[\s\S]*accuracy"),
+        (("objective=[]",), r"objective=\[\]: must name one metric"),
+        (("federation.rounds=${federation.nope}",), r"cannot be composed: .*federation\.nope"),
+        (("paths.outputs=${oc.env:NOPE}",), r"cannot be composed: .*NOPE"),
+        (("hydra.run.dir=/proc/none/there",), r"hydra\.run\.dir=/proc/none/there: cannot be made"),
+        (
+            ("federation._target_=hyperlock.learning.algorithms.fedprox",),
+            r"federation\._target_=.*fedprox: cannot be called with this option's keys \(.*mu",
+        ),
+        (
+            ("encryption._target_=hyperlock.encryption.ckks.ckks",),
+            r"encryption\._target_=.*ckks: cannot be called with this option's keys",
+        ),
         (
             ("federation.learning_rate=1e9", "model=mlp", "tracking=none"),
             r"client-0, round 1: .*NaN",
@@ -138,6 +151,42 @@ def test_an_error_is_the_command_s_and_the_process_goes_on(
     with pytest.raises(HyperLockError, match=said) as caught:
         hyperlock.run(*given, *overrides)
     assert "hunter2" not in str(caught.value)
+
+
+def test_each_run_has_the_store_that_it_names_and_mlflow_stays_as_it_was(
+    home: Path, tmp_path: Path
+) -> None:
+    """A notebook's own runs go where they went, also while one of them is open."""
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    theirs = f"sqlite:///{tmp_path / 'theirs.db'}"
+    mlflow.set_tracking_uri(theirs)
+    try:
+        with mlflow.start_run() as open_run:
+            hyperlock.run(*SMALL, f"tracking.uri={other}")
+            assert mlflow.active_run().info.run_id == open_run.info.run_id
+            mlflow.log_metric("mine", 1.0)
+        assert mlflow.get_tracking_uri() == theirs
+    finally:
+        mlflow.set_tracking_uri(None)
+    hyperlock.run(*SMALL)
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+
+    def runs(address: str, experiment: str) -> list[str]:
+        client = mlflow.MlflowClient(address)
+        found = client.get_experiment_by_name(experiment)
+        return [run.info.status for run in client.search_runs([found.experiment_id])]
+
+    assert runs(other, "hyperlock") == runs(f"sqlite:///{home / 'mlflow.db'}", "hyperlock")
+    assert runs(other, "hyperlock") == ["FINISHED"] and runs(theirs, "Default") == ["FINISHED"]
+
+
+def test_what_hydra_is_told_is_no_part_of_the_run(home: Path, tmp_path: Path) -> None:
+    quiet = (*SMALL, "tracking=none")
+    hyperlock.run(*quiet, f"hydra.run.dir={tmp_path / 'one'}")
+    again = hyperlock.run(
+        f"resume={tmp_path / 'one'}", "federation.rounds=3", f"hydra.run.dir={tmp_path / 'two'}"
+    )
+    assert again.rounds == 3 and not (tmp_path / "two").exists()
 
 
 def test_what_is_composed_is_what_the_command_composes(home: Path) -> None:
@@ -164,13 +213,15 @@ def test_hydra_initialised_for_something_else_stays_so(home: Path, tmp_path: Pat
 
 
 def test_options_of_ones_own_are_found(home: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "conf"
+    folder = tmp_path / "conf of 'theirs' (a=1, b)"
     (folder / "split").mkdir(parents=True)
     (folder / "split" / "skewed.yaml").write_text("defaults: [dirichlet]\nalpha: 0.05\n")
     composed, _ = compose(["split=skewed"], folder)
     assert composed.split.alpha == 0.05
     with pytest.raises(HyperLockError, match="skewed"):
         compose(["split=skewed"])
+    with pytest.raises(HyperLockError, match="there is no such folder"):
+        compose([], tmp_path / "not there")
 
 
 def python(code: str, home: Path) -> subprocess.CompletedProcess[str]:

@@ -40,7 +40,7 @@ _RECORDED_VERSIONS = ("hyperlock", "tensorflow", "tenseal", "numpy", "mlflow")
 
 @dataclass(frozen=True)
 class Run:
-    """A run under way: what observers look at, and nothing that they may change.
+    """A run under way, for observers to look at.
 
     Attributes:
         settings: what was asked for.

@@ -20,7 +20,7 @@ from hyperlock.metrics import ENCRYPTED_AGGREGATION, ROUND, Stage, round_seconds
 from hyperlock.monitor import resident_mb
 from hyperlock.parties.custody import CUSTODIES
 from hyperlock.settings.checks import check_objectives, objective_names
-from hyperlock.settings.parse import target
+from hyperlock.settings.construct import target
 from hyperlock.settings.schema import Config
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
-from hyperlock.errors import ConfigError
+from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.experiment.checkpoint import Checkpoint, load
 from hyperlock.experiment.report import Report
+from hyperlock.settings.construct import TARGET
 from hyperlock.settings.overrides import Overrides
 from hyperlock.settings.parse import STORE, flatten
 from hyperlock.settings.schema import Config
@@ -105,7 +106,7 @@ def _resumed(composed: DictConfig, given: Overrides, compose: Compose) -> Beginn
     free = given.only(*FREE)
     try:
         settings = compose([*checkpoint.overrides, *free.texts])
-    except HydraException as error:
+    except (HydraException, HyperLockError) as error:  # the command's, the library's
         problem = f"its settings cannot be composed again ({str(error).splitlines()[0]})"
         hint = "the same --config-dir as the run had"
         raise ConfigError("resume", named, problem, hint=hint) from None
@@ -128,6 +129,8 @@ def _refuse_changed(
     changed = []
     for key in sorted(before.keys() | now.keys()):
         may_differ = key in (*free.keys, "resume", STORE) or key.startswith("paths.")
+        # Checkpoints of before did not name a user's own function.
+        may_differ |= key.endswith(f".{TARGET}") and key not in before
         was = before.get(key, "not set")
         is_now = now.get(key, "not set")
         if was != is_now and not may_differ:

@@ -17,7 +17,7 @@ from hyperlock.errors import RoundFailed
 from hyperlock.learning.types import Evaluation
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
-from hyperlock.parties.custody import Authority
+from hyperlock.parties.custody import Custody
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.server import Server
 from hyperlock.randomness import generator
@@ -48,7 +48,7 @@ class Parties:
     server: Server
     clients: list[str]
     runtime: Runtime
-    custody: Authority
+    custody: Custody
     public_key: bytes
     keeper: ModelKeeper
     network: Network

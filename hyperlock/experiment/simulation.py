@@ -7,7 +7,6 @@ run can call its own alone.
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,16 +31,14 @@ from hyperlock.parties.model import GlobalModel, ModelKeeper
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
 from hyperlock.randomness import integer_seed
-from hyperlock.settings.parse import construct, max_clients, target
-from hyperlock.settings.schema import Config, Encryption, Federation, MlflowTracking
+from hyperlock.settings.construct import OURS, construct, keys_of, target
+from hyperlock.settings.schema import ClientKeys, Config, MlflowTracking
 from hyperlock.tracking.mlflow import preload
 
 if TYPE_CHECKING:
     from hyperlock.learning.network import Network
 
-_OURS = "hyperlock."  # what is not from here is a user's own, and tried before it is relied on
 _GRADIENT_BATCH = 256  # samples at a time in a full-batch gradient; decides memory, not the result
-_LOOP = [field.name for field in fields(Federation)]  # read by the round loop, not by algorithms
 _loaded: dict[str, Dataset] = {}
 
 
@@ -53,14 +50,16 @@ def load_dataset(config: Config) -> Dataset:
     path = Path(getattr(config.dataset, "path", ""))
     written = path.stat().st_mtime_ns if path.is_file() else ""
     key = f"{config.dataset} {config.seed} {written}"
-    if key not in _loaded:
+    dataset = _loaded.get(key)
+    if dataset is None:
         cut = ("train_samples", "test_samples")
-        dataset: Dataset = construct("dataset", config.dataset, skip=cut)
-        _loaded.clear()
-        _loaded[key] = dataset.take(
-            config.dataset.train_samples, config.dataset.test_samples, config.seed
+        whole: Dataset = construct(
+            "dataset", target(config.dataset), keys_of(config.dataset, without=cut)
         )
-    return _loaded[key]
+        dataset = whole.take(config.dataset.train_samples, config.dataset.test_samples, config.seed)
+        _loaded.clear()
+        _loaded[key] = dataset
+    return dataset
 
 
 def import_libraries(config: Config) -> None:
@@ -73,24 +72,28 @@ def import_libraries(config: Config) -> None:
 
 def build_split(config: Config, dataset: Dataset) -> Parts:
     """Which training samples each client has."""
-    clients = config.federation.clients
-    parts: Parts = construct(
-        "split", config.split, labels=dataset.y_train, clients=clients, seed=config.seed
-    )
+    given = {
+        "labels": dataset.y_train,
+        "clients": config.federation.clients,
+        "seed": config.seed,
+    }
+    parts: Parts = construct("split", target(config.split), keys_of(config.split), given)
     return parts
 
 
 def build_scheme(config: Config) -> Scheme:
     """The encryption of a run; ConfigError if its parameters are unsafe or not exact."""
-    not_its_own = {field.name for field in fields(Encryption)} - {"value_bits"}
-    scheme: Scheme = construct(
-        "encryption", config.encryption, skip=not_its_own, max_clients=max_clients(config)
-    )
+    encryption = config.encryption
+    given = {"max_clients": config.max_clients}
+    scheme: Scheme = construct("encryption", target(encryption), encryption.for_the_scheme(), given)
     return scheme
 
 
 def build_network(config: Config, samples: Samples) -> Network:
     """The configured model with its initial weights, which the seed decides.
+
+    Keras draws them from the process' own generators, which are seeded for it: those of Python,
+    NumPy and TensorFlow.
 
     Raises:
         ConfigError: it cannot be trained, evaluated or kept.
@@ -101,11 +104,12 @@ def build_network(config: Config, samples: Samples) -> Network:
 
     name = target(config.model)
     tf.keras.utils.set_random_seed(integer_seed(config.seed, "weights"))
-    make = partial(construct, "model", config.model, shape=samples.shape, classes=samples.classes)
+    given = {"shape": samples.shape, "classes": samples.classes}
+    make = partial(construct, "model", name, keys_of(config.model), given)
     model = check_model.build(make, name, samples)
     batch = getattr(config.federation, "batch_size", _GRADIENT_BATCH)
     network = Network(model, samples, batch)
-    if not name.startswith(_OURS):
+    if not name.startswith(OURS):
         check_model.try_training(network, name)
         if isinstance(config.tracking, MlflowTracking) and config.tracking.log_model:
             check_model.refuse_unsaved(model, name)
@@ -114,16 +118,15 @@ def build_network(config: Config, samples: Samples) -> Network:
 
 def build_algorithm(config: Config, network: Network) -> Algorithm:
     """What clients do, and what is done with their mean update; ConfigError if it cannot be."""
-    federation = config.federation
-    options = getattr(federation, "options", {})
-    skip = [*_LOOP, "options"]
-    make = partial(construct, "federation", federation, skip, network=network, **options)
-    if target(federation).startswith(_OURS):
+    name = target(config.federation)
+    keys = config.federation.for_the_algorithm()
+    make = partial(construct, "federation", name, keys, {"network": network})
+    if name.startswith(OURS):
         algorithm: Algorithm = make()
         return algorithm
     from hyperlock.learning import check_algorithm
 
-    return check_algorithm.build(make, target(federation), network)
+    return check_algorithm.build(make, name, network)
 
 
 def build_keeper(
@@ -230,11 +233,11 @@ def assemble(
     server = build_server(
         config=config, session=sessions[SERVER], keeper=keeper, keyholder=keyholder
     )
-    seeded = getattr(config.keys, "seeded", False)
+    seeded = isinstance(config.keys, ClientKeys) and config.keys.seeded
     replica = custody.replica(sessions[names[0]], keeper=keeper, keyholder=keyholder, seeded=seeded)
 
     # The clients, each with its own samples.
-    handlers = custody.handlers(server, keyholder)
+    handlers = custody.handlers(keyholder)
     for index, (name, part) in enumerate(zip(names, parts, strict=True)):
         handlers[name] = build_client(
             config=config,
@@ -249,7 +252,9 @@ def assemble(
     return Parties(
         server=server,
         clients=names,
-        runtime=construct("runtime", config.runtime, handlers=handlers),
+        runtime=construct(
+            "runtime", target(config.runtime), keys_of(config.runtime), {"handlers": handlers}
+        ),
         custody=custody,
         public_key=keyholder.public_key(),
         keeper=keeper,

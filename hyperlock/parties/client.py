@@ -134,11 +134,8 @@ class Client:
         weights, grid = self._read_model(message)
         self._round = message.round
 
+        vector = self._vector(weights, grid, message.round)
         monitor = self._session.monitor
-        with monitor.measure(Stage.TRAIN):
-            update = self._trained(weights, message.round)
-        with monitor.measure(Stage.QUANTISE):
-            vector = self._vector(update, grid, message.round)
         with monitor.measure(Stage.ENCRYPT):
             chunks = self._encryptor(self._public).encrypt(vector)
             count = self._session.scheme.chunk_count(vector.size)
@@ -161,12 +158,23 @@ class Client:
             raise MessageRefused("the model's weights or ranges are not finite")
         return weights, Grid(vector.sizes, tuple(map(float, ranges)), vector.value_bits)
 
-    def _trained(self, weights: NDArray[np.float32], round_number: int) -> LocalUpdate:
-        batches = generator(self._seed, "batches", round_number, self._index)
-        return self._trainer(weights, self._data, round_number, batches)
+    def _vector(
+        self, weights: NDArray[np.float32], grid: Grid, round_number: int
+    ) -> NDArray[np.integer]:
+        """What is encrypted: this client's totals, and its weighted update on the grid.
 
-    def _vector(self, update: LocalUpdate, grid: Grid, round_number: int) -> NDArray[np.integer]:
-        """What is encrypted: this client's totals, and its weighted update on the grid."""
+        The update itself ends here, so that it takes no memory while it is encrypted.
+        """
+        monitor = self._session.monitor
+        with monitor.measure(Stage.TRAIN):
+            batches = generator(self._seed, "batches", round_number, self._index)
+            update = self._trainer(weights, self._data, round_number, batches)
+        with monitor.measure(Stage.QUANTISE):
+            return self._on_the_grid(update, grid, round_number)
+
+    def _on_the_grid(
+        self, update: LocalUpdate, grid: Grid, round_number: int
+    ) -> NDArray[np.integer]:
         rounding = generator(self._seed, "rounding", round_number, self._index)
         try:
             if not np.isfinite(update.loss):

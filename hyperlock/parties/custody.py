@@ -8,7 +8,7 @@ Under `server` the server has it, as in the original demo.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from hyperlock.errors import ReleaseRefused
 from hyperlock.parties.client import Replica
@@ -22,9 +22,8 @@ from hyperlock.runtime import Lost, Runtime
 Handler = Callable[[bytes], bytes]
 
 
-@dataclass(frozen=True)
-class Authority:
-    """keys=authority: a key holder apart from the server decrypts sums, and only sums.
+class Custody(Protocol):
+    """One answer to who has the secret key.
 
     Attributes:
         key_held_by: for the summary.
@@ -32,9 +31,9 @@ class Authority:
         clients_share: whether all clients hold the key, and so may encrypt symmetrically.
     """
 
-    key_held_by: str = "a key holder apart from the server"
-    warning: str = ""
-    clients_share: bool = False
+    key_held_by: ClassVar[str]
+    warning: ClassVar[str]
+    clients_share: ClassVar[bool]
 
     def server(
         self,
@@ -44,18 +43,18 @@ class Authority:
         keeper: ModelKeeper,
         keyholder: KeyHolder | None = None,
     ) -> Server:
-        """The server, with no more than it may have of the rest."""
-        return Server(session, min_clients=min_clients, keeper=keeper)
+        """The server, with no more of the rest than it may have."""
+        ...
 
     def replica(
         self, session: Session, *, keeper: ModelKeeper, keyholder: KeyHolder, seeded: bool
     ) -> Replica | None:
         """What the clients are given beside their data; None where that is nothing."""
-        return None
+        ...
 
-    def handlers(self, server: Server, keyholder: KeyHolder) -> dict[str, Handler]:
+    def handlers(self, keyholder: KeyHolder) -> dict[str, Handler]:
         """Who answers what is sent to the key holder, if it can be sent anything."""
-        return {KEYHOLDER: keyholder.handle}
+        ...
 
     def release(
         self,
@@ -72,22 +71,56 @@ class Authority:
             ReleaseRefused: the key holder will not, or does not answer. Another try would be
                 refused, should it have decrypted: it does so once a round.
         """
-        [(_, release)] = runtime.exchange({KEYHOLDER: aggregate})
-        if isinstance(release, Lost):
-            raise ReleaseRefused(
-                f"round {round_number}: the key holder did not answer: {release.reason}"
-            )
-        server.take(release)
+        ...
+
+
+class Authority:
+    """keys=authority: a key holder apart from the server decrypts sums, and only sums."""
+
+    key_held_by: ClassVar[str] = "a key holder apart from the server"
+    warning: ClassVar[str] = ""
+    clients_share: ClassVar[bool] = False
+
+    def server(
+        self,
+        session: Session,
+        *,
+        min_clients: int,
+        keeper: ModelKeeper,
+        keyholder: KeyHolder | None = None,
+    ) -> Server:
+        """One with the model, and not with the key holder."""
+        return Server(session, min_clients=min_clients, keeper=keeper)
+
+    def replica(
+        self, session: Session, *, keeper: ModelKeeper, keyholder: KeyHolder, seeded: bool
+    ) -> None:
+        """Nothing: a client has the public key alone."""
+
+    def handlers(self, keyholder: KeyHolder) -> dict[str, Handler]:
+        """The key holder itself."""
+        return {KEYHOLDER: keyholder.handle}
+
+    def release(
+        self,
+        round_number: int,
+        aggregate: bytes,
+        *,
+        server: Server,
+        clients: Sequence[str],
+        runtime: Runtime,
+    ) -> int:
+        """By the key holder, to the server."""
+        _release_to_server(round_number, aggregate, server, runtime)
         return 0
 
 
-@dataclass(frozen=True)
-class Clients(Authority):
-    """keys=clients: they share key and model and decrypt the sum themselves; the server has
-    neither."""
+class Clients:
+    """keys=clients: they share key and model and decrypt the sum; the server has neither."""
 
-    key_held_by: str = "the clients, who share it"
-    clients_share: bool = True
+    key_held_by: ClassVar[str] = "the clients, who share it"
+    warning: ClassVar[str] = ""
+    clients_share: ClassVar[bool] = True
 
     def server(
         self,
@@ -106,7 +139,7 @@ class Clients(Authority):
         """The shared key and model."""
         return Replica(session, keyholder, keeper, seeded)
 
-    def handlers(self, server: Server, keyholder: KeyHolder) -> dict[str, Handler]:
+    def handlers(self, keyholder: KeyHolder) -> dict[str, Handler]:
         """Nobody: the key holder is no party that bytes reach."""
         return {}
 
@@ -119,7 +152,7 @@ class Clients(Authority):
         clients: Sequence[str],
         runtime: Runtime,
     ) -> int:
-        """Give all clients the sum, which they decrypt and step by."""
+        """By all clients, who are sent the sum."""
         for _ in runtime.exchange(dict.fromkeys(clients, aggregate)):
             pass
         return len(aggregate)
@@ -132,20 +165,28 @@ class DecryptingServer(Server):
 
     Attributes:
         keyholder: what it decrypts with.
+
+    Args:
+        session, min_clients, keeper: as any server's.
+        keyholder: as above.
     """
 
-    keyholder: KeyHolder
+    def __init__(
+        self, session: Session, *, min_clients: int, keeper: ModelKeeper, keyholder: KeyHolder
+    ) -> None:
+        super().__init__(session, min_clients=min_clients, keeper=keeper)
+        self.keyholder = keyholder
 
 
-@dataclass(frozen=True)
-class OneServer(Authority):
+class OneServer:
     """keys=server, the original demo's model: the server holds key and model."""
 
-    key_held_by: str = "the server itself, which can read every update"
-    warning: str = (
+    key_held_by: ClassVar[str] = "the server itself, which can read every update"
+    warning: ClassVar[str] = (
         "keys=server: the server holds the secret key and can read every update; "
         "for comparison only"
     )
+    clients_share: ClassVar[bool] = False
 
     def server(
         self,
@@ -157,9 +198,47 @@ class OneServer(Authority):
     ) -> Server:
         """One that has the key holder inside."""
         assert keyholder is not None, "under keys=server the key holder lives where the server does"
-        server = DecryptingServer(session, min_clients=min_clients, keeper=keeper)
-        server.keyholder = keyholder
-        return server
+        return DecryptingServer(
+            session, min_clients=min_clients, keeper=keeper, keyholder=keyholder
+        )
+
+    def replica(
+        self, session: Session, *, keeper: ModelKeeper, keyholder: KeyHolder, seeded: bool
+    ) -> None:
+        """Nothing: a client has the public key alone."""
+
+    def handlers(self, keyholder: KeyHolder) -> dict[str, Handler]:
+        """The key holder, in the server."""
+        return {KEYHOLDER: keyholder.handle}
+
+    def release(
+        self,
+        round_number: int,
+        aggregate: bytes,
+        *,
+        server: Server,
+        clients: Sequence[str],
+        runtime: Runtime,
+    ) -> int:
+        """By the server, to itself."""
+        _release_to_server(round_number, aggregate, server, runtime)
+        return 0
 
 
-CUSTODIES = {"authority": Authority(), "clients": Clients(), "server": OneServer()}
+CUSTODIES: dict[str, Custody] = {
+    "authority": Authority(),
+    "clients": Clients(),
+    "server": OneServer(),
+}
+
+
+def _release_to_server(
+    round_number: int, aggregate: bytes, server: Server, runtime: Runtime
+) -> None:
+    """Have whoever answers for the key holder decrypt, and the server step by what it releases."""
+    [(_, release)] = runtime.exchange({KEYHOLDER: aggregate})
+    if isinstance(release, Lost):
+        raise ReleaseRefused(
+            f"round {round_number}: the key holder did not answer: {release.reason}"
+        )
+    server.take(release)

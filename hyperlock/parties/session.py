@@ -1,7 +1,8 @@
 """One party's voice in a run: how it writes messages, and all that it checks of those it reads.
 
-What a message must be follows from its kind and from what the party was told when it joined: the
-scheme, the vector's layout, the public key. These expectations stand here and nowhere else.
+What the header and the size of a message must be follows from its kind and from what the party was
+told when it joined: the scheme, the vector's layout, the public key. That stands here and nowhere
+else; what a payload means is for the party to judge.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from hyperlock.settings.schema import MAX_CLIENTS, Config, Federation, LocalTrai
 def check(config: Config) -> None:
     """Raise ConfigError for the first setting that cannot work."""
     _check_bounds(config)
+    check_objectives([str(name) for name in config.objectives])
     _check_cohort(config.federation)
     _check_target(config)
     if isinstance(config.federation, LocalTraining):
@@ -70,7 +71,8 @@ def _check_bounds(node: Any, path: str = "") -> None:
         bounds = field.metadata.get("bounds")
         if bounds is None or value is None or bounds.hold(value):
             continue
-        problem = bounds.problem if math.isfinite(value) else "is not finite"
+        finite = math.isfinite(value) or not bounds.not_finite
+        problem = bounds.problem if finite else bounds.not_finite
         hint = f"{name}={bounds.hint}" if bounds.hint else ""
         raise ConfigError(name, value, problem, allowed=bounds.allowed, hint=hint)
 
@@ -97,8 +99,7 @@ def _check_cohort(federation: Federation) -> None:
 
 
 def _check_target(config: Config) -> None:
-    named = config.objective if isinstance(config.objective, list) else [config.objective]
-    if config.federation.target_accuracy is None and "rounds_to_target" in named:
+    if config.federation.target_accuracy is None and "rounds_to_target" in config.objectives:
         problem = "objective=rounds_to_target counts the rounds to it"
         hint = "federation.target_accuracy=0.97"
         raise ConfigError("federation.target_accuracy", None, problem, hint=hint)

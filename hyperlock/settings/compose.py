@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra import initialize_config_dir, version
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-from hyperlock.errors import HyperLockError
+from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.settings.schema import register
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -36,7 +38,7 @@ def compose(
         config_dir: a folder with options of one's own, as `--config-dir` takes it.
 
     Raises:
-        HyperLockError: Hydra refuses the overrides, or there is no conf/.
+        HyperLockError: Hydra refuses the overrides, or a folder is not there.
     """
     conf = PROJECT / "conf"
     if not conf.is_dir():
@@ -46,23 +48,50 @@ def compose(
         )
     texts = list(overrides)
     if config_dir is not None:
-        texts.append(f"hydra.searchpath=[file://{Path(config_dir).resolve()}]")
+        texts.append(_search_path(config_dir))
     set_root()
     register()
-    with _composing:
-        # Whoever initialised Hydra for something else finds it as it was.
-        hydra = GlobalHydra.instance()
-        before = hydra.hydra
-        hydra.clear()
-        try:
-            with initialize_config_dir(str(conf), job_name="hyperlock", version_base="1.3"):
-                composed = hydra_compose("config", texts, return_hydra_config=True)
-        except HydraException as error:
-            raise HyperLockError(str(error)) from None
-        finally:
-            GlobalHydra.instance().hydra = before
-    directory = Path(composed.hydra.run.dir)
-    with open_dict(composed):
-        del composed["hydra"]
-    OmegaConf.resolve(composed)
+    try:
+        with _composing, _hydra_for_us(conf):
+            composed = hydra_compose("config", texts, return_hydra_config=True)
+        directory = Path(composed.hydra.run.dir)
+        with open_dict(composed):
+            del composed["hydra"]
+        OmegaConf.resolve(composed)
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        raise HyperLockError(f"the settings cannot be composed: {error}") from None
     return composed, directory
+
+
+def make_directory(directory: Path) -> None:
+    """The directory that a run writes to; HyperLockError if it cannot be made."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"cannot be made ({error.strerror or error})"
+        raise ConfigError("hydra.run.dir", directory, problem) from None
+
+
+def _search_path(config_dir: str | os.PathLike[str]) -> str:
+    """The override that has Hydra look for options in a folder too."""
+    folder = Path(config_dir)
+    if not folder.is_dir():
+        raise ConfigError("config_dir", folder, "there is no such folder")
+    quoted = str(folder.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+    return f"hydra.searchpath=['file://{quoted}']"
+
+
+@contextmanager
+def _hydra_for_us(conf: Path) -> Iterator[None]:
+    """Hydra initialised with our folder; whoever initialised it for something else finds it as it
+    was."""
+    base = version.getbase()
+    hydra = GlobalHydra.instance()
+    before = hydra.hydra
+    hydra.clear()
+    try:
+        with initialize_config_dir(str(conf), job_name="hyperlock", version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = before
+        version.VersionBase.instance().version_base = base

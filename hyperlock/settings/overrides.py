@@ -55,6 +55,15 @@ class Overrides:
         """What each key is set to, by the last override that names it."""
         return {override.key: override.value for override in self._all}
 
+    @property
+    def of_the_job(self) -> Overrides:
+        """Those that set what is run, and not how Hydra runs it."""
+        return Overrides(
+            override.text
+            for override in self._all
+            if not override.key.startswith(("hydra.", "hydra/"))
+        )
+
     def only(self, *keys: str) -> Overrides:
         """Those that name one of the keys."""
         return Overrides(override.text for override in self._all if override.key in keys)

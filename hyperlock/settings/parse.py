@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
-from importlib import import_module
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,11 +15,11 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hyperlock.errors import ConfigError, show
 from hyperlock.settings.checks import check
+from hyperlock.settings.construct import OURS, TARGET
 from hyperlock.settings.overrides import Override, Overrides
 from hyperlock.settings.schema import Config
 
 PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")  # in the address of a store
-_PYTHONPATH = "PYTHONPATH=/folder/of/the/package python run.py ..."
 STORE = "tracking.uri"  # may hold a password, so that neither record nor checkpoint has it
 
 
@@ -97,52 +96,6 @@ def _known_keys(node: DictConfig) -> list[str] | None:
     return [f.name for f in fields(schema)] if is_dataclass(schema) else None
 
 
-def target(node: Any) -> str:
-    """What `_target_` of a group names, be it one of the schemas or a user's own keys."""
-    return str(_keys(node)["_target_"])
-
-
-def construct(group: str, node: Any, skip: Iterable[str] = (), **given: Any) -> Any:
-    """What the function that a group's `_target_` names makes of its keys.
-
-    Like `hydra.utils.instantiate`, but an error of ours comes out as it is instead of wrapped.
-
-    Args:
-        group: its name, for the error.
-        node: its settings.
-        skip: keys that are not for the function.
-        given: what it is given beside the keys.
-
-    Raises:
-        ConfigError: there is no such function; and whatever it raises itself.
-    """
-    left_out = {*skip, "_target_"}
-    options = {key: value for key, value in _keys(node).items() if key not in left_out}
-    module, _, name = target(node).rpartition(".")
-    try:
-        function = getattr(import_module(module), name)
-    except Exception as error:  # whatever importing a user's module raises
-        raise ConfigError(
-            f"{group}._target_",
-            target(node),
-            f"cannot be imported ({type(error).__name__}: {error})",
-            allowed="package.module.function",
-            hint=_PYTHONPATH if isinstance(error, ImportError) else "",
-        ) from None
-    return function(**options, **given)
-
-
-def _keys(node: Any) -> dict[str, Any]:
-    return node if isinstance(node, dict) else vars(node)
-
-
-def max_clients(config: Config) -> int:
-    """Updates that a sum must hold: as set, or the next power of two above the cohort."""
-    if config.encryption.max_clients is not None:
-        return config.encryption.max_clients
-    return 1 << (config.federation.cohort_size - 1).bit_length()
-
-
 def refuse_passwords(overrides: Iterable[str]) -> None:
     """ConfigError for an override with a password in it, which Hydra writes to its files."""
     for override in overrides:
@@ -156,13 +109,17 @@ def refuse_passwords(overrides: Iterable[str]) -> None:
 
 
 def flatten(composed: DictConfig) -> dict[str, str]:
-    """Settings as `group.key` to text, for MLflow's parameters; lists as 60-40-40-60."""
+    """Settings as `group.key` to text, for MLflow's parameters; lists as 60-40-40-60.
+
+    A `_target_` is named where it is a user's own: else the option's name says it.
+    """
     flat: dict[str, str] = {}
 
     def walk(value: Any, name: str) -> None:
         if isinstance(value, dict):
             for key, item in value.items():
-                if not str(key).startswith("_"):
+                own = key == TARGET and not str(item).startswith(OURS)
+                if own or not str(key).startswith("_"):
                     walk(item, f"{name}.{key}" if name else str(key))
         elif isinstance(value, list):
             flat[name] = "-".join(map(str, value))

@@ -7,11 +7,13 @@ while composing. The bounds of a single number stand with its field; `checks.py`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+from hyperlock.errors import ConfigError, show
 
 MIN_VALUE_BITS = 4
 MAX_VALUE_BITS = 24
@@ -27,12 +29,14 @@ class Bounds:
         allowed: the same in words.
         problem: what is said of a number that is not.
         hint: a value to try, if one suits.
+        not_finite: what is said of NaN and infinity, if that is something else.
     """
 
     hold: Callable[[float], bool]
     allowed: str
     problem: str = "is out of range"
     hint: str = ""
+    not_finite: str = ""
 
 
 def bounded(default: Any, bounds: Bounds) -> Any:
@@ -47,6 +51,7 @@ def at_least(minimum: float, hint: str = "") -> Bounds:
         f"at least {minimum}",
         "is too small",
         hint,
+        not_finite="is not finite",
     )
 
 
@@ -188,6 +193,26 @@ class Federation:
             return self.clients
         return max(1, round(self.fraction * self.clients))
 
+    def for_the_algorithm(self) -> dict[str, Any]:
+        """What the function that `_target_` names is called with: all that the loop does not read.
+
+        Options of a user's own algorithm go by their own names.
+
+        Raises:
+            ConfigError: an option has the name of a setting.
+        """
+        others = {"_target_", "options", *(field.name for field in fields(Federation))}
+        keys = {key: value for key, value in vars(self).items() if key not in others}
+        options = getattr(self, "options", {})
+        for name in sorted(options.keys() & keys.keys()):
+            raise ConfigError(
+                f"federation.options.{name}",
+                options[name],
+                "is a setting of its own",
+                hint=f"federation.{name}={show(options[name])}",
+            )
+        return {**keys, **options}
+
 
 @dataclass
 class Algorithm(Federation):
@@ -323,6 +348,11 @@ class Encryption:
         ),
     )
 
+    def for_the_scheme(self) -> dict[str, Any]:
+        """What the function that `_target_` names is called with, beside the number of clients."""
+        others = {"_target_", "scheme", "max_clients", "initial_range", "range_factor"}
+        return {key: value for key, value in vars(self).items() if key not in others}
+
 
 @dataclass
 class CkksEncryption(Encryption):
@@ -410,7 +440,7 @@ class Paths:
 
 @dataclass
 class Config:
-    """A whole run."""
+    """A whole run: what every group was chosen to be, and what belongs to none."""
 
     task_name: str = "train"
     tags: list[str] = field(default_factory=list)
@@ -427,6 +457,18 @@ class Config:
     runtime: Any = MISSING
     tracking: Any = MISSING
     paths: Paths = field(default_factory=Paths)
+
+    @property
+    def objectives(self) -> list[str]:
+        """What `objective` names, one metric or several."""
+        return self.objective if isinstance(self.objective, list) else [self.objective]
+
+    @property
+    def max_clients(self) -> int:
+        """Updates that a sum must hold: as set, or the next power of two above the cohort."""
+        if self.encryption.max_clients is not None:
+            return int(self.encryption.max_clients)
+        return 1 << (self.federation.cohort_size - 1).bit_length()
 
 
 SCHEMAS: dict[str, dict[str, Any]] = {

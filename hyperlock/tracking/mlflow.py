@@ -6,8 +6,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from hyperlock.tracking.origin import children_of
 from hyperlock.tracking.tracker import Metrics, Tracker
 
 DIRECTORY = "directory"  # tag: where a run writes what it can be resumed from
+_ADDRESS = "MLFLOW_TRACKING_URI"  # of the environment
 _LONGEST_PARAMETER = 6000  # characters; MLflow refuses longer ones
 # Creating the store prints every migration, and each run's end a link into the server's default
 # page.
@@ -66,7 +67,6 @@ class Store:
         mlflow = preload()
         address = _address(root, uri)
         try:
-            mlflow.set_tracking_uri(address)
             client = mlflow.MlflowClient(address)
         except mlflow.exceptions.MlflowException as error:
             raise ConfigError(
@@ -94,6 +94,21 @@ class Store:
     def search(self, experiment_id: str, query: str, limit: int) -> list[Any]:
         """The experiment's runs that a filter finds, newest first."""
         return list(self.client.search_runs([experiment_id], query, max_results=limit))
+
+    @contextmanager
+    def fluent(self, run_id: str) -> Iterator[None]:
+        """For the block, the run is the one that MLflow's fluent functions write to.
+
+        Afterwards they write to where they did before: into a run of the user's own, perhaps.
+        """
+        mlflow = preload()
+        before = os.environ.get(_ADDRESS)  # is set, and unset, along with MLflow's own memory of it
+        mlflow.set_tracking_uri(self.address)
+        try:
+            with mlflow.start_run(run_id=run_id, nested=True):
+                yield
+        finally:
+            mlflow.set_tracking_uri(before)
 
     def writing(self) -> AbstractContextManager[None]:
         """Hold signals back for the block, if it writes to SQLite: an interrupt within a commit
@@ -198,7 +213,7 @@ class MlflowTracker(Tracker):
         import mlflow.tensorflow
 
         signature = mlflow.models.infer_signature(example, model(example).numpy())
-        with self._store.writing(), mlflow.start_run(run_id=self.run_id):
+        with self._store.writing(), self._store.fluent(self.run_id):
             mlflow.tensorflow.log_model(
                 model,
                 name="model",
@@ -262,7 +277,7 @@ def directory_of(run_id: str, root: str, uri: str | None) -> str | None:
 
 def _address(root: str, uri: str | None) -> str:
     """The store as set, or the environment's, or the default one."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_address(root)
+    return uri or os.environ.get(_ADDRESS) or _default_address(root)
 
 
 def _default_address(root: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 import hyperlock
 from hyperlock.errors import ConfigError
-from hyperlock.experiment.checkpoint import optimizer_state
+from hyperlock.experiment.checkpoint import load, optimizer_state
 from hyperlock.experiment.simulation import build_algorithm
 from hyperlock.learning import algorithms, check_algorithm
 from hyperlock.learning.models import logistic
@@ -394,6 +394,23 @@ def test_an_algorithm_of_ones_own_without_an_option_and_resumed(theirs: Path) ->
     assert again.weights.tobytes() == whole.weights.tobytes()
 
 
+def test_the_record_names_the_function_and_a_resumed_run_must_have_the_same(
+    theirs: Path,
+) -> None:
+    folder = theirs / "conf"
+    hyperlock.run(*JOB, "federation=clipped", "federation.rounds=1", config_dir=folder)
+    newest = max(theirs.glob("outputs/runs/*/*"))
+    assert load(newest).settings["federation._target_"] == "algorithms.clipped"
+    option = folder / "federation" / "clipped.yaml"
+    option.write_text(option.read_text().replace("algorithms.clipped", "algorithms.other"))
+    with pytest.raises(
+        ConfigError, match=r"_target_ was algorithms\.clipped, is algorithms\.other"
+    ):
+        hyperlock.run(f"resume={newest}", "federation.rounds=2", config_dir=folder)
+    with pytest.raises(ConfigError, match="the same --config-dir as the run had"):
+        hyperlock.run(f"resume={newest}", "federation.rounds=2")
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -405,6 +422,14 @@ def test_an_algorithm_of_ones_own_without_an_option_and_resumed(theirs: Path) ->
         (
             ("federation=clipped", "+federation.options.longest=1"),
             r"it raised TypeError: .*longest",
+        ),
+        (
+            ("federation=clipped", "+federation.options.network=1"),
+            r"federation\.network=1: .*what the run has by this name",
+        ),
+        (
+            ("federation=clipped", "+federation.options.batch_size=1"),
+            r"federation\.options\.batch_size=1: is a setting of its own",
         ),
         (("federation=clipped", "federation.rounds=0"), r"federation\.rounds=0.*too small"),
         (("federation=clipped", "+federation.mu=1"), r"federation\.mu=1: there is no such setting"),

@@ -7,8 +7,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from hyperlock.experiment.simulation import build_scheme, load_dataset
+from hyperlock.settings.construct import target as target_of
 from hyperlock.settings.parse import parse
-from hyperlock.settings.parse import target as target_of
 from hyperlock.settings.schema import SCHEMAS, register
 
 CONF = Path(__file__).parents[2] / "conf"
