@@ -99,6 +99,16 @@ def test_what_it_sends_adds_up_at_the_server(cast: Cast) -> None:
     assert (sums == sum(plaintext(cast, update) for update in updates)).all()
 
 
+def test_clients_of_one_process_hold_one_copy_of_the_public_key(cast: Cast) -> None:
+    """Each has read it from bytes of its own."""
+    messages = [bytes(bytearray(cast.keyholder.public_key())) for _ in range(2)]
+    clients = [cast.client(Trainer(values()), index) for index in range(2)]
+    for client, message in zip(clients, messages, strict=True):
+        client.handle(message)
+    assert clients[0]._public == cast.public
+    assert clients[0]._public is clients[1]._public
+
+
 # What it refuses
 
 
