@@ -38,9 +38,14 @@ class Monitor:
 
     It carries nothing but stages, seconds and counts. Clients measure themselves and their seconds
     are summed, so a stage can exceed the round's own wall time when `runtime.workers` is above one.
+
+    Attributes:
+        earlier: seconds of the run before it was resumed.
     """
 
     def __init__(self) -> None:
+        self.earlier = 0.0
+        self._began = time.perf_counter()
         self._seconds: dict[Stage, float] = defaultdict(float)
         self._lock = threading.Lock()
         self._bars: Progress | None = None
@@ -63,6 +68,10 @@ class Monitor:
             seconds = dict(self._seconds)
             self._seconds.clear()
         return seconds
+
+    def elapsed(self) -> float:
+        """Seconds of the run by the clock, since this was made and before it was resumed."""
+        return self.earlier + time.perf_counter() - self._began
 
     @contextmanager
     def rounds(self, total: int, done: int = 0) -> Iterator[Advance]:

@@ -22,7 +22,7 @@ from hyperlock.data.split import Parts, label_counts
 from hyperlock.encryption.noise import run_bits
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ConfigError
-from hyperlock.experiment import checkpoint
+from hyperlock.experiment import checkpoint, summary
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.report import Report, class_accuracies
 from hyperlock.experiment.rounds import Parties
@@ -70,6 +70,9 @@ class Observer:
 
     def end(self, run: Run) -> None:
         """All rounds are played."""
+
+    def summed_up(self, run: Run) -> None:
+        """The report has its totals, the seconds of `end` among them."""
 
     def close(self) -> None:
         """The run is over, however it ended; `begin` may not have been called."""
@@ -129,6 +132,11 @@ class Record(Observer):
         self._documents(run)
         self._figures(run)
         self._model(run)
+
+    def summed_up(self, run: Run) -> None:
+        """The run's totals, and its summary as the page's text."""
+        self._tracker.log(run.report.totals(), run.report.rounds)
+        self._tracker.note(summary.markdown(run.report))
 
     def _documents(self, run: Run) -> None:
         public = run.scheme.describe()

@@ -6,7 +6,6 @@ model in order to evaluate it, but never a key or a single client's update.
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +49,6 @@ def run(
         HyperLockError: a setting, the data, a client or a round failed; the text says which and
             what to try.
     """
-    began = time.perf_counter()
     monitor = Monitor()
 
     # What is asked, and whether it can be done.
@@ -71,7 +69,7 @@ def run(
     with recorded(tracker, report, config.federation.rounds):
         if start is not None:
             go_on(report, start, config)
-            began -= report.wall
+            monitor.earlier = report.wall
         with monitor.measure(Stage.SETUP):
             parties = simulation.assemble(
                 config, dataset, split, scheme, run=uuid.uuid4().hex, monitor=monitor, start=start
@@ -83,33 +81,33 @@ def run(
 
         under_way = Run(settings, scheme, dataset, split, parties, report)
         record = Record(tracker, resumed=start is not None)
-        _play(under_way, [Checkpoints(directory, tracker.run_id), record, Bar()], began)
-
-        report.add_seconds(monitor.drain())
-        report.wall = time.perf_counter() - began
-        tracker.log(report.totals(), report.rounds)
-        tracker.note(summary.markdown(report))
+        _play(under_way, [Checkpoints(directory, tracker.run_id), record, Bar()])
     summary.show(report, tracker.where())
     return report
 
 
-def _play(run: Run, observers: Sequence[Observer], began: float) -> None:
+def _play(run: Run, observers: Sequence[Observer]) -> None:
     """All rounds that are left, or as many as the target takes."""
     report = run.report
     config = run.settings.config
+    monitor = run.parties.monitor
     try:
         for observer in observers:
             observer.begin(run)
         while report.rounds < config.federation.rounds and report.rounds_to_target is None:
             result = evaluated_round(report.rounds + 1, run.parties, run.dataset, config)
             metrics = report.add_round(result)
-            report.wall = time.perf_counter() - began
-            with run.parties.monitor.measure(Stage.TRACK):
+            report.wall = monitor.elapsed()
+            with monitor.measure(Stage.TRACK):
                 for observer in observers:
                     observer.after_round(run, metrics)
-        with run.parties.monitor.measure(Stage.TRACK):
+        with monitor.measure(Stage.TRACK):
             for observer in reversed(observers):
                 observer.end(run)
+        report.add_seconds(monitor.drain())
+        report.wall = monitor.elapsed()
+        for observer in observers:
+            observer.summed_up(run)
     finally:
         for observer in reversed(observers):
             observer.close()
