@@ -74,12 +74,44 @@ class Custody(Protocol):
         ...
 
 
-class Authority:
+class _ReleasedToServer:
+    """What `authority` and `server` have in common: a key holder answers the server alone."""
+
+    clients_share: ClassVar[bool] = False
+
+    def replica(
+        self, session: Session, *, keeper: ModelKeeper, keyholder: KeyHolder, seeded: bool
+    ) -> None:
+        """Nothing: a client has the public key alone."""
+
+    def handlers(self, keyholder: KeyHolder) -> dict[str, Handler]:
+        """The key holder, wherever it lives."""
+        return {KEYHOLDER: keyholder.handle}
+
+    def release(
+        self,
+        round_number: int,
+        aggregate: bytes,
+        *,
+        server: Server,
+        clients: Sequence[str],
+        runtime: Runtime,
+    ) -> int:
+        """The key holder decrypts, and the server steps by what it releases."""
+        [(_, release)] = runtime.exchange({KEYHOLDER: aggregate})
+        if isinstance(release, Lost):
+            raise ReleaseRefused(
+                f"round {round_number}: the key holder did not answer: {release.reason}"
+            )
+        server.take(release)
+        return 0
+
+
+class Authority(_ReleasedToServer):
     """keys=authority: a key holder apart from the server decrypts sums, and only sums."""
 
     key_held_by: ClassVar[str] = "a key holder apart from the server"
     warning: ClassVar[str] = ""
-    clients_share: ClassVar[bool] = False
 
     def server(
         self,
@@ -92,27 +124,29 @@ class Authority:
         """One with the model, and not with the key holder."""
         return Server(session, min_clients=min_clients, keeper=keeper)
 
-    def replica(
-        self, session: Session, *, keeper: ModelKeeper, keyholder: KeyHolder, seeded: bool
-    ) -> None:
-        """Nothing: a client has the public key alone."""
 
-    def handlers(self, keyholder: KeyHolder) -> dict[str, Handler]:
-        """The key holder itself."""
-        return {KEYHOLDER: keyholder.handle}
+class OneServer(_ReleasedToServer):
+    """keys=server, the original demo's model: the server holds key and model."""
 
-    def release(
+    key_held_by: ClassVar[str] = "the server itself, which can read every update"
+    warning: ClassVar[str] = (
+        "keys=server: the server holds the secret key and can read every update; "
+        "for comparison only"
+    )
+
+    def server(
         self,
-        round_number: int,
-        aggregate: bytes,
+        session: Session,
         *,
-        server: Server,
-        clients: Sequence[str],
-        runtime: Runtime,
-    ) -> int:
-        """By the key holder, to the server."""
-        _release_to_server(round_number, aggregate, server, runtime)
-        return 0
+        min_clients: int,
+        keeper: ModelKeeper,
+        keyholder: KeyHolder | None = None,
+    ) -> Server:
+        """One that has the key holder inside."""
+        assert keyholder is not None, "under keys=server the key holder lives where the server does"
+        return DecryptingServer(
+            session, min_clients=min_clients, keeper=keeper, keyholder=keyholder
+        )
 
 
 class Clients:
@@ -178,67 +212,8 @@ class DecryptingServer(Server):
         self.keyholder = keyholder
 
 
-class OneServer:
-    """keys=server, the original demo's model: the server holds key and model."""
-
-    key_held_by: ClassVar[str] = "the server itself, which can read every update"
-    warning: ClassVar[str] = (
-        "keys=server: the server holds the secret key and can read every update; "
-        "for comparison only"
-    )
-    clients_share: ClassVar[bool] = False
-
-    def server(
-        self,
-        session: Session,
-        *,
-        min_clients: int,
-        keeper: ModelKeeper,
-        keyholder: KeyHolder | None = None,
-    ) -> Server:
-        """One that has the key holder inside."""
-        assert keyholder is not None, "under keys=server the key holder lives where the server does"
-        return DecryptingServer(
-            session, min_clients=min_clients, keeper=keeper, keyholder=keyholder
-        )
-
-    def replica(
-        self, session: Session, *, keeper: ModelKeeper, keyholder: KeyHolder, seeded: bool
-    ) -> None:
-        """Nothing: a client has the public key alone."""
-
-    def handlers(self, keyholder: KeyHolder) -> dict[str, Handler]:
-        """The key holder, in the server."""
-        return {KEYHOLDER: keyholder.handle}
-
-    def release(
-        self,
-        round_number: int,
-        aggregate: bytes,
-        *,
-        server: Server,
-        clients: Sequence[str],
-        runtime: Runtime,
-    ) -> int:
-        """By the server, to itself."""
-        _release_to_server(round_number, aggregate, server, runtime)
-        return 0
-
-
 CUSTODIES: dict[str, Custody] = {
     "authority": Authority(),
     "clients": Clients(),
     "server": OneServer(),
 }
-
-
-def _release_to_server(
-    round_number: int, aggregate: bytes, server: Server, runtime: Runtime
-) -> None:
-    """Have whoever answers for the key holder decrypt, and the server step by what it releases."""
-    [(_, release)] = runtime.exchange({KEYHOLDER: aggregate})
-    if isinstance(release, Lost):
-        raise ReleaseRefused(
-            f"round {round_number}: the key holder did not answer: {release.reason}"
-        )
-    server.take(release)
