@@ -60,7 +60,7 @@ def plain_grid(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    process.end_on_sigterm()
+    process.end_on_signals()
     try:
         refuse_passwords(sys.argv[1:])  # before Hydra writes the command line to its files
     except HyperLockError as refusal:

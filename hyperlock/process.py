@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _finished = threading.Event()  # all that the process was started for is done
+_asked: list[int] = []  # signals that asked the process to end
 
 
 class Terminated(SystemExit):
@@ -48,9 +49,26 @@ def held_back() -> Iterator[None]:
         os.kill(os.getpid(), arrived[0])
 
 
-def end_on_sigterm() -> None:
-    """From now on SIGTERM raises `Terminated`, so that what is open is closed on the way out."""
-    signal.signal(signal.SIGTERM, _terminate)
+def end_on_signals() -> None:
+    """From now on SIGINT raises KeyboardInterrupt and SIGTERM `Terminated`, so that what is open is
+    closed on the way out; and both are remembered for `end_if_asked`.
+
+    What the process was started to ignore, as a shell's background job is to ignore SIGINT, it goes
+    on to ignore.
+    """
+    for number in _SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def end_if_asked() -> None:
+    """Raise again for a signal whose exception went nowhere.
+
+    Python drops what is raised within a finaliser or a weak reference's callback, and a database's
+    connections have many of these: a Ctrl-C that falls into one would be lost.
+    """
+    if _asked:
+        _raise(_asked[0])
 
 
 def leave_early() -> None:
@@ -78,7 +96,14 @@ def end_interrupted(error: KeyboardInterrupt | Terminated) -> NoReturn:
     os._exit(128 + number)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def _end(number: int, frame: FrameType | None) -> None:
+    _asked.append(number)
+    _raise(number)
+
+
+def _raise(number: int) -> NoReturn:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise Terminated(128 + number)
 
 

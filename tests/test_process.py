@@ -5,11 +5,13 @@ import random
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
-from hyperlock.process import held_back
+from hyperlock import process
+from hyperlock.process import Terminated, held_back
 from hyperlock.tracking.mlflow import MlflowTracker, Store
 
 
@@ -61,3 +63,32 @@ def test_a_record_can_be_closed_whenever_the_run_was_interrupted(tmp_path: Path)
         start = time.monotonic()
         tracker.finish("KILLED")
         assert time.monotonic() - start < 2
+
+
+class Connection:
+    """Something that a weak reference can be to."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_falls_into_a_weak_references_callback_is_not_lost(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(process, "_asked", [])
+    kind = KeyboardInterrupt if number == signal.SIGINT else Terminated
+    try:
+        process.end_on_signals()
+        process.end_if_asked()  # nobody has
+        connection = Connection()
+        watched = weakref.ref(connection, lambda _: os.kill(os.getpid(), number))
+        del connection  # here Python drops what the handler raises
+        assert watched() is None
+        with pytest.raises(kind):
+            process.end_if_asked()
+        with pytest.raises(kind):
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

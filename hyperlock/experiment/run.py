@@ -28,6 +28,7 @@ from hyperlock.experiment.resume import go_on
 from hyperlock.experiment.rounds import distribute_key, evaluated_round
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
+from hyperlock.process import end_if_asked
 from hyperlock.settings.parse import read
 
 
@@ -95,6 +96,7 @@ def _play(run: Run, observers: Sequence[Observer]) -> None:
         for observer in observers:
             observer.begin(run)
         while report.rounds < config.federation.rounds and report.rounds_to_target is None:
+            end_if_asked()
             result = evaluated_round(report.rounds + 1, run.parties, run.dataset, config)
             metrics = report.add_round(result)
             report.wall = monitor.elapsed()

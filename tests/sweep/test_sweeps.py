@@ -118,6 +118,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
         finally:
             atexit.unregister(process._leave)  # the tests go on
             process._finished.clear()
+            process._asked.clear()
         return 0
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
