@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.experiment.checkpoint import Checkpoint, load
@@ -25,6 +29,14 @@ log = logging.getLogger(__name__)
 FINISHED = "metrics.json"  # what a run writes last
 # What may be given anew, for it does not change what the rounds before would have been.
 FREE = ("federation.rounds", "federation.target_accuracy", "runtime.workers", STORE)
+
+# The key that has the option's own name, where a group has one.
+_NAMED_BY = {
+    "federation": "algorithm",
+    "encryption": "scheme",
+    "keys": "custody",
+    "tracking": "sink",
+}
 
 Compose = Callable[[list[str]], DictConfig]
 
@@ -102,14 +114,16 @@ def _resumed(composed: DictConfig, given: Overrides, compose: Compose) -> Beginn
     directory = Path(named) if Path(named).exists() else _directory(named, composed)
     checkpoint = load(directory)
 
-    # Its settings, with what may be given anew.
+    # Its settings, whatever the settings' files say by now, with what may be given anew.
     free = given.only(*FREE)
+    choices = _choices_of(checkpoint)
     try:
-        settings = compose([*checkpoint.overrides, *free.texts])
+        settings = compose([*choices, *checkpoint.overrides, *free.texts])
     except (HydraException, HyperLockError) as error:  # the command's, the library's
         problem = f"its settings cannot be composed again ({str(error).splitlines()[0]})"
         hint = "the same --config-dir as the run had"
         raise ConfigError("resume", named, problem, hint=hint) from None
+    _set_as_they_were(settings, checkpoint, free)
     _refuse_changed(named, checkpoint, settings, free)
     if (directory / FINISHED).exists():
         _refuse_complete(named, checkpoint, settings)
@@ -120,21 +134,60 @@ def _resumed(composed: DictConfig, given: Overrides, compose: Compose) -> Beginn
     return Beginning(settings, directory, overrides, replace(checkpoint, overrides=overrides))
 
 
+def _choices_of(checkpoint: Checkpoint) -> list[str]:
+    """The options that a run had by default, as overrides: defaults may be others by now."""
+    named = Overrides(checkpoint.overrides).keys
+    return [
+        f"{group}={checkpoint.settings[f'{group}.{key}']}"
+        for group, key in _NAMED_BY.items()
+        if group not in named and f"{group}.{key}" in checkpoint.settings
+    ]
+
+
+def _set_as_they_were(settings: DictConfig, checkpoint: Checkpoint, free: Overrides) -> None:
+    """Give every setting the value that the run had, but for what is given anew.
+
+    What has come since keeps its default, and what lies in the project's folder may have moved
+    with it.
+    """
+    now = flatten(settings)
+    for key, was in checkpoint.settings.items():
+        if now.get(key, was) == was or TARGET in key or _may_differ(key, checkpoint, free):
+            continue
+        log.info("%s is %s in the settings' files; the run goes on with %s", key, now[key], was)
+        with suppress(OmegaConfBaseException):  # what cannot be set is refused as changed
+            OmegaConf.update(settings, key, _value(was))
+
+
+def _value(text: str) -> Any:
+    """A setting out of its text in a checkpoint, where a chain of primes reads 60-40-60."""
+    if re.fullmatch(r"\d+(-\d+)+", text):
+        return [int(part) for part in text.split("-")]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return {"null": None, "true": True, "false": False}.get(text, text)
+
+
+def _may_differ(key: str, checkpoint: Checkpoint, free: Overrides) -> bool:
+    """Whether a setting was given anew, is a matter of where the run is, or lies in a project's
+    folder that has moved."""
+    root = checkpoint.settings.get("paths.root", "?").rstrip("/")
+    in_the_project = checkpoint.settings[key].startswith(f"{root}/")
+    elsewhere = key in ("resume", STORE) or key.startswith("paths.")
+    return elsewhere or in_the_project or key in free.keys
+
+
 def _refuse_changed(
     named: str, checkpoint: Checkpoint, settings: DictConfig, free: Overrides
 ) -> None:
-    """Settings' files may have changed since, and with them what the next rounds would be."""
-    before = checkpoint.settings
+    """Refuse a run whose settings are not to be had any more, or whose function is another."""
     now = flatten(settings)
-    changed = []
-    for key in sorted(before.keys() | now.keys()):
-        may_differ = key in (*free.keys, "resume", STORE) or key.startswith("paths.")
-        # Checkpoints of before did not name a user's own function.
-        may_differ |= key.endswith(f".{TARGET}") and key not in before
-        was = before.get(key, "not set")
-        is_now = now.get(key, "not set")
-        if was != is_now and not may_differ:
-            changed.append(f"{key} was {was}, is {is_now}")
+    changed = [
+        f"{key} was {was}, is {now.get(key, 'not set')}"
+        for key, was in checkpoint.settings.items()
+        if now.get(key) != was and not _may_differ(key, checkpoint, free)
+    ]
     if changed:
         problem = f"the settings' files have changed since: {'; '.join(changed)}"
         raise ConfigError("resume", named, problem, hint="the files as they were, or a new run")

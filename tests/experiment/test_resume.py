@@ -323,3 +323,52 @@ def test_a_report_is_restored_from_the_fields_that_it_has_and_no_others() -> Non
             back.restore({**state, name: value})
         with pytest.raises(ConfigError, match="figures cannot be read"):
             back.restore({key: kept for key, kept in state.items() if key != name})
+
+
+def rewritten(path: Path, **settings: str) -> None:
+    """A checkpoint as it would be, had these settings been the defaults when the run began."""
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    meta = json.loads(arrays["meta"].tobytes())
+    meta["settings"] |= settings
+    np.savez(path, **{**arrays, "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)})
+
+
+def test_a_run_goes_on_with_its_own_settings_whatever_the_defaults_are_by_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPERLOCK_ROOT", str(tmp_path))
+    job = (
+        "dataset=digits", "dataset.train_samples=300", "model=logistic", "tracking=none",
+        "federation.clients=4",
+    )  # fmt: skip
+    its_own = (
+        "federation.learning_rate=0.05",
+        "federation.fraction=0.75",
+        "encryption=bfv",
+        "encryption.coeff_mod_bits=[36,36,37]",
+        "encryption.poly_modulus=4096",
+    )
+    whole = hyperlock.run(*job, *its_own, "federation.rounds=3")
+    first = hyperlock.run(*job, *its_own, "federation.rounds=1", f"hydra.run.dir={tmp_path}/one")
+    assert first.rounds == 1
+    path = tmp_path / "one" / FILE
+    # As if all of that had been the default: no override names it.
+    state = load(path.parent)
+    kept = [text for text in state.overrides if text not in its_own]
+    save(path.parent, replace(state, overrides=kept))
+    assert state.settings["encryption.coeff_mod_bits"] == "36-36-37"
+    again = hyperlock.run(f"resume={path.parent}", "federation.rounds=3")
+    assert again.scheme == "bfv" and again.weights.tobytes() == whole.weights.tobytes()
+    given = {"federation.rounds": "3", "resume": str(path.parent)}
+    assert load(path.parent).settings == {**state.settings, **given}
+
+
+def test_a_setting_that_there_is_no_more_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPERLOCK_ROOT", str(tmp_path))
+    shutil.copy(Path(__file__).parent / "data" / "checkpoint-version-1.npz", tmp_path / FILE)
+    rewritten(tmp_path / FILE, **{"encryption.rotation": "3"})
+    with pytest.raises(ConfigError, match=r"encryption\.rotation was 3, is not set"):
+        hyperlock.run(f"resume={tmp_path}", "federation.rounds=4")
