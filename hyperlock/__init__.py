@@ -25,6 +25,7 @@ def run(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> Re
 
     The process goes on afterwards, whatever happened: no exit, and no handler of signals or of the
     log is left behind. It may be called again, from any thread and any folder.
+    Python's, NumPy's and TensorFlow's own random generators are seeded by it.
 
     Args:
         overrides: as after `python run.py`: "encryption=bfv", "federation.rounds=3",

@@ -39,7 +39,9 @@ HEAVY = {
     "hyperlock.learning.tensorflow": {"experiment"},
     "hyperlock.encryption._tenseal": set[str](),
 }
-AT_IMPORT, FOR_TYPES, LATE = "when the module is", "for types alone", "within a function"
+AT_IMPORT = "when the module is"
+FOR_TYPES = "for types alone"
+LATE = "within a function"
 # What stands beside the package, and is no part of it.
 BESIDE = {"run", "benchmarks", "tests"}
 BY_NAME = {"import_module", "__import__"}  # imports that no rule sees, but for the one that is told

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ _NAMED_BY = {
     "keys": "custody",
     "tracking": "sink",
 }
+_NOT_SET = "not set"
 
 Compose = Callable[[list[str]], DictConfig]
 
@@ -124,14 +125,18 @@ def _resumed(composed: DictConfig, given: Overrides, compose: Compose) -> Beginn
         hint = "the same --config-dir as the run had"
         raise ConfigError("resume", named, problem, hint=hint) from None
     _set_as_they_were(settings, checkpoint, free)
-    _refuse_changed(named, checkpoint, settings, free)
+    changed = _changed(settings, checkpoint, free)
+    if changed:
+        differences = "; ".join(f"{key} was {was}, is {now}" for key, was, now in changed)
+        problem = f"the settings' files have changed since: {differences}"
+        raise ConfigError("resume", named, problem, hint="the files as they were, or a new run")
     if (directory / FINISHED).exists():
         _refuse_complete(named, checkpoint, settings)
     with open_dict(settings):
         settings.resume = str(directory)
 
     overrides = [*checkpoint.overrides, *free.without(STORE).texts]
-    return Beginning(settings, directory, overrides, replace(checkpoint, overrides=overrides))
+    return Beginning(settings, directory, overrides, checkpoint)
 
 
 def _choices_of(checkpoint: Checkpoint) -> list[str]:
@@ -145,18 +150,39 @@ def _choices_of(checkpoint: Checkpoint) -> list[str]:
 
 
 def _set_as_they_were(settings: DictConfig, checkpoint: Checkpoint, free: Overrides) -> None:
-    """Give every setting the value that the run had, but for what is given anew.
+    """Give every setting the value that the run had; what has come since keeps its default.
 
-    What has come since keeps its default, and what lies in the project's folder may have moved
-    with it.
+    A user's own function is not chosen again for him, and what cannot be set stays as it is.
+    """
+    for key, was, now in _changed(settings, checkpoint, free):
+        if TARGET in key or now == _NOT_SET:
+            continue
+        log.info("%s is %s in the settings' files; the run goes on with %s", key, now, was)
+        with suppress(OmegaConfBaseException):
+            OmegaConf.update(settings, key, _value(was))
+
+
+def _changed(
+    settings: DictConfig, checkpoint: Checkpoint, free: Overrides
+) -> list[tuple[str, str, str]]:
+    """Settings that are not what the run had: their names, what they were and what they are.
+
+    But for what was given anew, and for where the run is: what lay in its project's folder may lie
+    in this one.
     """
     now = flatten(settings)
+    before = checkpoint.settings.get("paths.root")
+    changed = []
     for key, was in checkpoint.settings.items():
-        if now.get(key, was) == was or TARGET in key or _may_differ(key, checkpoint, free):
+        if key in ("resume", STORE, *free.keys) or key.startswith("paths."):
             continue
-        log.info("%s is %s in the settings' files; the run goes on with %s", key, now[key], was)
-        with suppress(OmegaConfBaseException):  # what cannot be set is refused as changed
-            OmegaConf.update(settings, key, _value(was))
+        here = was
+        if before and was.startswith(f"{before}/"):
+            here = f"{now['paths.root']}{was.removeprefix(before)}"
+        found = now.get(key, _NOT_SET)
+        if found not in (was, here):
+            changed.append((key, here, found))
+    return changed
 
 
 def _value(text: str) -> Any:
@@ -167,30 +193,6 @@ def _value(text: str) -> Any:
         with suppress(ValueError):
             return kind(text)
     return {"null": None, "true": True, "false": False}.get(text, text)
-
-
-def _may_differ(key: str, checkpoint: Checkpoint, free: Overrides) -> bool:
-    """Whether a setting was given anew, is a matter of where the run is, or lies in a project's
-    folder that has moved."""
-    root = checkpoint.settings.get("paths.root", "?").rstrip("/")
-    in_the_project = checkpoint.settings[key].startswith(f"{root}/")
-    elsewhere = key in ("resume", STORE) or key.startswith("paths.")
-    return elsewhere or in_the_project or key in free.keys
-
-
-def _refuse_changed(
-    named: str, checkpoint: Checkpoint, settings: DictConfig, free: Overrides
-) -> None:
-    """Refuse a run whose settings are not to be had any more, or whose function is another."""
-    now = flatten(settings)
-    changed = [
-        f"{key} was {was}, is {now.get(key, 'not set')}"
-        for key, was in checkpoint.settings.items()
-        if now.get(key) != was and not _may_differ(key, checkpoint, free)
-    ]
-    if changed:
-        problem = f"the settings' files have changed since: {'; '.join(changed)}"
-        raise ConfigError("resume", named, problem, hint="the files as they were, or a new run")
 
 
 def _refuse_complete(named: str, checkpoint: Checkpoint, settings: DictConfig) -> None:

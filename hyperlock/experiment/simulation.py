@@ -31,7 +31,7 @@ from hyperlock.parties.model import GlobalModel, ModelKeeper
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
 from hyperlock.randomness import integer_seed
-from hyperlock.settings.construct import OURS, construct, keys_of, target
+from hyperlock.settings.construct import OURS, construct, construct_group, target
 from hyperlock.settings.schema import ClientKeys, Config, MlflowTracking
 from hyperlock.tracking.mlflow import preload
 
@@ -53,9 +53,7 @@ def load_dataset(config: Config) -> Dataset:
     dataset = _loaded.get(key)
     if dataset is None:
         cut = ("train_samples", "test_samples")
-        whole: Dataset = construct(
-            "dataset", target(config.dataset), keys_of(config.dataset, without=cut)
-        )
+        whole: Dataset = construct_group("dataset", config.dataset, {}, without=cut)
         dataset = whole.take(config.dataset.train_samples, config.dataset.test_samples, config.seed)
         _loaded.clear()
         _loaded[key] = dataset
@@ -77,7 +75,7 @@ def build_split(config: Config, dataset: Dataset) -> Parts:
         "clients": config.federation.clients,
         "seed": config.seed,
     }
-    parts: Parts = construct("split", target(config.split), keys_of(config.split), given)
+    parts: Parts = construct_group("split", config.split, given)
     return parts
 
 
@@ -105,7 +103,7 @@ def build_network(config: Config, samples: Samples) -> Network:
     name = target(config.model)
     tf.keras.utils.set_random_seed(integer_seed(config.seed, "weights"))
     given = {"shape": samples.shape, "classes": samples.classes}
-    make = partial(construct, "model", name, keys_of(config.model), given)
+    make = partial(construct_group, "model", config.model, given)
     model = check_model.build(make, name, samples)
     batch = getattr(config.federation, "batch_size", _GRADIENT_BATCH)
     network = Network(model, samples, batch)
@@ -252,9 +250,7 @@ def assemble(
     return Parties(
         server=server,
         clients=names,
-        runtime=construct(
-            "runtime", target(config.runtime), keys_of(config.runtime), {"handlers": handlers}
-        ),
+        runtime=construct_group("runtime", config.runtime, {"handlers": handlers}),
         custody=custody,
         public_key=keyholder.public_key(),
         keeper=keeper,

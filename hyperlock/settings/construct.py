@@ -23,14 +23,16 @@ def target(node: Any) -> str:
     return str(_all_keys(node)[TARGET])
 
 
-def keys_of(node: Any, without: Collection[str] = ()) -> dict[str, Any]:
-    """A group's keys but `_target_` and those left out."""
-    return {k: v for k, v in _all_keys(node).items() if k != TARGET and k not in without}
-
-
-def construct(
-    group: str, name: str, keys: Mapping[str, Any], given: Mapping[str, Any] | None = None
+def construct_group(
+    group: str, node: Any, given: Mapping[str, Any], without: Collection[str] = ()
 ) -> Any:
+    """What a group's function makes of its keys, but those left out, and of what it is given."""
+    left_out = {TARGET, *without}
+    keys = {key: value for key, value in _all_keys(node).items() if key not in left_out}
+    return construct(group, target(node), keys, given)
+
+
+def construct(group: str, name: str, keys: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     """What a function makes of a group's keys and of what a run gives it beside them.
 
     Args:
@@ -43,7 +45,6 @@ def construct(
         ConfigError: there is no such function; a key has the name of what the run gives; ours does
             not take these keys. And whatever the function raises itself.
     """
-    given = given or {}
     for key in sorted(keys.keys() & given.keys()):
         problem = f"{group}._target_ is called with what the run has by this name"
         raise ConfigError(f"{group}.{key}", keys[key], problem, hint="another name")

@@ -372,3 +372,30 @@ def test_a_setting_that_there_is_no_more_is_refused_by_name(
     rewritten(tmp_path / FILE, **{"encryption.rotation": "3"})
     with pytest.raises(ConfigError, match=r"encryption\.rotation was 3, is not set"):
         hyperlock.run(f"resume={tmp_path}", "federation.rounds=4")
+
+
+def test_a_project_may_move_and_the_run_goes_on_with_the_same_file_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not with another one that the settings' files name by now."""
+    before = tmp_path / "before"
+    (before / "data").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("mine", "other"):
+        x = rng.random((60, 4), np.float32)
+        np.savez(before / "data" / f"{name}.npz", x=x, y=np.arange(60) % 3)
+    job = ("dataset=npz", "model=logistic", "federation.clients=3", "tracking=none")
+    monkeypatch.setenv("HYPERLOCK_ROOT", str(before))
+    mine = f"dataset.path={before}/data/mine.npz"
+    hyperlock.run(*job, mine, "federation.rounds=1", f"hydra.run.dir={before}/one")
+    whole = hyperlock.run(*job, mine, "federation.rounds=2")
+
+    after = tmp_path / "after"
+    before.rename(after)
+    monkeypatch.setenv("HYPERLOCK_ROOT", str(after))
+    state = load(after / "one")
+    other = f"dataset.path={after}/data/other.npz"  # as if it were the default
+    changed = [other if text == mine else text for text in state.overrides]
+    save(after / "one", replace(state, overrides=changed))
+    again = hyperlock.run(f"resume={after}/one", "federation.rounds=2")
+    assert again.weights.tobytes() == whole.weights.tobytes()
