@@ -36,7 +36,7 @@ from hyperlock.settings.schema import (
 )
 
 if TYPE_CHECKING:
-    from hyperlock.encryption.packing import Packing
+    from hyperlock.encryption.ciphertexts import Parameters
 
 _REPEATS = 7
 _NOTES = (
@@ -49,22 +49,10 @@ _NOTES = (
 )
 
 
-class RingParameters(Protocol):
-    """What the parameters of every scheme over a ring have in common."""
-
-    poly_modulus: int
-    coeff_mod_bits: tuple[int, ...]
-    value_bits: int
-    security_bits: int
-    packing: Packing
-    slots: int
-    margin_bits: float
-
-
 class RingScheme(Scheme, Protocol):
     """A scheme over a ring: every one whose settings have a `poly_modulus`."""
 
-    parameters: RingParameters
+    parameters: Parameters
 
 
 @dataclass(frozen=True)

@@ -181,9 +181,10 @@ class Federation:
     def __post_init__(self) -> None:
         from hyperlock.experiment import rounds, simulation
 
-        scheme = simulation.build_scheme(self.config)
+        network = simulation.build_network(self.config, simulation.samples(self.dataset))
+        scheme = simulation.build_scheme(self.config, network.sizes)
         self.parties = simulation.assemble(
-            self.config, self.dataset, self.parts, scheme, run="run", monitor=self.monitor
+            self.config, self.dataset, self.parts, scheme, network, run="run", monitor=self.monitor
         )
         rounds.distribute_key(self.parties)
         self.initial = self.parties.keeper.model.weights

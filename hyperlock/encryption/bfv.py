@@ -1,7 +1,8 @@
-"""BFV through TenSEAL: exact integers modulo t, several signed fields to a slot.
+"""BFV through TenSEAL's SEAL: exact integers modulo t, several signed fields to a coefficient.
 
-BFV has no approximation to round away, and N slots where CKKS has N/2 real ones, so an update takes
-fewer bytes than it has as float32. See `bfv_parameters.py` for the rule that keeps sums exact.
+BFV has no approximation to round away, so an update takes fewer bytes than it has as float32. See
+`bfv_parameters.py` for the rule that keeps sums exact, and for the guard: the first coefficients of
+every ciphertext are zero.
 """
 
 from __future__ import annotations
@@ -12,17 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.encryption import seeded
-from hyperlock.encryption.bfv_parameters import BfvParameters, bfv_parameters
-from hyperlock.encryption.ciphertexts import (
-    PackedDecryptor,
-    PackedEncryptor,
-    PackedScheme,
-    public_context,
-    secret_context,
-)
-from hyperlock.encryption.layout import Layout
-from hyperlock.encryption.scheme import Decryptor, Encryptor
+from hyperlock.encryption import seal
+from hyperlock.encryption.bfv_parameters import RESERVED, BfvParameters, bfv_parameters
+from hyperlock.encryption.ciphertexts import PackedScheme
+from hyperlock.encryption.seal import Scratch
 from hyperlock.errors import CiphertextRefused
 
 
@@ -33,22 +27,26 @@ def bfv(
     security: int,
     value_bits: int,
     max_clients: int,
+    length: int,
 ) -> Bfv:
     """encryption=bfv.
 
     Args:
         poly_modulus: N, the ring's degree, or `auto`.
         coeff_mod_bits: bits of each prime, the last for SEAL's own use, or `auto`.
-        fields: values in a slot, or `auto`.
+        fields: values in a coefficient, or `auto`.
         security: least classical security in bits: 128, 192 or 256.
         value_bits: bits of one signed value on the grid.
         max_clients: no more updates than this may be added.
+        length: coordinates of the vectors that are encrypted, by which `auto` chooses.
 
     Raises:
         ConfigError: the choice is insecure, or its sums would not certainly be exact.
     """
     return Bfv(
-        bfv_parameters(poly_modulus, coeff_mod_bits, fields, value_bits, max_clients, security)
+        bfv_parameters(
+            poly_modulus, coeff_mod_bits, fields, value_bits, max_clients, security, length
+        )
     )
 
 
@@ -58,19 +56,30 @@ class Bfv(PackedScheme):
 
     parameters: BfvParameters
     name: str = "bfv"
+    ntt: bool = False
 
     @property
     def encoding(self) -> str:
-        """The plaintext modulus, as in t40961."""
-        return f"t{self.parameters.plain_modulus}"
+        """The plaintext modulus and the coefficients that are zero, as in t4099-z64."""
+        return f"t{self.parameters.plain_modulus}-z{RESERVED}"
 
     @property
     def figures(self) -> dict[str, object]:
-        """The plaintext modulus t, and by how many bits the noise stays below what it may be."""
+        """The plaintext modulus t, by how many bits the noise stays below what it may be, how many
+        coefficients are zero, and how many bits of c0 are dropped."""
+        p = self.parameters
         return {
-            "plain_modulus": self.parameters.plain_modulus,
-            "margin_bits": round(self.parameters.margin_bits, 2),
+            "plain_modulus": p.plain_modulus,
+            "margin_bits": round(p.margin_bits, 2),
+            "reserved_zeros": RESERVED,
+            "dropped_bits": p.layout.dropped,
+            "dropped_bits_seeded": p.layout.dropped_seeded,
         }
+
+    @property
+    def scale(self) -> float:
+        """BFV has none; SEAL writes 1."""
+        return 1.0
 
     def new_context(self) -> Any:
         """TenSEAL's, with new keys; ValueError or RuntimeError if SEAL has no such chain."""
@@ -84,57 +93,52 @@ class Bfv(PackedScheme):
             coeff_mod_bit_sizes=list(p.coeff_mod_bits),
         )
 
-    @property
-    def layout(self) -> Layout:
-        """Coefficients as they are, not in NTT form."""
-        p = self.parameters
-        return Layout(p.poly_modulus, len(p.coeff_mod_bits) - 1, ntt=False, scale=1.0)
+    def codec(self, context: Any) -> Coefficients:
+        """Slots are coefficients, behind the zeros."""
+        return Coefficients(self.parameters, context)
 
-    def read(self, context: Any, framed: bytes) -> Any:
-        """TenSEAL's vector of a framed ciphertext; ValueError or RuntimeError if it is none."""
-        from hyperlock.encryption._tenseal import tenseal as ts
 
-        return ts.bfv_vector_from(context, framed)
+class Coefficients:
+    """Packed integers as coefficients of the plaintext polynomial, modulo t.
 
-    def encryptor(self, public: bytes) -> Encryptor:
-        """The client's half, under the public key; CiphertextRefused if it is none."""
-        from hyperlock.encryption._tenseal import tenseal as ts
+    Args:
+        parameters: ring, t and packing.
+        context: SEAL's.
+    """
 
-        # Not ts.bfv_vector: it makes a tensor of the array and a list of that, in a fifth of the
-        # time of encryption.
-        vector = ts._ts_cpp.BFVVector
-        context = public_context(public).data
-        return PackedEncryptor(self, lambda slots: vector(context, slots.tolist()).serialize())
-
-    def symmetric_encryptor(self, secret: bytes) -> Encryptor | None:
-        """For clients that hold the secret key: half the bytes, where the platform can."""
-        if not seeded.available:
-            return None
+    def __init__(self, parameters: BfvParameters, context: Any) -> None:
         from hyperlock.encryption._tenseal import sealapi
 
-        context = secret_context(secret)
-        encoder = sealapi.BatchEncoder(context.seal_context().data)
-        return seeded.SeededEncryptor(
-            self, context, lambda slots, plain: encoder.encode(slots.tolist(), plain)
-        )
+        self._degree = parameters.poly_modulus
+        self._t = parameters.plain_modulus
+        self._limit = 2 ** (parameters.packing.bits - 1)
+        self._context = context
+        self._plaintext = sealapi.Plaintext()
+        self._decrypted = sealapi.Plaintext()
 
-    def decryptor(self, secret: bytes) -> Decryptor:
-        """The key holder's half, under the secret key."""
-        context = secret_context(secret)
-        decryptor = context.decryptor().data
-        limit = 2 ** (self.parameters.packing.bits - 1)
+    def encode(self, file: Scratch, slots: NDArray[np.int64]) -> Any:
+        """SEAL's plaintext: zeros, int64[count] modulo t, zeros."""
+        coefficients = np.zeros(self._degree, np.int64)
+        coefficients[RESERVED : RESERVED + slots.size] = np.where(slots < 0, slots + self._t, slots)
+        return seal.encode(file, self._context, coefficients.view(np.uint64), self._plaintext)
 
-        def decrypt_slots(vector: Any) -> NDArray[np.int64]:
-            # Without budget, noise may have reached the message.
-            if decryptor.invariant_noise_budget(vector.ciphertext()[0]) < 1:
-                raise CiphertextRefused(
-                    "the noise budget is used up: encrypted under another key, or not a sum of "
-                    "updates"
-                )
-            slots = np.array(vector.decrypt(), np.int64)
-            # Fields of honest sums never reach a slot's ends.
-            if slots.max(initial=0) >= limit or slots.min(initial=0) <= -limit:
-                raise CiphertextRefused("the sum is out of range: not a sum of updates")
-            return slots
-
-        return PackedDecryptor(self, context, decrypt_slots)
+    def decrypt(self, file: Scratch, decryptor: Any, ciphertext: Any) -> NDArray[np.int64]:
+        """All coefficients but the reserved ones, int64[N - RESERVED], centred around 0."""
+        # Without budget, noise may have reached the message.
+        if decryptor.invariant_noise_budget(ciphertext) < 1:
+            raise CiphertextRefused(
+                "the noise budget is used up: encrypted under another key, or not a sum of updates"
+            )
+        decryptor.decrypt(ciphertext, self._decrypted)
+        coefficients = seal.decode(file, self._decrypted, self._degree).view(np.int64)
+        # What a sum of updates never has, and a multiple of the key has nearly always.
+        if coefficients[:RESERVED].any():
+            raise CiphertextRefused(
+                "the sum is not zero where every update is: not a sum of updates"
+            )
+        slots = coefficients[RESERVED:]
+        slots = np.where(slots > self._t // 2, slots - self._t, slots)
+        # Fields of honest sums never reach a coefficient's ends.
+        if slots.max() >= self._limit or slots.min() <= -self._limit:
+            raise CiphertextRefused("the sum is out of range: not a sum of updates")
+        return slots

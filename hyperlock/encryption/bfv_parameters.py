@@ -1,54 +1,88 @@
 """Choosing BFV parameters for packed sums, by rule.
 
-The plaintext modulus t is the smallest prime of at least `fields * field_bits` bits that is 1
-modulo 2N, so that each of the N slots holds `fields` signed integers of `field_bits` bits, wide
-enough for the sum of `max_clients` values.
+Values stand in the coefficients of the plaintext polynomial, as many fields to a coefficient as its
+modulus t holds, and the first `RESERVED` coefficients of every ciphertext are zero. t is the
+smallest prime above 2^(fields * field_bits) that is 3 or 5 modulo 8, so that each coefficient holds
+`fields` signed integers of `field_bits` bits, wide enough for the sum of `max_clients` values. (It
+need not be 1 modulo 2N, for nothing is batched.)
 
 Margin. Decryption reads the coefficients of round(t / q * c(s)), and what distorts them there is
 the noise of `noise.py` itself, not a transform of it. In the sum of K ciphertexts it is a sum of K
 polynomials r1 * s; beside it, each ciphertext adds less than 2: 1/2 for r0, 1/2 for rounding q/t
-times the message, and v/P < 1. (A sum that wraps around t adds nothing, for SEAL rounds q/t * m
-itself, not q/t.) Decryption is exact while all of it stays below q / (2t). The rule is
+times the message, and v/P < 1; and at most 2^(d-1) for the d low bits of c0 that are rounded away
+(`layout.py`), a hard bound and no probability. (A sum that wraps around t adds nothing, for SEAL
+rounds q/t * m itself, not q/t.) Decryption is exact while all of it stays below q / (2t). The rule
+is
 
-    q / (4t) >= B + 2K,
+    q / (4t) >= B + 2K + K 2^(d-1),
 
-with B so large that no coefficient exceeds it but with a probability of 2^-64, q being the product
-of the data primes as SEAL chooses them. One wrong coefficient changes every slot: the probability
-is that of a whole ciphertext of N coefficients, so that it holds for each of its coordinates. B is
-10.35 standard deviations of sqrt(K N / 18) at N=4096, 10.53 at N=32768 (`noise.coefficient_bits`).
+with B so large that no coefficient exceeds it but with a probability of 2^-64, q being the data
+prime as SEAL chooses it. One wrong coefficient fails a ciphertext: the probability is that of all N
+coefficients, so that it holds for each of them. B is 10.35 standard deviations of sqrt(K N / 18) at
+N=4096, 10.53 at N=32768 (`noise.coefficient_bits`). Seeded ciphertexts have less noise and their
+own d, one larger or so; the rule holds for sums of any mixture of both.
 
 The spare factor of two keeps one bit of noise budget: a sum whose noise exceeds q / (4t) may have
 none left and is then refused. A wrong value is not released unless noise leaps over the refused
 band, from q / (4t) to 3q / (4t) if q is just below a power of two (the band ends at q / (2t) at the
 least): `undetected_bits`, beyond 256 for every automatic choice.
+
+Guard. Who can add round(q/t p) to c1 of what is decrypted, the server or one client in its own
+update, adds p * s to the plaintext, s being the secret key and p any polynomial: p = 1 would give
+away s itself, whose coefficients -1, 0 and 1 are in every range. So the key holder refuses a
+ciphertext unless its reserved coefficients are exactly zero, and all behind the vector too. Modulo
+a prime t that is 3 or 5 modulo 8, X^N + 1 is a product of two irreducible polynomials of degree N/2
+(t has the order N/2 modulo 2N). The reserved coefficients of p * s are RESERVED linear functions of
+s; a combination of them that vanishes for every s is a polynomial g of degree below RESERVED with
+g * p = 0, and g is divisible by no factor of that degree: for every p that is not zero they are
+independent. An affine subspace of codimension k holds at most 3^(N-k) of the 3^N ternary vectors
+(its free coordinates decide the others), so whoever knows no more of s than its distribution
+sends a forgery that passes with a probability of at most
+
+    3^-RESERVED = 2^-101.4,
+
+whatever p is, for every choice of bits and clients. (More of s than that is what the public key
+hides by the assumption that the encryption rests on.) With t a power of two it would be (2/3)^k,
+and with t = 1 modulo 2N a p of rank k below RESERVED would pass with 3^-k. It costs 1.6% of the
+bytes at N=4096.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from hyperlock.encryption.layout import Layout
 from hyperlock.encryption.noise import coefficient_bits, least_allowed
 from hyperlock.encryption.packing import Packing
 from hyperlock.encryption.parameters import (
     EXACT_BITS,
+    MANY,
     MAX_PRIME_BITS,
     MIN_PRIME_BITS,
     POLY_MODULI,
     SECURITY_LIMITS,
     check_security,
+    ciphertexts,
     data_modulus_bits,
+    data_primes,
     is_prime,
     not_exact_enough,
     read_chain,
     read_integer,
+    rings,
+    smallest_ring,
     sum_bits,
 )
 from hyperlock.errors import ConfigError
 
 # SEAL takes plaintext moduli of up to 60 bits, and t has one bit more than the fields.
 MAX_PLAIN_BITS = 59
+# Coefficients of every ciphertext that are zero.
+RESERVED = 64
+_FORGERY_BITS = RESERVED * math.log2(3)
 _SPECIAL_BITS = 30  # as long as nothing is key-switched, any prime far above the noise does
 
 
@@ -57,15 +91,17 @@ class BfvParameters:
     """A checked choice.
 
     Attributes:
-        poly_modulus: N, the ring's degree and the number of slots.
+        poly_modulus: N, the ring's degree.
         coeff_mod_bits: bits of each prime; the last is the special prime, which no ciphertext
             carries.
         plain_modulus: t.
-        packing: fields in a slot.
+        packing: fields in a coefficient.
         value_bits: bits of one signed value on the grid.
         max_clients: no more updates than this may be added.
         security_bits: the best tabled level that the chain stays under.
-        margin_bits: log2 of q / (4t) over what the rule needs; never negative.
+        margin_bits: log2 of q / (4t) over what the rule needs with no bit of c0 dropped; never
+            negative.
+        layout: of its ciphertexts, with the bits of c0 that are dropped.
     """
 
     poly_modulus: int
@@ -76,33 +112,39 @@ class BfvParameters:
     max_clients: int
     security_bits: int
     margin_bits: float
+    layout: Layout
 
     @property
     def slots(self) -> int:
-        """Slots of one ciphertext: N, twice as many as CKKS has."""
-        return self.poly_modulus
+        """Coefficients of one ciphertext that hold values."""
+        return self.poly_modulus - RESERVED
 
     @property
     def exact_to_bits(self) -> float:
         """-log2 of the probability that a coordinate of an honest sum is refused or not exact; at
         least 64."""
-        return exact_bits(self.poly_modulus, self.max_clients, self._budget)
+        return self._exact_bits(1.0)
 
     @property
     def undetected_bits(self) -> float:
         """-log2 of the probability that a coordinate of an honest sum is released and wrong."""
         # SEAL counts the budget from 2^ceil(log2 q).
-        short = math.ceil(self._modulus_bits) - self._modulus_bits
-        return exact_bits(self.poly_modulus, self.max_clients, (4 - 2**short) * self._budget)
+        modulus_bits = data_modulus_bits(self.poly_modulus, self.coeff_mod_bits)
+        short = math.ceil(modulus_bits) - modulus_bits
+        return self._exact_bits(4 - 2**short)
 
     @property
-    def _modulus_bits(self) -> float:
-        return data_modulus_bits(self.poly_modulus, self.coeff_mod_bits)
+    def forgery_bits(self) -> float:
+        """-log2 of the probability that a ciphertext which would give away the key's multiples is
+        released."""
+        return _FORGERY_BITS
 
-    @property
-    def _budget(self) -> float:
-        """q / (4t), below which the noise must stay."""
-        return 2 ** (self._modulus_bits - 2) / self.plain_modulus
+    def _exact_bits(self, budgets: float) -> float:
+        """Of noise within so many times q / (4t)."""
+        modulus_bits = data_modulus_bits(self.poly_modulus, self.coeff_mod_bits)
+        budget = budgets * 2 ** (modulus_bits - 2) / self.plain_modulus
+        dropped = (self.layout.dropped, self.layout.dropped_seeded)
+        return exact_bits(self.poly_modulus, self.max_clients, budget, *dropped)
 
 
 @dataclass(frozen=True)
@@ -112,7 +154,7 @@ class Candidate:
     Attributes:
         poly_modulus: N.
         coeff_mod_bits: the chain, special prime included.
-        packing: fields in a slot.
+        packing: fields in a coefficient.
         max_clients: no more updates than this may be added.
     """
 
@@ -123,8 +165,8 @@ class Candidate:
 
     @property
     def plain_modulus(self) -> int:
-        """t, the smallest prime that holds the fields."""
-        return plain_modulus(self.poly_modulus, self.packing.bits)
+        """t, the smallest prime that holds the fields and keeps the guard."""
+        return plain_modulus(self.packing.bits)
 
     @property
     def budget_bits(self) -> float:
@@ -138,9 +180,18 @@ class Candidate:
         return self.budget_bits - needed_margin(self.poly_modulus, self.max_clients)
 
     @property
-    def bytes_per_value(self) -> float:
-        """Bytes of a ciphertext by the coordinates that it holds."""
-        return wire_bytes(self.coeff_mod_bits) / self.packing.fields
+    def layout(self) -> Layout:
+        """Of its ciphertexts, with as many low bits of c0 dropped as the margin has room for."""
+        primes = data_primes(self.poly_modulus, self.coeff_mod_bits)
+        if len(primes) > 1:
+            return Layout(self.poly_modulus, primes)
+        dropped = dropped_bits(self.poly_modulus, self.max_clients, 2**self.budget_bits)
+        return Layout(self.poly_modulus, primes, *dropped)
+
+    def bytes(self, length: int) -> int:
+        """Of the ciphertexts of a vector of so many values, made with the public key."""
+        slots = self.poly_modulus - RESERVED
+        return ciphertexts(self.packing.slots(length), slots) * self.layout.whole_bytes
 
 
 def bfv_parameters(
@@ -150,26 +201,27 @@ def bfv_parameters(
     value_bits: int,
     max_clients: int,
     security: int,
+    length: int = MANY,
 ) -> BfvParameters:
     """Complete and check a choice; each of the first three may be `auto`.
 
-    Of all that is secure and exact, the fewest bytes a value win; then the smaller ring, which
-    wastes less of the last ciphertext.
+    Of all that is secure and exact, the fewest bytes for a vector of `length` values win; of rings
+    that differ little, the smaller (`parameters.smallest_ring`).
 
     Raises:
         ConfigError: nothing fits; the text names the figure that fails (margin, field overflow or
             security limit).
     """
     # What may be chosen: rings from small to large, packings from many fields to one.
-    rings = _rings(poly_modulus, security)
+    allowed = rings(poly_modulus, security)
     packings = _packings(fields, value_bits, max_clients)
 
-    # Each with its chain, if security has room for one.
+    # Each with its chains, if security has room for one.
     if coeff_mod_bits == "auto":
-        candidates = _with_shortest_chains(rings, packings, max_clients, security)
+        candidates = _with_short_chains(allowed, packings, max_clients, security)
     else:
         chain = read_chain(coeff_mod_bits)
-        candidates = _with_chain(chain, rings, packings, max_clients, security)
+        candidates = _with_chain(chain, allowed, packings, max_clients, security)
 
     # The best of those that are exact; or, if none is, why.
     exact = [candidate for candidate in candidates if candidate.margin_bits >= 0]
@@ -177,9 +229,9 @@ def bfv_parameters(
         if not packings:
             raise _field_overflow(value_bits, max_clients)
         if not candidates:
-            raise _no_secure_chain(rings[-1], packings[-1].field_bits, max_clients, security)
+            raise _no_secure_chain(allowed[-1], packings[-1].field_bits, max_clients, security)
         raise _too_noisy(candidates[-1])  # the last has the fewest fields, in the largest ring
-    best = min(exact, key=lambda candidate: (candidate.bytes_per_value, candidate.poly_modulus))
+    best = smallest_ring(exact, length)
     return BfvParameters(
         poly_modulus=best.poly_modulus,
         coeff_mod_bits=best.coeff_mod_bits,
@@ -189,52 +241,64 @@ def bfv_parameters(
         max_clients=max_clients,
         security_bits=check_security(best.poly_modulus, best.coeff_mod_bits, security),
         margin_bits=best.margin_bits,
+        layout=best.layout,
     )
 
 
 @lru_cache
 def needed_margin(poly_modulus: int, max_clients: int) -> float:
-    """log2 of B + 2K, the right-hand side of the rule."""
+    """log2 of B + 2K, the right-hand side of the rule with no bit dropped."""
     return math.log2(
         least_allowed(lambda budget: exact_bits(poly_modulus, max_clients, budget), EXACT_BITS)
     )
 
 
-def exact_bits(poly_modulus: int, clients: int, budget: float) -> float:
-    """-log2 of the probability that all noise of a ciphertext, sum of `clients`, does not stay
-    within `budget`."""
-    return coefficient_bits(poly_modulus, clients, budget - 2 * clients)
+def exact_bits(
+    poly_modulus: int, clients: int, budget: float, dropped: int = 0, dropped_seeded: int = 0
+) -> float:
+    """-log2 of the probability that all noise of a ciphertext, sum of `clients` in any mixture of
+    the two forms, does not stay within `budget`."""
+    left = budget - clients * (2 + _rounding(dropped))
+    left_seeded = budget - clients * (2 + _rounding(dropped_seeded))
+    return coefficient_bits(poly_modulus, clients, left, left_seeded)
 
 
-def wire_bytes(chain: tuple[int, ...]) -> float:
-    """Bytes of one coefficient pair as serialised: SEAL stores 64-bit words and compresses whole
-    zero bytes away."""
-    return 2 * sum(math.ceil(bits / 8) for bits in chain[:-1])
+@lru_cache(maxsize=1024)
+def dropped_bits(poly_modulus: int, clients: int, budget: float) -> tuple[int, int]:
+    """d of whole and of seeded ciphertexts: the most with which sums stay exact, the whole ones'
+    first."""
+
+    def most(holds: Callable[[int], bool]) -> int:
+        found = 0
+        while holds(found + 1):
+            found += 1
+        return found
+
+    whole = most(
+        lambda d: exact_bits(poly_modulus, clients, budget, d, d) >= EXACT_BITS,
+    )
+    seeded = most(
+        lambda d: d <= whole or exact_bits(poly_modulus, clients, budget, whole, d) >= EXACT_BITS,
+    )
+    return whole, seeded
 
 
 @lru_cache
-def plain_modulus(poly_modulus: int, plain_bits: int) -> int:
-    """The smallest prime of at least `plain_bits` + 1 bits that is 1 modulo 2N, as batching
-    needs."""
-    step = 2 * poly_modulus
-    candidate = (2**plain_bits // step) * step + 1
-    while candidate < 2**plain_bits or not is_prime(candidate):
-        candidate += step
+def plain_modulus(plain_bits: int) -> int:
+    """The smallest prime above 2^plain_bits that is 3 or 5 modulo 8."""
+    candidate = 2**plain_bits + 1
+    while candidate % 8 not in (3, 5) or not is_prime(candidate):
+        candidate += 2
     return candidate
 
 
-def _rings(poly_modulus: object, security: int) -> tuple[int, ...]:
-    """All rings for `auto`, else the one that is set."""
-    rings: tuple[int, ...] = POLY_MODULI
-    if poly_modulus != "auto":
-        rings = (read_integer("encryption.poly_modulus", poly_modulus),)
-    for ring in rings:
-        check_security(ring, (), security)
-    return rings
+def _rounding(dropped: int) -> float:
+    """By how much a coefficient of c0 changes at most when so many bits are rounded away."""
+    return 2 ** (dropped - 1) if dropped else 0.0
 
 
 def _packings(fields: object, value_bits: int, max_clients: int) -> list[Packing]:
-    """Fields wide enough for sums: as many as a slot takes down to one for `auto`, else as set."""
+    """Fields wide enough for sums: as many as t holds down to one for `auto`, else as set."""
     field_bits = sum_bits(value_bits, max_clients)
     most = MAX_PLAIN_BITS // field_bits
     if fields == "auto":
@@ -246,7 +310,7 @@ def _packings(fields: object, value_bits: int, max_clients: int) -> list[Packing
             count,
             f"fields overflow: {count} x {field_bits} bits, for sums of {max_clients} "
             f"clients at {value_bits} bits",
-            allowed=f"1 to {most} ({MAX_PLAIN_BITS} bits in a slot)",
+            allowed=f"1 to {most} ({MAX_PLAIN_BITS} bits in a coefficient)",
             hint="encryption.fields=auto",
         )
     return [Packing(count, field_bits)]
@@ -269,47 +333,49 @@ def _with_chain(
     ]
 
 
-def _with_shortest_chains(
+def _with_short_chains(
     rings: tuple[int, ...], packings: list[Packing], max_clients: int, security: int
 ) -> list[Candidate]:
-    """A candidate for each ring and packing for which a secure chain holds the margin."""
-    found = [
-        _with_shortest_chain(ring, packing, max_clients, security)
+    """Candidates for each ring and packing for which a secure chain holds the margin."""
+    return [
+        found
         for ring in rings
         for packing in packings
+        for found in _short_chains(ring, packing, max_clients, security)
     ]
-    return [candidate for candidate in found if candidate is not None]
 
 
-def _with_shortest_chain(
+def _short_chains(
     ring: int, packing: Packing, max_clients: int, security: int
-) -> Candidate | None:
-    """The shortest chain of equal data primes that holds the margin, or None if security has no
-    room for it."""
+) -> Iterator[Candidate]:
+    """The shortest chain of equal data primes that holds the margin; and with one prime the longer
+    ones too, whose further bits let more of c0's be dropped."""
     # As many bits as the rule needs, in as few primes as hold them.
-    plain = math.log2(plain_modulus(ring, packing.bits))
+    plain = math.log2(plain_modulus(packing.bits))
     data_bits = math.ceil(plain + 2 + needed_margin(ring, max_clients) + 1e-6)
     count = -(-data_bits // MAX_PRIME_BITS)
     size = max(-(-data_bits // count), MIN_PRIME_BITS)
-    found = Candidate(ring, (size,) * count + (_SPECIAL_BITS,), packing, max_clients)
-    if found.margin_bits < 0:
-        size += 1  # so short that SEAL's primes lie well below 2^size
+    sizes = range(size, MAX_PRIME_BITS + 1) if count == 1 else (size, size + 1)
 
-    # The special prime takes what security leaves.
-    special = min(_SPECIAL_BITS, SECURITY_LIMITS[security][ring] - count * size)
-    if special < MIN_PRIME_BITS:
-        return None
-    return Candidate(ring, (size,) * count + (special,), packing, max_clients)
+    # The special prime takes what security leaves; of several primes the shortest that hold it, for
+    # SEAL's may lie well below 2^size.
+    for bits in sizes:
+        special = min(_SPECIAL_BITS, SECURITY_LIMITS[security][ring] - count * bits)
+        found = Candidate(ring, (bits,) * count + (special,), packing, max_clients)
+        if special >= MIN_PRIME_BITS and found.margin_bits >= 0:
+            yield found
+            if count > 1:
+                return
 
 
 def _field_overflow(value_bits: int, max_clients: int) -> ConfigError:
-    """Why there is no packing: a slot does not hold even one field."""
+    """Why there is no packing: a coefficient does not hold even one field."""
     return ConfigError(
         "encryption.value_bits",
         value_bits,
         f"field overflow: sums of {max_clients} clients take "
         f"{sum_bits(value_bits, max_clients)} bits",
-        allowed=f"at most {MAX_PLAIN_BITS} bits in a slot",
+        allowed=f"at most {MAX_PLAIN_BITS} bits in a coefficient",
         hint="encryption.value_bits=8",
     )
 

@@ -1,24 +1,27 @@
 """What CKKS and BFV share: keys, and vectors of packed integers as sequences of ciphertexts.
 
-Everything streams: one ciphertext at a time is packed and encrypted, parsed and added, or decrypted
-and unpacked.
+Everything streams: one ciphertext at a time is packed and encrypted, opened and added, or decrypted
+and unpacked. To add is to add residues modulo their primes, which takes no key and, but for
+ciphertexts that grow from a seed, no SEAL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.encryption.layout import Layout
+from hyperlock.encryption import seal
+from hyperlock.encryption.layout import Layout, Received, refuse_transparent
+from hyperlock.encryption.packing import Packing
+from hyperlock.encryption.parameters import ciphertexts
 from hyperlock.encryption.scheme import Chunk, KeyPair
+from hyperlock.encryption.seal import Residues, Scratch
 from hyperlock.encryption.vector import largest_sum, sum_type
 from hyperlock.errors import CiphertextRefused, ConfigError
-
-CIPHERTEXT_OVERHEAD = 1024  # headers of SEAL and TenSEAL; about 150 bytes seen
 
 
 def tenseal_version() -> str:
@@ -75,11 +78,66 @@ def secret_context(secret: bytes) -> Any:
     return ts.context_from(secret)
 
 
+class Parameters(Protocol):
+    """What the parameters of every scheme over a ring have in common."""
+
+    poly_modulus: int
+    coeff_mod_bits: tuple[int, ...]
+    packing: Packing
+    value_bits: int
+    max_clients: int
+    security_bits: int
+
+    @property
+    def slots(self) -> int:
+        """Packed integers of one ciphertext."""
+        ...
+
+    @property
+    def layout(self) -> Layout:
+        """How its ciphertexts look on the wire."""
+        ...
+
+    @property
+    def margin_bits(self) -> float:
+        """log2 of what noise may be over what it is bounded by."""
+        ...
+
+    @property
+    def exact_to_bits(self) -> float:
+        """-log2 of the probability that a coordinate is not exact."""
+        ...
+
+    @property
+    def forgery_bits(self) -> float:
+        """-log2 of the probability that a forgery against the key is released."""
+        ...
+
+
+class Codec(Protocol):
+    """How packed integers become SEAL's plaintext, and what a ciphertext decrypts to."""
+
+    def encode(self, file: Scratch, slots: NDArray[np.int64]) -> Any:
+        """SEAL's plaintext of int64[count], the rest of its slots being zero."""
+        ...
+
+    def decrypt(self, file: Scratch, decryptor: Any, ciphertext: Any) -> NDArray[np.int64]:
+        """Every slot of a ciphertext; CiphertextRefused unless all are certainly exact."""
+        ...
+
+
 class PackedScheme:
-    """What CKKS and BFV have in common; each adds how slots are encrypted, read and decrypted."""
+    """What CKKS and BFV have in common; each adds its keys' context and how slots are encoded.
+
+    Attributes:
+        parameters: checked.
+        name: as in `encryption=NAME`.
+        ntt: whether coefficients travel in NTT form.
+    """
 
     parameters: Any
     name: str
+    ntt: bool
 
     @property
     def encoding(self) -> str:
@@ -91,8 +149,17 @@ class PackedScheme:
         """The public parameters that are this scheme's alone."""
         raise NotImplementedError
 
+    @property
+    def scale(self) -> float:
+        """What SEAL's ciphertexts of this scheme say is their scale."""
+        raise NotImplementedError
+
     def new_context(self) -> Any:
         """TenSEAL's, with new keys; ValueError or RuntimeError if SEAL has no such chain."""
+        raise NotImplementedError
+
+    def codec(self, context: Any) -> Codec:
+        """How its slots are encoded, under SEAL's context."""
         raise NotImplementedError
 
     @property
@@ -102,9 +169,10 @@ class PackedScheme:
         p = self.parameters
         chain = "-".join(map(str, p.coeff_mod_bits))
         packing = f"{p.packing.fields}x{p.packing.field_bits}"
+        dropped = f"d{p.layout.dropped}-{p.layout.dropped_seeded}"
         sums = f"{p.value_bits}x{p.max_clients}"
         return (
-            f"{self.name}/{p.poly_modulus}/{chain}/{self.encoding}/{packing}/{sums}"
+            f"{self.name}/{p.poly_modulus}/{chain}/{self.encoding}/{packing}/{dropped}/{sums}"
             f"/{tenseal_version()}"
         )
 
@@ -122,6 +190,7 @@ class PackedScheme:
             "field_bits": p.packing.field_bits,
             "security_bits": p.security_bits,
             "exact_to_bits": round(p.exact_to_bits, 1),
+            "forgery_bits": round(p.forgery_bits, 1),
             "fingerprint": self.fingerprint,
         }
 
@@ -148,19 +217,18 @@ class PackedScheme:
         return self.parameters.security_bits
 
     @property
-    def max_chunk_bytes(self) -> int:
-        """Two polynomials of N coefficients of 64 bits for each data prime, and headers."""
-        layout = self.layout
-        return 2 * layout.poly_modulus * 8 * layout.primes + CIPHERTEXT_OVERHEAD
-
-    @property
     def layout(self) -> Layout:
         """How its ciphertexts look on the wire, to be checked before SEAL sees them."""
-        raise NotImplementedError
+        return self.parameters.layout
+
+    @property
+    def max_chunk_bytes(self) -> int:
+        """Of a ciphertext of a sum, whose residues are whole."""
+        return self.layout.sum_bytes
 
     def chunk_count(self, length: int) -> int:
         """One ciphertext for every full set of slots, and one for the rest."""
-        return len(self.blocks(length))
+        return ciphertexts(self.parameters.packing.slots(length), self.parameters.slots)
 
     def blocks(self, length: int) -> list[tuple[int, int]]:
         """First slot of each ciphertext of a vector of `length` values, and the one after its
@@ -169,72 +237,113 @@ class PackedScheme:
         total = self.parameters.packing.slots(length)
         return [(start, min(start + slots, total)) for start in range(0, total, slots)]
 
-    def read(self, context: Any, framed: bytes) -> Any:
-        """TenSEAL's vector of a framed ciphertext; ValueError or RuntimeError if it is none."""
-        raise NotImplementedError
+    def encryptor(self, public: bytes) -> PackedEncryptor:
+        """The client's half, under the public key; CiphertextRefused if it is none."""
+        return PackedEncryptor(self, public_context(public))
 
-    def load(self, context: Any, chunk: Chunk, size: int) -> Any:
-        """One parsed ciphertext of `size` slots, checked before SEAL sees it and by SEAL.
-
-        Raises:
-            CiphertextRefused: it is not a fresh ciphertext of these parameters.
-        """
-        framed = self.layout.open(chunk, size)
-        try:
-            return self.read(context, framed)
-        except (ValueError, RuntimeError) as error:
-            raise CiphertextRefused(f"not a ciphertext of these parameters: {error}") from None
+    def symmetric_encryptor(self, secret: bytes) -> SeededEncryptor:
+        """For clients that hold the secret key: half the bytes."""
+        return SeededEncryptor(self, secret_context(secret))
 
     def accumulator(self, public: bytes, length: int) -> CiphertextSum:
-        """The server's half, under the public key, for vectors of `length` values."""
-        return CiphertextSum(self, public_context(public), length)
+        """The server's half, for vectors of `length` values."""
+        return CiphertextSum(self, public, length)
+
+    def decryptor(self, secret: bytes) -> PackedDecryptor:
+        """The key holder's half, under the secret key."""
+        return PackedDecryptor(self, secret_context(secret))
+
+    def ciphertext(self, file: Scratch, context: Any, received: Received) -> Any:
+        """SEAL's, of residues that were checked; CiphertextRefused if SEAL finds fault with
+        them."""
+        try:
+            return seal.ciphertext(
+                file, context, received.both, ntt=self.ntt, scale=self.scale, seed=received.seed
+            )
+        except (ValueError, RuntimeError) as error:
+            raise CiphertextRefused(f"not a ciphertext of these parameters: {error}") from None
 
 
 class PackedEncryptor:
     """Packs and encrypts under the public key, one ciphertext a chunk.
 
     Args:
-        scheme: blocks and packing.
-        encrypt_slots: int64[slots] to a serialised ciphertext.
+        scheme: blocks, packing, encoding and layout.
+        context: TenSEAL's, with the public key.
     """
 
-    def __init__(
-        self, scheme: PackedScheme, encrypt_slots: Callable[[NDArray[np.int64]], bytes]
-    ) -> None:
+    def __init__(self, scheme: PackedScheme, context: Any) -> None:
+        from hyperlock.encryption._tenseal import sealapi
+
         self._scheme = scheme
-        self._encrypt_slots = encrypt_slots
+        self._encryptor = sealapi.Encryptor(context.seal_context().data, context.public_key().data)
+        self._codec = scheme.codec(context.seal_context().data)
+        self._new_ciphertext = sealapi.Ciphertext
 
     def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
         """Serialised ciphertexts of int[length], one at a time, as they are made."""
+        layout = self._scheme.layout
         packing = self._scheme.parameters.packing
-        for start, stop in self._scheme.blocks(values.size):
-            yield self._encrypt_slots(packing.pack(values, start, stop))
+        ciphertext = self._new_ciphertext()
+        with seal.scratch() as file:
+            for start, stop in self._scheme.blocks(values.size):
+                plaintext = self._codec.encode(file, packing.pack(values, start, stop))
+                self._encryptor.encrypt(plaintext, ciphertext)
+                yield layout.write_whole(seal.residues(file, ciphertext, len(layout.primes)))
+
+
+class SeededEncryptor:
+    """Packs and encrypts under the secret key, one ciphertext a chunk: the second polynomial of a
+    symmetric ciphertext is random, so the seed that it grew from is sent instead.
+
+    Args:
+        scheme: blocks, packing, encoding and layout.
+        context: TenSEAL's, with the secret key.
+    """
+
+    def __init__(self, scheme: PackedScheme, context: Any) -> None:
+        from hyperlock.encryption._tenseal import sealapi
+
+        self._scheme = scheme
+        self._encryptor = sealapi.Encryptor(context.seal_context().data, context.secret_key().data)
+        self._codec = scheme.codec(context.seal_context().data)
+
+    def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
+        """Serialised ciphertexts of int[length], one at a time, as they are made."""
+        layout = self._scheme.layout
+        packing = self._scheme.parameters.packing
+        with seal.scratch() as file:
+            for start, stop in self._scheme.blocks(values.size):
+                plaintext = self._codec.encode(file, packing.pack(values, start, stop))
+                symmetric = self._encryptor.encrypt_symmetric(plaintext)
+                yield layout.write_seeded(
+                    *seal.seeded_residues(file, symmetric, len(layout.primes))
+                )
 
 
 class PackedDecryptor:
     """Decrypts sums under the secret key, one ciphertext after the other.
 
     Args:
-        scheme: blocks, packing and bounds.
+        scheme: blocks, packing, encoding, layout and bounds.
         context: TenSEAL's, with the secret key.
-        decrypt_slots: a parsed ciphertext to its exact slots, int64; CiphertextRefused if they are
-            not certainly exact.
     """
 
-    def __init__(
-        self, scheme: PackedScheme, context: Any, decrypt_slots: Callable[[Any], NDArray[np.int64]]
-    ) -> None:
+    def __init__(self, scheme: PackedScheme, context: Any) -> None:
+        from hyperlock.encryption._tenseal import sealapi
+
         self._scheme = scheme
-        self._context = context
-        self._decrypt_slots = decrypt_slots
+        self._context = context.seal_context().data
+        self._decryptor = sealapi.Decryptor(self._context, context.secret_key().data)
+        self._codec = scheme.codec(self._context)
 
     def decrypt(self, chunks: Iterable[Chunk], length: int) -> NDArray[np.integer]:
         """The exact sums, int[length] of the narrowest type that holds sums of `max_clients`
         updates.
 
         Raises:
-            CiphertextRefused: a ciphertext is not of these parameters and key, or a sum lies
-                outside what `max_clients` updates can sum to.
+            CiphertextRefused: a ciphertext is not of these parameters and key, is not zero where
+                a sum of vectors is, or a sum lies outside what `max_clients` updates can sum to.
         """
         scheme = self._scheme
         packing = scheme.parameters.packing
@@ -242,15 +351,20 @@ class PackedDecryptor:
 
         # One ciphertext after the other, each to its block of slots.
         blocks = iter(scheme.blocks(length))
-        for chunk in chunks:
-            start, stop = next(blocks, (0, 0))
-            if stop == 0:
-                raise CiphertextRefused(f"the sum has more than {length} coordinates")
-            slots = self._decrypt_slots(scheme.load(self._context, chunk, stop - start))
-            try:
-                packing.unpack(slots, sums, start)
-            except OverflowError:
-                raise CiphertextRefused("the sum is out of range: not a sum of updates") from None
+        with seal.scratch() as file:
+            for chunk in chunks:
+                start, stop = next(blocks, (0, 0))
+                if stop == 0:
+                    raise CiphertextRefused(f"the sum has more than {length} coordinates")
+                slots = self._slots(file, chunk)
+                if slots[stop - start :].any():
+                    raise CiphertextRefused("the sum goes on behind its end: not a sum of updates")
+                try:
+                    packing.unpack(slots[: stop - start], sums, start)
+                except OverflowError:
+                    raise CiphertextRefused(
+                        "the sum is out of range: not a sum of updates"
+                    ) from None
         if next(blocks, None) is not None:
             raise CiphertextRefused(f"the sum has fewer than {length} coordinates")
 
@@ -260,53 +374,95 @@ class PackedDecryptor:
             raise CiphertextRefused("the sum is out of range: not a sum of updates")
         return sums
 
+    def _slots(self, file: Scratch, chunk: Chunk) -> NDArray[np.int64]:
+        """Every slot of one serialised ciphertext."""
+        received = Received(self._scheme.layout.open_sum(chunk))
+        ciphertext = self._scheme.ciphertext(file, self._context, received)
+        return self._codec.decrypt(file, self._decryptor, ciphertext)
+
 
 class CiphertextSum:
-    """A running sum of ciphertexts under a public key.
+    """A running sum of ciphertexts.
+
+    Whole ones are added here; those that grow from a seed are grown and added by SEAL, and join the
+    others at the end.
 
     Args:
         scheme: how ciphertexts are read.
-        context: TenSEAL's, without the secret key.
+        public: the key, whose parameters SEAL grows seeds under.
         length: coordinates of the vectors.
     """
 
-    def __init__(self, scheme: PackedScheme, context: Any, length: int) -> None:
+    def __init__(self, scheme: PackedScheme, public: bytes, length: int) -> None:
         self._scheme = scheme
-        self._context = context
-        self._sizes = [stop - start for start, stop in scheme.blocks(length)]
-        self._sums: list[Any] = []
+        self._public = public
+        layout = scheme.layout
+        self._primes = np.array(layout.primes, np.uint64)[:, np.newaxis]
+        shape = (2, len(layout.primes), layout.poly_modulus)
+        self._sums = [np.zeros(shape, np.uint64) for _ in range(scheme.chunk_count(length))]
+        self._grown: list[Any] = [None] * len(self._sums)
 
     def add(self, chunks: Sequence[Chunk]) -> None:
         """Fold one encrypted vector in, wholly or not at all; no more than one ciphertext of it is
-        parsed at a time."""
-        if len(chunks) != len(self._sizes):
-            raise CiphertextRefused(f"{len(chunks)} ciphertexts instead of {len(self._sizes)}")
-        # The first vector is the sum.
-        if not self._sums:
-            self._sums = [self._load(i, chunk) for i, chunk in enumerate(chunks)]
-            return
-        # Others are added; if one of its ciphertexts is refused, those before are taken out again.
+        opened at a time."""
+        if len(chunks) != len(self._sums):
+            raise CiphertextRefused(f"{len(chunks)} ciphertexts instead of {len(self._sums)}")
+        # If one of its ciphertexts is refused, those before are taken out again: sums are exact.
         done = 0
-        try:
-            for i, chunk in enumerate(chunks):
-                self._sums[i] = self._added(self._sums[i], self._load(i, chunk))
-                done += 1
-        except CiphertextRefused:
-            for i, chunk in enumerate(chunks[:done]):
-                self._sums[i].sub_(self._load(i, chunk))  # exact: sums are modulo q
-            raise
+        with seal.scratch() as file:
+            try:
+                for i, chunk in enumerate(chunks):
+                    self._fold(file, i, self._scheme.layout.open_update(chunk))
+                    done += 1
+            except CiphertextRefused:
+                for i, chunk in enumerate(chunks[:done]):
+                    self._take_out(file, i, self._scheme.layout.open_update(chunk))
+                raise
 
     def total(self) -> Iterator[bytes]:
         """Serialised ciphertexts of the sum, which is given up as they are written."""
+        layout = self._scheme.layout
         self._sums.reverse()
-        while self._sums:
-            yield self._sums.pop().serialize()
+        self._grown.reverse()
+        with seal.scratch() as file:
+            while self._sums:
+                both = self._sums.pop()
+                grown = self._grown.pop()
+                if grown is not None:
+                    both = self._added(both, seal.residues(file, grown, len(layout.primes)))
+                yield layout.write_sum(both)
 
-    def _added(self, total: Any, vector: Any) -> Any:
-        try:
-            return total + vector  # not in place: SEAL refuses a sum only once it is made
-        except (ValueError, RuntimeError) as error:
-            raise CiphertextRefused(f"a ciphertext that cannot be added: {error}") from None
+    def _fold(self, file: Scratch, i: int, received: Received) -> None:
+        if received.seed:
+            more = self._scheme.ciphertext(file, self._seal_context, received)
+            if self._grown[i] is None:
+                self._grown[i] = more
+            else:
+                self._evaluator.add_inplace(self._grown[i], more)
+            return
+        both = self._added(self._sums[i], received.both)
+        refuse_transparent(both)
+        self._sums[i] = both
 
-    def _load(self, i: int, chunk: Chunk) -> Any:
-        return self._scheme.load(self._context, chunk, self._sizes[i])
+    def _take_out(self, file: Scratch, i: int, received: Received) -> None:
+        if received.seed:
+            more = self._scheme.ciphertext(file, self._seal_context, received)
+            self._evaluator.sub_inplace(self._grown[i], more)
+            return
+        self._sums[i] = self._added(self._sums[i], self._primes - received.both)
+
+    def _added(self, one: Residues, other: Residues) -> Residues:
+        """Residues from 0 to below their primes plus residues up to their primes."""
+        both = one + other
+        # What is too small to subtract from wraps around to what is larger.
+        return np.minimum(both, both - self._primes)
+
+    @property
+    def _seal_context(self) -> Any:
+        return public_context(self._public).seal_context().data
+
+    @property
+    def _evaluator(self) -> Any:
+        from hyperlock.encryption._tenseal import sealapi
+
+        return sealapi.Evaluator(self._seal_context)

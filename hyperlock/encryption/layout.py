@@ -1,37 +1,44 @@
-"""What a serialised ciphertext looks like, checked byte for byte before SEAL sees it.
+"""What a ciphertext is on the wire: residues, in as many bits as they take, and nothing else.
 
-SEAL's deserialiser was not written for hostile input: it takes zstd and zlib, nested ones too,
-older versions inflated all of a stream before they looked at what they got, and bytes behind an
-object are ignored. Here a ciphertext is taken apart first. Everything but its coefficients is known
-beforehand, so it is compared; the stream is inflated under a bound; and SEAL receives an
-uncompressed ciphertext of exactly the right size. What remains for SEAL is to check its own minor
-version, that the parameters' id is known, and that the coefficients are below their primes.
+    Update, whole:   c0, rounded to multiples of 2^d | c1
+    Update, seeded:  c0, rounded to multiples of 2^d | the seed that c1 grows from, 64 bytes
+    Aggregate:       c0 | c1
 
-TenSEAL 0.3.16 to 0.3.18 frame a vector as protobuf (field 1 its size, field 2 one SEAL object, for
-CKKS field 3 the scale); SEAL 4 writes a header of 16 bytes, the ciphertext's fields, and its
-coefficients, or half of them and the seed of the other half.
+A polynomial is its N residues modulo each data prime, one prime after the other, packed by
+`bits.py`. Ring, primes, form and scale are known to all parties by the fingerprint, so no header
+says them, and there is none to lie in: three lengths are all that can tell forms apart. A liar can
+still send a residue that is none, or a second polynomial of zeros, which leaves the message in
+sight; both are refused here, before SEAL sees anything.
+
+The low d bits of c0 are rounded away where the noise bound has room for them: whoever holds the
+ciphertext could do so himself, so nothing is given away, and a sum of K gains at most K 2^(d-1) in
+each coefficient (`bfv_parameters.py`). c1 is multiplied by the secret key, and stays whole. Sums
+carry into the bits that were zero, so an Aggregate has all of them. In NTT form (CKKS), or with
+more than one prime, low bits are not small, and d is 0.
 """
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
-import zstandard
+import numpy as np
 
+from hyperlock.encryption import bits
+from hyperlock.encryption.seal import SEED_BYTES, Residues
 from hyperlock.errors import CiphertextRefused
 
-# Magic, header size, version, version, compression, reserved, bytes in all.
-_SEAL = struct.Struct("<HBBBBHQ")
-_MAGIC = 0xA15E
-_SEAL_MAJOR = 4  # for older ones SEAL takes other paths
-_PLAIN = 0
-_ZSTD = 2
-_FIELDS = struct.Struct("<BQQQdQ")  # NTT form, polynomials, N, primes, scale, correction factor
-_ID_BYTES = 32
-_COUNT = struct.Struct("<Q")
-_SEED_BYTES = _SEAL.size + 65  # type of the generator, and 64 bytes of seed
-_BLAKE2 = 1  # the generator that SEAL uses unless it is built otherwise
+
+@dataclass(frozen=True)
+class Received:
+    """A ciphertext that arrived: its residues, all of them below their primes.
+
+    Attributes:
+        both: uint64[2, primes, N], or uint64[1, primes, N] where there is a seed.
+        seed: of the second polynomial; empty where that came whole.
+    """
+
+    both: Residues
+    seed: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -40,129 +47,107 @@ class Layout:
 
     Attributes:
         poly_modulus: N.
-        primes: data primes, without the special one.
-        ntt: whether coefficients are in NTT form (CKKS) or not (BFV).
-        scale: CKKS' scale; 1 for BFV.
+        primes: the data primes themselves, without the special one.
+        dropped: d of a whole Update; 0 unless there is one prime.
+        dropped_seeded: d of a seeded one.
     """
 
     poly_modulus: int
-    primes: int
-    ntt: bool
-    scale: float
+    primes: tuple[int, ...]
+    dropped: int = 0
+    dropped_seeded: int = 0
 
     @property
-    def suffix(self) -> bytes:
-        """What TenSEAL appends to a vector: CKKS' scale."""
-        return b"\x19" + struct.pack("<d", self.scale) if self.ntt else b""
+    def whole_bytes(self) -> int:
+        """Of one ciphertext of an Update, as the public key makes it."""
+        return self._polynomial_bytes(self.dropped) + self._polynomial_bytes()
 
-    def frame(self, size: int, seal: bytes) -> bytes:
-        """A SEAL ciphertext as TenSEAL's vector of `size` slots."""
-        slots = varint(size)
-        return b"".join(
-            [b"\x0a", varint(len(slots)), slots, b"\x12", varint(len(seal)), seal, self.suffix]
-        )
+    @property
+    def seeded_bytes(self) -> int:
+        """Of one ciphertext of an Update, as the secret key makes it."""
+        return self._polynomial_bytes(self.dropped_seeded) + SEED_BYTES
 
-    def open(self, chunk: bytes | memoryview, size: int) -> bytes:
-        """One serialised vector of exactly `size` slots, made harmless: the same vector,
-        uncompressed.
+    @property
+    def sum_bytes(self) -> int:
+        """Of one ciphertext of an Aggregate."""
+        return 2 * self._polynomial_bytes()
 
-        Raises:
-            CiphertextRefused: the bytes are not one fresh ciphertext of this layout.
-        """
-        # TenSEAL's frame, which is known but for the length of what it frames.
-        if bytes(chunk[:1]) != b"\x0a":
-            raise CiphertextRefused("not a ciphertext")
-        slots = varint(size)
-        start = b"".join([b"\x0a", varint(len(slots)), slots, b"\x12"])
-        if bytes(chunk[: len(start)]) != start:
-            raise CiphertextRefused(f"not one ciphertext of {size} slots")
-        length, used = _read_varint(bytes(chunk[len(start) : len(start) + 5]))
-        start_of_seal = len(start) + used
-        seal = bytes(chunk[start_of_seal : start_of_seal + length])
-        if len(seal) != length or bytes(chunk[start_of_seal + length :]) != self.suffix:
+    def write_whole(self, both: Residues) -> bytes:
+        """The residues uint64[2, primes, N] of a fresh ciphertext, for an Update."""
+        return self._write(both[0], self.dropped) + self._write(both[1])
+
+    def write_seeded(self, first: Residues, seed: bytes) -> bytes:
+        """A first polynomial uint64[primes, N] and the second one's seed, for an Update."""
+        return self._write(first, self.dropped_seeded) + seed
+
+    def write_sum(self, both: Residues) -> bytes:
+        """The residues uint64[2, primes, N] of a sum, for an Aggregate."""
+        return self._write(both[0]) + self._write(both[1])
+
+    def open_update(self, chunk: bytes | memoryview) -> Received:
+        """One ciphertext of an Update; CiphertextRefused if it is none of these parameters."""
+        if len(chunk) == self.seeded_bytes:
+            end = len(chunk) - SEED_BYTES
+            first = self._open(chunk[:end], self.dropped_seeded)
+            return Received(first[np.newaxis], bytes(chunk[end:]))
+        if len(chunk) != self.whole_bytes:
             raise CiphertextRefused(
-                "not one ciphertext of these parameters: something lacks or follows"
+                f"a ciphertext of {len(chunk)} bytes instead of {self.whole_bytes}, or of "
+                f"{self.seeded_bytes} with a seed"
             )
-        return self.frame(size, self._open_seal(seal))
+        return Received(self._open_both(chunk, self.dropped))
 
-    def _open_seal(self, seal: bytes) -> bytes:
-        """A SEAL ciphertext, whole or seeded, as the same one uncompressed."""
-        # Inflated, and of one of two sizes: with both polynomials, or with one and a seed.
-        coefficients = 2 * self.poly_modulus * self.primes
-        whole = _ID_BYTES + _FIELDS.size + _SEAL.size + _COUNT.size + 8 * coefficients
-        seeded = whole - 4 * coefficients + _SEED_BYTES
-        body, version = _seal_object(seal, (whole, seeded))
-
-        # Its fields.
-        _, *found = _FIELDS.unpack_from(body, _ID_BYTES)
-        due = [2, self.poly_modulus, self.primes, self.scale, 1]
-        if body[_ID_BYTES] != self.ntt or found != due:
-            raise CiphertextRefused(f"a ciphertext of other parameters: {found} instead of {due}")
-
-        # Its coefficients, an object of their own, and the seed.
-        stored = coefficients if len(body) == whole else coefficients // 2
-        at = _ID_BYTES + _FIELDS.size
-        _plain_header(body, at, version, _SEAL.size + _COUNT.size + 8 * stored)
-        if _COUNT.unpack_from(body, at + _SEAL.size) != (stored,):
-            raise CiphertextRefused("a ciphertext of another number of coefficients")
-        if stored < coefficients:
-            _plain_header(body, len(body) - _SEED_BYTES, version, _SEED_BYTES)
-            if body[_SEAL.size - _SEED_BYTES] != _BLAKE2:
-                raise CiphertextRefused("a ciphertext grown from a seed of another generator")
-        elif body.endswith(bytes(4 * coefficients)):
+    def open_sum(self, chunk: bytes | memoryview) -> Residues:
+        """uint64[2, primes, N] of an Aggregate; CiphertextRefused if it is none of these
+        parameters."""
+        if len(chunk) != self.sum_bytes:
             raise CiphertextRefused(
-                "a ciphertext without its second polynomial, which anyone can read"
+                f"a summed ciphertext of {len(chunk)} bytes instead of {self.sum_bytes}"
             )
-        return _SEAL.pack(_MAGIC, _SEAL.size, *version, _PLAIN, 0, _SEAL.size + len(body)) + body
+        return self._open_both(chunk, 0)
+
+    def _open_both(self, chunk: bytes | memoryview, dropped: int) -> Residues:
+        middle = self._polynomial_bytes(dropped)
+        both = np.stack([self._open(chunk[:middle], dropped), self._open(chunk[middle:])])
+        refuse_transparent(both)
+        return both
+
+    def _polynomial_bytes(self, dropped: int = 0) -> int:
+        widths = [prime.bit_length() - dropped for prime in self.primes]
+        return sum(bits.packed_bytes(self.poly_modulus, width) for width in widths)
+
+    def _write(self, polynomial: Residues, dropped: int = 0) -> bytes:
+        pieces = []
+        for residues, prime in zip(polynomial, self.primes, strict=True):
+            rounded = _rounded(residues, prime, dropped) if dropped else residues
+            pieces.append(bits.pack(rounded, prime.bit_length() - dropped))
+        return b"".join(pieces)
+
+    def _open(self, data: bytes | memoryview, dropped: int = 0) -> Residues:
+        """uint64[primes, N]."""
+        polynomial = np.empty((len(self.primes), self.poly_modulus), np.uint64)
+        start = 0
+        for residues, prime in zip(polynomial, self.primes, strict=True):
+            width = prime.bit_length() - dropped
+            end = start + bits.packed_bytes(self.poly_modulus, width)
+            found = bits.unpack(data[start:end], self.poly_modulus, width)
+            np.left_shift(found, np.uint64(dropped), out=residues)
+            if residues.max() >= prime:
+                raise CiphertextRefused("a ciphertext with a residue that is none of its prime's")
+            start = end
+        return polynomial
 
 
-def _seal_object(data: bytes, sizes: tuple[int, ...]) -> tuple[bytes, tuple[int, int]]:
-    """A SEAL object's content, inflated, of one of `sizes`; and the library's version."""
-    if len(data) < _SEAL.size:
-        raise CiphertextRefused("a ciphertext without a header")
-    magic, header, major, minor, compression, reserved, total = _SEAL.unpack_from(data)
-    if (magic, header, major, reserved, total) != (_MAGIC, _SEAL.size, _SEAL_MAJOR, 0, len(data)):
-        raise CiphertextRefused("a ciphertext with a wrong header")
-    body = data[_SEAL.size :]
-    if compression == _ZSTD:
-        try:
-            size = zstandard.frame_content_size(body)
-            if size not in sizes:  # what it would inflate to, and zstandard holds it to that
-                raise CiphertextRefused(
-                    f"a ciphertext that inflates to {size} bytes instead of {sizes}"
-                )
-            body = zstandard.ZstdDecompressor().decompress(body, allow_extra_data=False)
-        except zstandard.ZstdError as error:
-            raise CiphertextRefused(f"a ciphertext that does not inflate: {error}") from None
-    elif compression != _PLAIN:
-        raise CiphertextRefused(f"a ciphertext of unknown compression {compression}")
-    if len(body) not in sizes:
-        raise CiphertextRefused(f"a ciphertext of {len(body)} bytes instead of {sizes}")
-    return body, (major, minor)
+def refuse_transparent(both: Residues) -> None:
+    """Raise CiphertextRefused for a second polynomial of zeros: the message stands in the first."""
+    if not both[1].any(axis=-1).all():
+        raise CiphertextRefused("a ciphertext without its second polynomial, which anyone can read")
 
 
-def _plain_header(body: bytes, at: int, version: tuple[int, int], total: int) -> None:
-    """A nested object must be of the same version, uncompressed, and end where it should."""
-    if _SEAL.unpack_from(body, at) != (_MAGIC, _SEAL.size, *version, _PLAIN, 0, total):
-        raise CiphertextRefused("a ciphertext with a wrong nested header")
-
-
-def varint(number: int) -> bytes:
-    """Protobuf's variable-length integer: seven bits a byte, the lowest first."""
-    digits = []
-    while number > 127:
-        digits.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*digits, number])
-
-
-def _read_varint(data: bytes) -> tuple[int, int]:
-    """The number that `varint` writes at the start of these bytes, and how many it took."""
-    number = 0
-    for i, byte in enumerate(data):
-        number |= (byte & 127) << (7 * i)
-        if byte < 128:
-            if varint(number) != data[: i + 1]:
-                break
-            return number, i + 1
-    raise CiphertextRefused("a ciphertext with a wrong length")
+def _rounded(residues: Residues, prime: int, dropped: int) -> Residues:
+    """The nearest multiples of 2^dropped, divided by it; what would be the prime or more is, modulo
+    the prime, next to 0."""
+    half = np.uint64(1 << (dropped - 1))
+    nearest = (residues + half) >> np.uint64(dropped)
+    nearest[nearest > np.uint64((prime - 1) >> dropped)] = 0
+    return nearest

@@ -63,7 +63,8 @@ class Packing:
         The inverse of `pack`, and of sums of packed vectors.
 
         Raises:
-            OverflowError: a field does not fit into the type of `values`.
+            OverflowError: a field does not fit into the type of `values`, or one behind the
+                vector's end is not zero.
         """
         slots = self.slots(values.size)
         half = 1 << (self.field_bits - 1)
@@ -76,4 +77,6 @@ class Packing:
             block = values[i * slots + start : i * slots + start + packed.size]
             if field.min(initial=0) < bounds.min or field.max(initial=0) > bounds.max:
                 raise OverflowError(f"a field does not fit into {values.dtype}")
+            if field[block.size :].any():
+                raise OverflowError("a field behind the end is not zero")
             block[:] = field[: block.size]

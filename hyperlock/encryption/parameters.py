@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Protocol, TypeVar
 
 from hyperlock.errors import ConfigError, show
 
@@ -26,6 +28,9 @@ SECURITY_LIMITS: dict[int, dict[int, int]] = {
 # At 1024, two primes cannot hold a value with its noise.
 POLY_MODULI = (2048, 4096, 8192, 16384, 32768)
 EXACT_BITS = 64
+# A vector so long that its last ciphertext, full or not, does not count.
+MANY = 10**8
+_SAVED = 1.02
 # SEAL's largest, and the smallest that exists for every N above.
 MIN_PRIME_BITS = 20
 MAX_PRIME_BITS = 60
@@ -72,6 +77,50 @@ def check_security(poly_modulus: int, coeff_mod_bits: tuple[int, ...], security:
     return max(level for level, limits in SECURITY_LIMITS.items() if total <= limits[poly_modulus])
 
 
+def rings(poly_modulus: object, security: int) -> tuple[int, ...]:
+    """All tabled rings, small to large, for `auto`; else the one that is set, or ConfigError."""
+    found: tuple[int, ...] = POLY_MODULI
+    if poly_modulus != "auto":
+        found = (read_integer("encryption.poly_modulus", poly_modulus),)
+    for ring in found:
+        check_security(ring, (), security)
+    return found
+
+
+class Candidate(Protocol):
+    """A choice of parameters that is secure and exact."""
+
+    @property
+    def poly_modulus(self) -> int:
+        """N."""
+        ...
+
+    def bytes(self, length: int) -> int:
+        """Of the ciphertexts of a vector of so many values."""
+        ...
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+def smallest_ring(candidates: Sequence[C], length: int) -> C:
+    """The choice with the fewest bytes for a vector of `length` values; but a smaller ring, whose
+    keys are half as large, wins over a larger one that saves less than 2% of the bytes."""
+    by_bytes = [(candidate.bytes(length), candidate) for candidate in candidates]
+    enough = _SAVED * min(size for size, _ in by_bytes)
+    ring = min(candidate.poly_modulus for size, candidate in by_bytes if size <= enough)
+    _, best = min(
+        ((size, candidate) for size, candidate in by_bytes if candidate.poly_modulus == ring),
+        key=lambda pair: pair[0],
+    )
+    return best
+
+
+def ciphertexts(slots: int, in_one: int) -> int:
+    """How many ciphertexts so many slots take."""
+    return -(-slots // in_one)
+
+
 def sum_bits(value_bits: int, max_clients: int) -> int:
     """Bits of a signed field that holds every sum of `max_clients` values of `value_bits` bits."""
     return value_bits + math.ceil(math.log2(max_clients))
@@ -86,7 +135,13 @@ def not_exact_enough(
 
 
 def data_modulus_bits(poly_modulus: int, coeff_mod_bits: tuple[int, ...]) -> float:
-    """log2 of q, the product of the data primes, as SEAL will choose them.
+    """log2 of q, the product of the data primes, as SEAL will choose them."""
+    return sum(map(math.log2, data_primes(poly_modulus, coeff_mod_bits)))
+
+
+@lru_cache(maxsize=1024)
+def data_primes(poly_modulus: int, coeff_mod_bits: tuple[int, ...]) -> tuple[int, ...]:
+    """The primes that a ciphertext has residues of, as SEAL will choose them.
 
     `CoeffModulus::Create` takes, of each size, the largest primes that are 1 modulo 2N, the smaller
     ones first. Among short primes these lie far apart: nine of ten of 21 bits at N=8192 come to
@@ -96,8 +151,7 @@ def data_modulus_bits(poly_modulus: int, coeff_mod_bits: tuple[int, ...]) -> flo
     primes = {
         bits: list(_largest_primes(poly_modulus, bits, count)) for bits, count in sizes.items()
     }
-    chosen = [primes[bits].pop() for bits in coeff_mod_bits]
-    return sum(map(math.log2, chosen[:-1]))
+    return tuple(primes[bits].pop() for bits in coeff_mod_bits)[:-1]
 
 
 @lru_cache

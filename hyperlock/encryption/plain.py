@@ -20,12 +20,13 @@ from hyperlock.errors import CiphertextRefused
 CHUNK = 65_536  # coordinates a chunk
 
 
-def plain(value_bits: int, max_clients: int) -> Plain:
+def plain(value_bits: int, max_clients: int, length: int) -> Plain:
     """encryption=none: every update is sent as it is.
 
     Args:
         value_bits: bits of one signed value on the grid.
         max_clients: no more updates than this may be added.
+        length: coordinates of the vectors; any will do.
     """
     return Plain(value_bits, max_clients)
 

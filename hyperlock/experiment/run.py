@@ -55,8 +55,7 @@ def run(
     # What is asked, and whether it can be done.
     settings = read(composed, overrides)
     config = settings.config
-    scheme = simulation.build_scheme(config)
-    report = begin_report(config, scheme)
+    simulation.build_scheme(config)
 
     # What is learned from, and the libraries that learn and record.
     with monitor.measure(Stage.DATA):
@@ -64,6 +63,12 @@ def run(
         split = simulation.build_split(config, dataset)
     with monitor.measure(Stage.IMPORT):
         simulation.import_libraries(config)
+
+    # What learns, and the encryption that suits its size.
+    with monitor.measure(Stage.SETUP):
+        network = simulation.build_network(config, simulation.samples(dataset))
+    scheme = simulation.build_scheme(config, network.sizes)
+    report = begin_report(config, scheme)
     with monitor.measure(Stage.TRACK):
         tracker = open_tracker(settings, scheme, report.name, directory, start)
 
@@ -73,7 +78,14 @@ def run(
             monitor.earlier = report.wall
         with monitor.measure(Stage.SETUP):
             parties = simulation.assemble(
-                config, dataset, split, scheme, run=uuid.uuid4().hex, monitor=monitor, start=start
+                config,
+                dataset,
+                split,
+                scheme,
+                network,
+                run=uuid.uuid4().hex,
+                monitor=monitor,
+                start=start,
             )
             distribute_key(parties)
         report.parameters = parties.network.parameters

@@ -7,6 +7,7 @@ run can call its own alone.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,12 +80,24 @@ def build_split(config: Config, dataset: Dataset) -> Parts:
     return parts
 
 
-def build_scheme(config: Config) -> Scheme:
-    """The encryption of a run; ConfigError if its parameters are unsafe or not exact."""
+def build_scheme(config: Config, sizes: Sequence[int] = (1,)) -> Scheme:
+    """The encryption of a run; ConfigError if its parameters are unsafe or not exact.
+
+    Args:
+        config: what is set, and what is left to `auto`.
+        sizes: coordinates of each tensor of the model, by which `auto` chooses; whether there is
+            anything to choose from does not depend on them.
+    """
     encryption = config.encryption
-    given = {"max_clients": config.max_clients}
+    vector = Vector(encryption.value_bits, tuple(sizes))
+    given = {"max_clients": config.max_clients, "length": vector.length}
     scheme: Scheme = construct("encryption", target(encryption), encryption.for_the_scheme(), given)
     return scheme
+
+
+def samples(dataset: Dataset) -> Samples:
+    """What everybody may know of a dataset."""
+    return Samples(dataset.shape, dataset.x_train.dtype, dataset.classes)
 
 
 def build_network(config: Config, samples: Samples) -> Network:
@@ -204,6 +217,7 @@ def assemble(
     dataset: Dataset,
     parts: Parts,
     scheme: Scheme,
+    network: Network,
     *,
     run: str,
     monitor: Monitor,
@@ -212,7 +226,6 @@ def assemble(
     """All parties of the run of this id, as they were after the last round of `start`, each client
     with its part of the dataset."""
     # What all of them know.
-    network = build_network(config, Samples(dataset.shape, dataset.x_train.dtype, dataset.classes))
     algorithm = build_algorithm(config, network)
     vector = Vector(config.encryption.value_bits, network.sizes)
     weight_unit = len(dataset.y_train) / config.federation.clients

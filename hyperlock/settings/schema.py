@@ -308,7 +308,7 @@ class CkksEncryption(Encryption):
 
     _target_: str = "hyperlock.encryption.ckks.ckks"
     scheme: str = "ckks"
-    poly_modulus: int = 8192
+    poly_modulus: Any = "auto"
     coeff_mod_bits: Any = "auto"
     scale_bits: Any = "auto"
     security: int = 128
