@@ -246,8 +246,9 @@ class PackedScheme:
         return SeededEncryptor(self, secret_context(secret))
 
     def accumulator(self, public: bytes, length: int) -> CiphertextSum:
-        """The server's half, for vectors of `length` values."""
-        return CiphertextSum(self, public, length)
+        """The server's half, for vectors of `length` values; CiphertextRefused if `public` is no
+        public key."""
+        return CiphertextSum(self, public_context(public), length)
 
     def decryptor(self, secret: bytes) -> PackedDecryptor:
         """The key holder's half, under the secret key."""
@@ -389,13 +390,16 @@ class CiphertextSum:
 
     Args:
         scheme: how ciphertexts are read.
-        public: the key, whose parameters SEAL grows seeds under.
+        context: TenSEAL's, without the secret key, under which SEAL grows seeds.
         length: coordinates of the vectors.
     """
 
-    def __init__(self, scheme: PackedScheme, public: bytes, length: int) -> None:
+    def __init__(self, scheme: PackedScheme, context: Any, length: int) -> None:
+        from hyperlock.encryption._tenseal import sealapi
+
         self._scheme = scheme
-        self._public = public
+        self._context = context.seal_context().data
+        self._evaluator = sealapi.Evaluator(self._context)
         layout = scheme.layout
         self._primes = np.array(layout.primes, np.uint64)[:, np.newaxis]
         shape = (2, len(layout.primes), layout.poly_modulus)
@@ -434,7 +438,7 @@ class CiphertextSum:
 
     def _fold(self, file: Scratch, i: int, received: Received) -> None:
         if received.seed:
-            more = self._scheme.ciphertext(file, self._seal_context, received)
+            more = self._scheme.ciphertext(file, self._context, received)
             if self._grown[i] is None:
                 self._grown[i] = more
             else:
@@ -445,24 +449,15 @@ class CiphertextSum:
         self._sums[i] = both
 
     def _take_out(self, file: Scratch, i: int, received: Received) -> None:
+        both = received.both
         if received.seed:
-            more = self._scheme.ciphertext(file, self._seal_context, received)
-            self._evaluator.sub_inplace(self._grown[i], more)
-            return
-        self._sums[i] = self._added(self._sums[i], self._primes - received.both)
+            # Not by SEAL, which refuses to subtract a ciphertext from itself.
+            more = self._scheme.ciphertext(file, self._context, received)
+            both = seal.residues(file, more, len(self._primes))
+        self._sums[i] = self._added(self._sums[i], self._primes - both)
 
     def _added(self, one: Residues, other: Residues) -> Residues:
         """Residues from 0 to below their primes plus residues up to their primes."""
         both = one + other
         # What is too small to subtract from wraps around to what is larger.
         return np.minimum(both, both - self._primes)
-
-    @property
-    def _seal_context(self) -> Any:
-        return public_context(self._public).seal_context().data
-
-    @property
-    def _evaluator(self) -> Any:
-        from hyperlock.encryption._tenseal import sealapi
-
-        return sealapi.Evaluator(self._seal_context)

@@ -240,6 +240,8 @@ def ckks_parameters(
 
     # The best of those that have room for a field at a scale that is exact; or, if none has, why.
     exact = [candidate for candidate in candidates if candidate.is_exact]
+    if not candidates:
+        raise _no_secure_chain(allowed[-1], security)
     if not exact:
         raise _not_exact(max(candidates, key=lambda found: found.max_scale - found.min_scale))
     best = smallest_ring(exact, length)
@@ -293,6 +295,18 @@ def _not_exact(candidate: Candidate) -> ConfigError:
     if candidate.max_scale < candidate.min_scale:
         return _chain_too_short(candidate)
     return _wrong_scale(candidate)
+
+
+def _no_secure_chain(ring: int, security: int) -> ConfigError:
+    """Why there is no candidate: two primes are too long to be secure."""
+    limit = SECURITY_LIMITS[security][ring]
+    return ConfigError(
+        "encryption.poly_modulus",
+        ring,
+        f"no chain of {security}-bit security has two primes (at most {limit} bits in all)",
+        allowed=f"auto, or primes of {MIN_PRIME_BITS} bits at least",
+        hint="encryption.poly_modulus=auto",
+    )
 
 
 def _wrong_scale(candidate: Candidate) -> ConfigError:

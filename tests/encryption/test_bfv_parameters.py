@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 
 from hyperlock.encryption.bfv import Bfv
-from hyperlock.encryption.bfv_parameters import bfv_parameters, is_prime
+from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.grid import largest_value
-from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
+from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS, is_prime
 from hyperlock.errors import ConfigError
-
-TOO_SMALL = (
-    "the rule counts t as 2^(fields * field_bits): "
-    "at 12 bits and N=4096 it is 40961, ten times that"
-)
 
 
 def choices() -> list:
@@ -36,15 +31,16 @@ def test_automatic_parameters_are_secure_and_their_fields_hold_every_sum() -> No
         assert sum(p.coeff_mod_bits) <= SECURITY_LIMITS[p.security_bits][p.poly_modulus]
         assert p.max_clients * largest_value(p.value_bits) < 2 ** (p.packing.field_bits - 1)
         assert 2 ** (p.packing.fields * p.packing.field_bits) <= p.plain_modulus < 2**60
-        assert is_prime(p.plain_modulus) and p.plain_modulus % (2 * p.poly_modulus) == 1
+        assert is_prime(p.plain_modulus) and p.plain_modulus % 8 in (3, 5)
 
 
 def test_automatic_parameters_hold_the_margin() -> None:
-    """q / (4t) >= 9.5 sigma sqrt(K) + 2K, with the t that is used: it may be far above 2^(fields *
-    field_bits)."""
+    """q / (4t) >= 9.5 sigma sqrt(K) + 2K + K 2^(d-1), with the t that is used."""
     for p in choices():
         sigma = math.sqrt((1 + 2 * p.poly_modulus / 3) / 12)
         noise = 9.5 * sigma * math.sqrt(p.max_clients) + 2 * p.max_clients
+        if p.layout.dropped:
+            noise += p.max_clients * 2 ** (p.layout.dropped - 1)
         assert 2.0 ** sum(p.coeff_mod_bits[:-1]) / (4 * p.plain_modulus) >= noise, p
 
 

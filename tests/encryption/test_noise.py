@@ -22,6 +22,7 @@ from hyperlock.encryption.noise import (
 )
 from hyperlock.encryption.parameters import EXACT_BITS, POLY_MODULI, data_modulus_bits
 from hyperlock.errors import ConfigError
+from tests.encryption.sums import raw_parts, total
 
 
 def noise_polynomials(rng: np.random.Generator, n: int, clients: int, keys: int) -> np.ndarray:
@@ -72,25 +73,21 @@ def test_slots_exceed_no_threshold_more_often_than_the_bound_says(n: int, client
 def test_seals_slots_exceed_no_threshold_more_often_than_the_bound_says(
     n: int, clients: int
 ) -> None:
-    """Fresh keys each time: under one key, the same slots are noisy in every ciphertext."""
-    from hyperlock.encryption._tenseal import tenseal as ts
-
+    """Fresh keys each time: under one key, the same slots are noisy in every ciphertext. Real and
+    imaginary parts, each by the same bound."""
     scheme = Ckks(ckks_parameters(n, "auto", 24, 4, 4, 128))
     length = scheme.parameters.slots * scheme.parameters.packing.fields
     slots = []
     for _ in range(40):
         keys = scheme.generate_keys()
-        encryptor = scheme.encryptor(keys.public)
-        accumulator = scheme.accumulator(keys.public, length)
-        for _ in range(clients):
-            accumulator.add(tuple(encryptor.encrypt(np.zeros(length, np.int64))))
-        (chunk,) = tuple(accumulator.total())
-        slots.append(ts.ckks_vector_from(ts.context_from(keys.secret), bytes(chunk)).decrypt())
+        (chunk,) = total(scheme, keys.public, [np.zeros(length, np.int64)] * clients)
+        slots.append(raw_parts(scheme, keys.secret, chunk))
     noise = np.abs(slots) * 2.0**24
     sigma = n * math.sqrt(clients) / 6
-    for deviations in (3, 4, 5):
-        seen = (noise > deviations * sigma).mean()
-        assert 0 < seen <= 2.0 ** -slot_bits(n, clients, deviations * sigma)
+    for part in np.split(noise, 2, axis=1):
+        for deviations in (3, 4, 5):
+            seen = (part > deviations * sigma).mean()
+            assert 0 < seen <= 2.0 ** -slot_bits(n, clients, deviations * sigma)
 
 
 def test_figures_grow_with_what_is_allowed_and_fall_with_the_clients() -> None:
@@ -137,10 +134,11 @@ def test_the_presets() -> None:
         bfv.packing.fields,
         bfv.packing.field_bits,
     ) == (4096, 60, 4, 12)
-    assert bfv.exact_to_bits == pytest.approx(180.4, abs=0.1)
-    ckks = ckks_parameters(8192, "auto", "auto", 8, 16, 128)
-    assert (ckks.coeff_mod_bits, ckks.scale_bits, ckks.packing.fields) == ((60, 30), 23, 3)
-    assert ckks.exact_to_bits == MOST_BITS
+    assert bfv.exact_to_bits == pytest.approx(93.8, abs=0.1)
+    assert (bfv.layout.dropped, bfv.layout.dropped_seeded) == (5, 6)
+    ckks = ckks_parameters("auto", "auto", "auto", 8, 16, 128)
+    assert (ckks.coeff_mod_bits, ckks.scale_bits, ckks.packing.fields) == ((56, 30), 19, 3)
+    assert ckks.exact_to_bits == pytest.approx(66.3, abs=0.1)
 
 
 def test_a_scale_below_the_smallest_is_refused_with_the_figure_that_fails() -> None:
@@ -162,7 +160,7 @@ def test_data_primes_a_bit_too_short_are_refused_with_the_figure_that_fails() ->
     with pytest.raises(ConfigError, match="margin") as caught:
         bfv_parameters(4096, [59, 40], 4, 8, 16, 128)
     figure = re.search(r"exact to ([\d.]+) bits, 64 are needed", str(caught.value))
-    budget = 2.0**57 / bfv_rule.plain_modulus(4096, 48)
+    budget = 2.0**57 / bfv_rule.plain_modulus(48)
     assert figure is not None and float(figure[1]) == pytest.approx(
         bfv_rule.exact_bits(4096, 16, budget), abs=0.05
     )
@@ -204,3 +202,27 @@ def test_short_primes_do_not_overflow_unnoticed() -> None:
     assert ckks_parameters(8192, [21] * 10, 170, 8, 16, 128).packing.fields == 1
     p = bfv_parameters(8192, [20, 20, 20, 20], "auto", 8, 16, 128)
     assert p.margin_bits >= 0 and p.packing.fields == 3
+
+
+@pytest.mark.parametrize("whole", [0, 1, 5, 12, 16])
+def test_any_mixture_of_both_forms_is_covered(whole: int) -> None:
+    """Of sums of 16 with the noise of either form, at a small ring where thresholds are passed."""
+    n = 64
+    rng = np.random.default_rng(whole)
+    keys = 20_000
+    noise = noise_polynomials(rng, n, whole, keys) if whole else np.zeros((keys, n))
+    coins = (
+        rng.binomial(21, 0.5, (2, keys, 16 - whole, n)) if whole < 16 else np.zeros((2, 1, 1, 1))
+    )
+    noise = np.abs(noise + (coins[0] - coins[1]).sum(1))
+    for deviations in (3.5, 4.0, 4.5):
+        allowed = deviations * math.sqrt(16 * max(n / 18, 10.5))
+        seen = (noise > allowed).any(1).mean()
+        assert seen <= 2.0 ** -coefficient_bits(n, 16, allowed, allowed)
+
+
+def test_a_seeded_ciphertext_leaves_more_room() -> None:
+    alone = coefficient_bits(4096, 16, 700.0)
+    assert coefficient_bits(4096, 16, 700.0, 700.0) == pytest.approx(alone, abs=0.1)
+    assert coefficient_bits(4096, 16, 700.0, 100.0) < 64 < alone
+    assert coefficient_bits(4096, 16, 700.0, 0.0) == 0

@@ -40,14 +40,14 @@ def assert_exact_and_secure(p: CkksParameters) -> None:
     assert p.max_clients * largest_value(p.value_bits) < 2 ** (packing.field_bits - 1)
     slot_bits = packing.fields * packing.field_bits
     assert packing.fields >= 1 and slot_bits <= 62
-    # Sum times scale stays a bit away from the ends, q / 2, of the data modulus; primes are just
-    # below 2^bits.
-    assert 2.0 ** (slot_bits - 1 + p.scale_bits) <= 2.0 ** (sum(chain[:-1]) - 1) / 2
+    # Sum times scale stays away from the ends, q / 2, of the data modulus, for slots of two parts;
+    # primes are just below 2^bits.
+    assert math.sqrt(2) * 2.0 ** (slot_bits - 1 + p.scale_bits) <= 2.0 ** (sum(chain[:-1]) - 1.4)
     # Noise is below 3/16 but once in 2^64, by its Laplace tail, and rounding in the transforms
     # below 1/16.
     sigma = math.sqrt(n / 2 * (1 + 2 * n / 3) / 12) * math.sqrt(p.max_clients) / 2.0**p.scale_bits
     assert math.exp(-math.sqrt(2) * (3 / 16) / sigma) <= 2.0**-64 * (1 + 1e-9)
-    assert 2.0 ** (slot_bits - 1) * 8 * math.log2(n) * 2.0**-53 <= 1 / 16
+    assert math.sqrt(2) * 2.0 ** (slot_bits - 1) * 8 * math.log2(n) * 2.0**-53 <= 1 / 16
     assert RESIDUE_LIMIT == 3 / 16 + 1 / 16
 
 
@@ -129,11 +129,10 @@ def test_chosen_chains_and_scales_are_exact_and_secure_or_refused(n: int, chain:
 def test_the_usual_chains_just_work(n: int, chain: list[int], security: int) -> None:
     p = ckks_parameters(n, chain, "auto", 8, 16, 128)
     assert p.coeff_mod_bits == tuple(chain) and p.security_bits == security
-    assert p.data_bits == sum(chain) - chain[-1]
-    assert p.slots == n // 2
+    assert p.slots == n
 
 
-def test_as_many_fields_as_fit_share_a_slot() -> None:
+def test_as_many_fields_as_fit_share_a_part() -> None:
     """60 data bits, one free, 19 of least scale at N=4096: 40 bits, which hold three fields of
     12."""
     p = ckks_parameters(4096, [60, 49], "auto", 8, 16, 128)
@@ -281,3 +280,55 @@ def test_automatic_chains_stay_under_the_newer_guidance_too() -> None:
             except ConfigError:
                 continue
             assert sum(chain) <= newer[n], (choose.__name__, n, bits, clients)
+
+
+def test_an_automatic_ckks_chain_is_no_longer_than_its_fields_and_the_smallest_scale() -> None:
+    p = ckks_parameters("auto", "auto", "auto", 8, 16, 128)
+    assert (p.poly_modulus, p.coeff_mod_bits, p.packing.fields) == (4096, (56, 30), 3)
+    assert p.scale_bits == parameters.min_scale_bits(4096, 16) == 19
+    # One bit less holds no third field at any exact scale.
+    assert ckks_parameters(4096, [55, 30], "auto", 8, 16, 128).packing.fields == 2
+
+
+@pytest.mark.parametrize("choose", [ckks_parameters, bfv_parameters])
+@pytest.mark.parametrize("security", SECURITY_LIMITS)
+def test_the_ring_follows_the_length_of_the_vector(choose: Any, security: int) -> None:
+    """No other ring takes fewer bytes, but for two per cent; and short vectors take small rings."""
+    found = []
+    for length in (1, 44, 2000, 5000, 30_000, 101_788, 1_663_388):
+        chosen = choose("auto", "auto", "auto", 8, 16, security, length)
+        found.append(chosen.poly_modulus)
+        sizes = []
+        for ring in POLY_MODULI:
+            try:
+                sizes.append(upload(choose(ring, "auto", "auto", 8, 16, security, length), length))
+            except ConfigError:
+                continue
+        assert upload(chosen, length) <= 1.02 * min(sizes)
+        assert chosen.security_bits >= security
+    assert (found == sorted(found) and found[0] < found[-1]) or security > 128
+
+
+def upload(p: Any, length: int) -> int:
+    """Bytes of the ciphertexts of one update."""
+    return -(-p.packing.slots(length) // p.slots) * p.layout.whole_bytes
+
+
+def test_both_schemes_default_to_the_same_security() -> None:
+    for length in (44, 101_788, 1_663_388):
+        levels = {
+            choose("auto", "auto", "auto", 8, 16, 128, length).security_bits
+            for choose in (ckks_parameters, bfv_parameters)
+        }
+        assert levels == {128}
+
+
+def test_every_automatic_choice_is_guarded_to_64_bits_and_more() -> None:
+    for bits, log_clients in product(range(4, 25), range(1, 21)):
+        for choose in (ckks_parameters, bfv_parameters):
+            try:
+                p = choose("auto", "auto", "auto", bits, 2**log_clients, 128)
+            except ConfigError:
+                assert choose is ckks_parameters and bits + log_clients > 28
+                continue
+            assert p.forgery_bits >= (101 if choose is bfv_parameters else 147)

@@ -17,7 +17,7 @@ from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ConfigError
 from hyperlock.settings.schema import SCHEMAS
 
-SHARED = {"value_bits": 8, "max_clients": 16}
+SHARED = {"value_bits": 8, "max_clients": 16, "length": 101_788}
 AUTO = {"coeff_mod_bits": "auto", "security": 128}
 NOT_THE_SCHEMES = {"scheme", "initial_range", "range_factor", "_target_"}
 
@@ -25,14 +25,14 @@ NOT_THE_SCHEMES = {"scheme", "initial_range", "range_factor", "_target_"}
 @pytest.mark.parametrize(("option", "make"), [("ckks", ckks), ("bfv", bfv), ("none", plain)])
 def test_a_scheme_takes_the_keys_of_its_group(option: str, make: Callable[..., Scheme]) -> None:
     keys = set(SCHEMAS["encryption"][option].__dataclass_fields__)
-    assert set(signature(make).parameters) == keys - NOT_THE_SCHEMES
+    assert set(signature(make).parameters) == keys - NOT_THE_SCHEMES | {"length"}
 
 
 def test_a_scheme_is_the_one_of_its_parameters() -> None:
     made = ckks(poly_modulus=8192, scale_bits="auto", **AUTO, **SHARED)
-    assert made == Ckks(ckks_parameters(8192, "auto", "auto", 8, 16, 128))
+    assert made == Ckks(ckks_parameters(8192, "auto", "auto", 8, 16, 128, 101_788))
     made = bfv(poly_modulus="auto", fields=2, **AUTO, **SHARED)
-    assert made == Bfv(bfv_parameters("auto", "auto", 2, 8, 16, 128))
+    assert made == Bfv(bfv_parameters("auto", "auto", 2, 8, 16, 128, 101_788))
     assert plain(**SHARED) == Plain(8, 16)
 
 

@@ -23,7 +23,7 @@ from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
 
 NAMES = [f"client-{i}" for i in range(6)]
-SIZES = (6200, 100)  # two ciphertexts
+SIZES = (12_300, 100)  # two ciphertexts
 ROUNDS = 9  # of a run; the key holder decrypts for no later one
 
 

@@ -1,0 +1,83 @@
+"""Sums of real ciphertexts, and what is in them before anything is rounded or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hyperlock.encryption import seal
+from hyperlock.encryption.ciphertexts import PackedScheme, public_context, secret_context
+from hyperlock.encryption.ckks import Ckks
+from hyperlock.encryption.layout import Received
+
+
+def total(scheme: PackedScheme, public: bytes, vectors: Sequence[np.ndarray]) -> tuple[bytes, ...]:
+    """The ciphertexts of the sum of vectors, each encrypted with the public key."""
+    encryptor = scheme.encryptor(public)
+    accumulator = scheme.accumulator(public, vectors[0].size)
+    for vector in vectors:
+        accumulator.add(tuple(encryptor.encrypt(vector)))
+    return tuple(accumulator.total())
+
+
+def seal_ciphertext(scheme: PackedScheme, secret: bytes, chunk: bytes) -> tuple[Any, Any]:
+    """SEAL's ciphertext of one of a sum, and its decryptor."""
+    from hyperlock.encryption._tenseal import sealapi
+
+    context = secret_context(secret)
+    decryptor = sealapi.Decryptor(context.seal_context().data, context.secret_key().data)
+    received = Received(scheme.layout.open_sum(chunk))
+    with seal.scratch() as file:
+        return scheme.ciphertext(file, context.seal_context().data, received), decryptor
+
+
+def raw_parts(scheme: Ckks, secret: bytes, chunk: bytes) -> np.ndarray:
+    """float64[N]: real parts, then imaginary parts, of all slots of a summed CKKS ciphertext."""
+    from hyperlock.encryption._tenseal import sealapi
+
+    ciphertext, decryptor = seal_ciphertext(scheme, secret, chunk)
+    plaintext = sealapi.Plaintext()
+    decryptor.decrypt(ciphertext, plaintext)
+    encoder = sealapi.CKKSEncoder(secret_context(secret).seal_context().data)
+    raw = np.array(encoder.decode_complex(plaintext))
+    return np.concatenate([raw.real, raw.imag])
+
+
+def of_parts(scheme: Ckks, public: bytes, parts: np.ndarray) -> bytes:
+    """A summed CKKS ciphertext of float64[N], whatever these are."""
+    from hyperlock.encryption._tenseal import sealapi
+
+    context = public_context(public)
+    plaintext = sealapi.Plaintext()
+    real, imaginary = parts.reshape(2, -1)
+    encoder = sealapi.CKKSEncoder(context.seal_context().data)
+    encoder.encode((real + 1j * imaginary).tolist(), scheme.scale, plaintext)
+    return encrypted(scheme, public, plaintext)
+
+
+def of_coefficients(scheme: PackedScheme, public: bytes, coefficients: np.ndarray) -> bytes:
+    """A summed BFV ciphertext of int[N] coefficients modulo t, whatever these are."""
+    from hyperlock.encryption._tenseal import sealapi
+
+    t = scheme.parameters.plain_modulus
+    context = public_context(public).seal_context().data
+    with seal.scratch() as file:
+        plaintext = seal.encode(
+            file, context, (coefficients % t).astype(np.uint64), sealapi.Plaintext()
+        )
+    return encrypted(scheme, public, plaintext)
+
+
+def encrypted(scheme: PackedScheme, public: bytes, plaintext: Any) -> bytes:
+    """A summed ciphertext of SEAL's plaintext."""
+    from hyperlock.encryption._tenseal import sealapi
+
+    context = public_context(public)
+    encryptor = sealapi.Encryptor(context.seal_context().data, context.public_key().data)
+    ciphertext = sealapi.Ciphertext()
+    encryptor.encrypt(plaintext, ciphertext)
+    with seal.scratch() as file:
+        both = seal.residues(file, ciphertext, len(scheme.layout.primes))
+    return scheme.layout.write_sum(both)
