@@ -212,7 +212,7 @@ def final_accuracy(overrides: Sequence[str]) -> float:
 
 def _shown(lost: Interval) -> str:
     """A loss in percentage points, with its interval."""
-    return f"{lost.mean:.2f} ({lost.low:.2f} to {lost.high:.2f})"
+    return f"{lost.mean:z.2f} ({lost.low:z.2f} to {lost.high:z.2f})"
 
 
 def _jobs(text: str) -> list[str]:
