@@ -26,6 +26,7 @@ from hyperlock.parties.custody import CUSTODIES
 from hyperlock.parties.identity import SERVER, enrol
 from hyperlock.parties.messages import Train, Update, key_id_of
 from hyperlock.settings.schema import (
+    AUTO_VALUE_BITS,
     MAX_VALUE_BITS,
     MIN_VALUE_BITS,
     SCHEMAS,
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
 _REPEATS = 7
 _NOTES = (
     "levels: a value is one of -levels .. levels times its tensor's step; all sums are exact.",
+    "of plain: times the bytes of the same grid in the clear (encryption=none).",
     "bytes/round: every client's update up, and the float32 model down to every client.",
     "margin: bits by which noise could grow and sums would still be certain to be exact (but for "
     "a chance of 2^-64).",
+    "guard: a forged sum that gives away the key is released with a chance of 2^-guard at most.",
     "security: highest tabled level, bits. us/param, ms/update: to pack, encrypt and serialise "
     "at one client, here.",
 )
@@ -70,7 +73,7 @@ class Job:
 
     tensors: tuple[int, ...]
     clients: int = 10
-    value_bits: tuple[int, ...] = (8,)
+    value_bits: tuple[int, ...] = (AUTO_VALUE_BITS,)
     security: int = 128
     custody: str = "authority"
 
@@ -94,6 +97,7 @@ class Preset:
         margin_bits: log2 of what noise may be over the bound that the parameter modules give for
             `max_clients` ciphertexts: for BFV q / (4t) over the rule's other side, for CKKS the
             scale over the smallest.
+        forgery_bits: -log2 of the probability that a sum forged against the key is released.
         update_bytes: predicted size of one client's Update message.
         round_bytes: predicted size of all messages between server and clients in a round.
         update_seconds: to pack, encrypt and serialise one update, measured.
@@ -107,6 +111,7 @@ class Preset:
     security_bits: int
     fingerprint: str
     margin_bits: float
+    forgery_bits: float
     update_bytes: int
     round_bytes: int
     update_seconds: float
@@ -130,7 +135,11 @@ _COLUMNS = (
     Column("bytes/update", lambda job, preset: f"{preset.update_bytes:,}"),
     Column("bytes/round", lambda job, preset: f"{preset.round_bytes:,}"),
     Column("bytes/param", lambda job, preset: f"{preset.update_bytes / job.parameters:.2f}"),
+    Column(
+        "of plain", lambda job, preset: f"{preset.update_bytes / _plain_bytes(job, preset):.2f}"
+    ),
     Column("margin", lambda job, preset: f"{preset.margin_bits:.1f}"),
+    Column("guard", lambda job, preset: f"{preset.forgery_bits:.0f}"),
     Column("security", lambda job, preset: str(preset.security_bits)),
     Column("us/param", lambda job, preset: f"{preset.update_seconds * 1e6 / job.parameters:.3f}"),
     Column("ms/update", lambda job, preset: f"{preset.update_seconds * 1e3:.1f}"),
@@ -138,15 +147,15 @@ _COLUMNS = (
 
 
 def advise(job: Job) -> tuple[list[Preset], list[str]]:
-    """All presets that work, best first (fewest bytes, then time), and why the others do not, a
-    line each."""
+    """All presets that work, best first (fewest kilobytes, then time), and why the others do not,
+    a line each."""
     from hyperlock.experiment.simulation import build_scheme
 
     presets: dict[str, Preset] = {}
     left_out: list[str] = []
     for encryption in _candidates(job):
         try:
-            scheme = cast(RingScheme, build_scheme(job.config(encryption)))
+            scheme = cast(RingScheme, build_scheme(job.config(encryption), job.tensors))
             # The ring that auto chose, given by name, is auto once more.
             if scheme.fingerprint not in presets:
                 presets[scheme.fingerprint] = _measure(job, scheme, _override(job, encryption))
@@ -156,7 +165,7 @@ def advise(job: Job) -> tuple[list[Preset], list[str]]:
                 f"value_bits={encryption.value_bits}"
             )
             left_out.append(f"{name}: {str(error).splitlines()[0].partition(': ')[2]}")
-    return sorted(presets.values(), key=lambda p: (p.update_bytes, p.update_seconds)), left_out
+    return sorted(presets.values(), key=lambda p: (p.update_bytes // 1000, p.update_seconds)), left_out
 
 
 def tensor_sizes(model: str, inputs: int, classes: int, units: int, layers: int) -> tuple[int, ...]:
@@ -225,7 +234,8 @@ def _override(job: Job, encryption: Any) -> str:
     parts = [f"encryption={encryption.scheme}"]
     if encryption.poly_modulus != "auto":
         parts.append(f"encryption.poly_modulus={encryption.poly_modulus}")
-    parts.append(f"encryption.value_bits={encryption.value_bits}")
+    if encryption.value_bits != AUTO_VALUE_BITS:
+        parts.append(f"encryption.value_bits={encryption.value_bits}")
     if job.security != type(encryption).security:
         parts.append(f"encryption.security={job.security}")
     room = job.config(encryption).max_clients
@@ -258,11 +268,18 @@ def _measure(job: Job, scheme: RingScheme, override: str) -> Preset:
         security_bits=parameters.security_bits,
         fingerprint=scheme.fingerprint,
         margin_bits=parameters.margin_bits,
+        forgery_bits=parameters.forgery_bits,
         update_bytes=update_bytes,
         round_bytes=job.clients * (update_bytes + post.model),
         update_seconds=full * full_seconds + last_seconds,
         override=override,
     )
+
+
+def _plain_bytes(job: Job, preset: Preset) -> int:
+    """Of the same update as integers in the clear."""
+    length = Vector(preset.value_bits, job.tensors).length
+    return length * integer_type(largest_value(preset.value_bits)).itemsize
 
 
 class _Post:
@@ -353,7 +370,10 @@ def _parser() -> _Parser:
         "--clients", default="10", metavar="N", help="updates that a round adds (%(default)s)"
     )
     parser.add_argument(
-        "--value-bits", default="8", metavar="N[,N]", help="of one value on the grid (%(default)s)"
+        "--value-bits",
+        default=str(AUTO_VALUE_BITS),
+        metavar="N[,N]",
+        help="of one value on the grid (%(default)s)",
     )
     parser.add_argument(
         "--security", default="128", metavar="N", help="128, 192 or 256 bits at least (%(default)s)"

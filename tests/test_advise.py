@@ -182,7 +182,8 @@ def test_time_is_that_of_whole_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     from hyperlock.encryption.bfv_parameters import bfv_parameters
 
     [preset] = [
-        p for p in advise(Job(MLP))[0] if p.override == "encryption=bfv encryption.value_bits=8"
+        p for p in advise(Job(MLP, value_bits=(8,)))[0]
+        if p.override == "encryption=bfv encryption.value_bits=8"
     ]
     scheme = Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128))
     encryptor = scheme.encryptor(scheme.generate_keys().public)
@@ -278,7 +279,7 @@ def test_nothing_that_works_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("hyperlock.advise.POLY_MODULI", (2048,))
-    monkeypatch.setattr("hyperlock.encryption.bfv_parameters.POLY_MODULI", (2048,))
+    monkeypatch.setattr("hyperlock.encryption.parameters.POLY_MODULI", (2048,))
     assert main(["--security", "256", "--value-bits", "16"]) == 1
     output, errors = capsys.readouterr()
     assert not output and errors.startswith(

@@ -89,8 +89,11 @@ def build_scheme(config: Config, sizes: Sequence[int] = (1,)) -> Scheme:
             anything to choose from does not depend on them.
     """
     encryption = config.encryption
-    vector = Vector(encryption.value_bits, tuple(sizes))
-    given = {"max_clients": config.max_clients, "length": vector.length}
+    given = {
+        "value_bits": config.value_bits,
+        "max_clients": config.max_clients,
+        "length": Vector(config.value_bits, tuple(sizes)).length,
+    }
     scheme: Scheme = construct("encryption", target(encryption), encryption.for_the_scheme(), given)
     return scheme
 
@@ -154,7 +157,7 @@ def build_keeper(
     ranges = (first_range,) * len(network.sizes)
     model = GlobalModel(
         weights=network.initial_weights(),
-        grid=Grid(network.sizes, ranges, encryption.value_bits),
+        grid=Grid(network.sizes, ranges, config.value_bits),
         optimizer=algorithm.optimizer,
         weight_unit=weight_unit,
         range_factor=encryption.range_factor,
@@ -227,7 +230,7 @@ def assemble(
     with its part of the dataset."""
     # What all of them know.
     algorithm = build_algorithm(config, network)
-    vector = Vector(config.encryption.value_bits, network.sizes)
+    vector = Vector(config.value_bits, network.sizes)
     weight_unit = len(dataset.y_train) / config.federation.clients
     names = [f"client-{i}" for i in range(len(parts))]
     sessions = {

@@ -17,6 +17,8 @@ from hyperlock.settings.bounds import Bounds, at_least, bounded, portion, positi
 
 MIN_VALUE_BITS = 4
 MAX_VALUE_BITS = 24
+# The fewest with which no job of `python -m benchmarks precision` lost more than its limit.
+AUTO_VALUE_BITS = 4
 MAX_CLIENTS = 2**20  # updates in a sum: the bounds of encryption/ are checked up to here
 
 
@@ -267,13 +269,16 @@ class Encryption:
     """What all schemes share; the ranges are the grid's, and the model's to follow."""
 
     scheme: str = MISSING
-    value_bits: int = bounded(
-        8,
+    value_bits: Any = bounded(
+        "auto",
         Bounds(
-            lambda value: MIN_VALUE_BITS <= value <= MAX_VALUE_BITS,
-            f"{MIN_VALUE_BITS} to {MAX_VALUE_BITS}",
+            lambda value: (
+                value == "auto"
+                or (type(value) is int and MIN_VALUE_BITS <= value <= MAX_VALUE_BITS)
+            ),
+            f"auto, or {MIN_VALUE_BITS} to {MAX_VALUE_BITS}",
             "is outside what the grid holds",
-            "8",
+            "auto",
         ),
     )
     max_clients: int | None = None
@@ -297,8 +302,15 @@ class Encryption:
     )
 
     def for_the_scheme(self) -> dict[str, Any]:
-        """What the function that `_target_` names is called with, beside the number of clients."""
-        others = {"_target_", "scheme", "max_clients", "initial_range", "range_factor"}
+        """What the function that `_target_` names is called with, beside what the run gives it."""
+        others = {
+            "_target_",
+            "scheme",
+            "value_bits",
+            "max_clients",
+            "initial_range",
+            "range_factor",
+        }
         return {key: value for key, value in vars(self).items() if key not in others}
 
 
@@ -410,6 +422,12 @@ class Config:
     def objectives(self) -> list[str]:
         """What `objective` names, one metric or several."""
         return self.objective if isinstance(self.objective, list) else [self.objective]
+
+    @property
+    def value_bits(self) -> int:
+        """Bits of one value on the grid: as set, or those that evidence allows."""
+        bits = self.encryption.value_bits
+        return AUTO_VALUE_BITS if bits == "auto" else int(bits)
 
     @property
     def max_clients(self) -> int:
