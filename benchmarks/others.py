@@ -83,14 +83,6 @@ class Float32(Approximate):
         self._check(means)
 
 
-def vector_a_tensor(context: Any, tensors: Iterable[NDArray[Any]], clock: Clock) -> bytes:
-    """Encrypt each tensor as one CKKS vector of TenSEAL's, and write them all."""
-    with clock.measure("encrypt"):
-        vectors = [ts.ckks_vector(context, tensor) for tensor in tensors]
-    with clock.measure("serialise"):
-        return msgpack.packb([vector.serialize() for vector in vectors])
-
-
 class Demo(Float32):
     """The original demo: a CKKS vector a tensor; the server decrypts every update and averages in
     the clear."""
@@ -103,7 +95,10 @@ class Demo(Float32):
     def client(self, update: NDArray[np.float32], clock: Clock) -> bytes:
         """Encrypt each tensor."""
         tensors = self._split(update)
-        return vector_a_tensor(self._context, tensors, clock)
+        with clock.measure("encrypt"):
+            vectors = [ts.ckks_vector(self._context, tensor) for tensor in tensors]
+        with clock.measure("serialise"):
+            return msgpack.packb([vector.serialize() for vector in vectors])
 
     def add(self, message: bytes, clock: Clock) -> None:
         """Decrypt, then sum."""
@@ -118,59 +113,70 @@ class Demo(Float32):
 
 
 class NvFlare(Approximate):
-    """NVFlare 2's CKKS filters and aggregator, as their sources describe them.
+    """NVFlare 2.9.0's CKKS filters, aggregator and shareable generator: the TenSEAL calls that they
+    make, and what they put on the wire, without the rest of it.
 
     Clients share the secret key of a symmetric context. An update is weighted by its local steps
-    before it is encrypted, and each tensor's vector is sent as bytes. The server adds, multiplies
-    the sum by one over all steps, and sends each vector back together with its serialised context.
+    before it is encrypted, and each tensor's vector is sent together with its serialised context,
+    which the server loads for every tensor. The server adds, multiplies the sum by one over all
+    steps, loads the last round's model as it replaces it, and sends vectors alone, which clients
+    load into the context they have.
     """
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
         super().__init__(sizes)
         symmetric = ts.ENCRYPTION_TYPE.SYMMETRIC
-        self._context = ts.context(
+        made = ts.context(
             ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 40], encryption_type=symmetric
         )
-        self._context.global_scale = 2.0**40
-        self._context.generate_relin_keys()
-        self._server = ts.context_from(
-            self._context.serialize(save_public_key=False, save_secret_key=False)
-        )
+        made.generate_relin_keys()
+        made.global_scale = 2.0**40
+        # Both sides load what was written at provisioning, the server without the secret key.
+        kept = {"save_galois_keys": False, "save_relin_keys": True}
+        secret = made.serialize(save_public_key=True, save_secret_key=True, **kept)
+        public = made.serialize(save_public_key=False, save_secret_key=False, **kept)
+        self._context = ts.context_from(secret)
+        self._server = ts.context_from(public)
+        self._model: list[bytes] = []  # of the last round, encrypted
 
     def client(self, update: NDArray[np.float32], clock: Clock) -> bytes:
-        """Weight and encrypt each tensor."""
+        """Weight and encrypt each tensor, and write a context with each."""
         tensors = self._split(update)
         with clock.measure("quantise"):
             tensors = [tensor * np.float64(LOCAL_STEPS) for tensor in tensors]
-        return vector_a_tensor(self._context, tensors, clock)
+        with clock.measure("encrypt"):
+            vectors = [ts.ckks_vector(self._context, tensor) for tensor in tensors]
+        with clock.measure("serialise"):
+            return msgpack.packb(
+                [(vector.serialize(), vector.context().serialize()) for vector in vectors]
+            )
 
     def add(self, message: bytes, clock: Clock) -> None:
-        """Sum of ciphertexts."""
+        """Sum of ciphertexts, each under the context that came with it."""
         with clock.measure("add"):
             self._fold(
-                [ts.ckks_vector_from(self._server, part) for part in msgpack.unpackb(message)]
+                [
+                    ts.ckks_vector_from(ts.context_from(context), vector)
+                    for vector, context in msgpack.unpackb(message)
+                ]
             )
 
     def total(self, clock: Clock) -> bytes:
-        """The mean, still encrypted, a context with each vector."""
+        """The mean, still encrypted, as vectors alone."""
         with clock.measure("total"):
             means = [total * (1.0 / (LOCAL_STEPS * self._count)) for total in self._totals]
-            message = msgpack.packb(
-                [(mean.serialize(), mean.context().serialize()) for mean in means]
-            )
+            for vector in self._model:
+                ts.ckks_vector_from(self._server, vector)
+            self._model = [mean.serialize() for mean in means]
+            message = msgpack.packb(self._model)
         self._totals = []
         return message
 
     def decrypt(self, message: bytes, clock: Clock) -> None:
-        """One client's decryption; it loads the vector's context, then binds the vector to its
-        own."""
+        """One client's decryption, to Python's lists."""
         with clock.measure("decrypt"):
             received = [
-                ts.ckks_vector_from(ts.context_from(context), vec)
-                for vec, context in msgpack.unpackb(message)
+                ts.ckks_vector_from(self._context, vector) for vector in msgpack.unpackb(message)
             ]
-            means = []
-            for vector in received:
-                vector.link_context(self._context)
-                means.append(vector.decrypt())
+            means = [vector.decrypt(self._context.secret_key()) for vector in received]
         self._check(means)
