@@ -1,4 +1,4 @@
-"""Where `encrypt()` of BFV spends its time, and how much of it is TenSEAL's own call."""
+"""Where `encrypt()` of BFV spends its time, and how much of it is SEAL's own."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.methods import scheme_of, shared_key
 from benchmarks.session import in_turns
-from hyperlock.encryption import seeded
+from hyperlock.encryption import seal
 from hyperlock.encryption._tenseal import sealapi
-from hyperlock.encryption._tenseal import tenseal as ts
-from hyperlock.encryption.ciphertexts import public_context, secret_context
+from hyperlock.encryption.ciphertexts import PackedScheme, public_context, secret_context
 from hyperlock.encryption.grid import integer_type, largest_value
 from hyperlock.encryption.scheme import KeyPair
 
@@ -27,56 +27,48 @@ def encrypt_shares(
 ) -> dict[str, list[float]]:
     """Seconds of each part of `encrypt()` and of the whole, every repeat; parts take turns with the
     whole."""
-    scheme = scheme_of("bfv", value_bits, max_clients)
+    scheme = cast(PackedScheme, scheme_of("bfv", value_bits, max_clients, (size,)))
     keys = scheme.generate_keys()
     encryptor = scheme.encryptor(keys.public)
+    symmetric = shared_key(scheme, keys)
     top = largest_value(value_bits)
     values = np.random.default_rng(2).integers(-top, top + 1, size, integer_type(top))
     packing = scheme.parameters.packing
     blocks = scheme.blocks(size)
     slices = [packing.pack(values, start, stop) for start, stop in blocks]
-    parts: Parts = {
-        "encrypt(), whole": lambda: list(encryptor.encrypt(values)),
-        "pack": lambda: [packing.pack(values, start, stop) for start, stop in blocks],
-        "ndarray to list": lambda: [part.tolist() for part in slices],
-        **_tenseal_parts(keys, slices),
-        **_seal_parts(keys, slices),
-    }
-    if seeded.available:
-        symmetric = shared_key(scheme, keys)
-        parts["seeded encrypt(), whole"] = lambda: list(symmetric.encrypt(values))
-    return _times(parts, repeats)
+    with seal.scratch() as file:
+        parts: Parts = {
+            "encrypt(), whole": lambda: list(encryptor.encrypt(values)),
+            "pack fields": lambda: [packing.pack(values, start, stop) for start, stop in blocks],
+            **_seal_parts(scheme, keys, slices, file),
+            "seeded encrypt(), whole": lambda: list(symmetric.encrypt(values)),
+        }
+        return _times(parts, repeats)
 
 
-def _tenseal_parts(keys: KeyPair, slices: list[NDArray]) -> Parts:
-    """TenSEAL's own calls, with the public key."""
-    context = public_context(keys.public)
-    lists = [part.tolist() for part in slices]
-    vectors = [ts._ts_cpp.BFVVector(context.data, part) for part in lists]
+def _seal_parts(
+    scheme: PackedScheme, keys: KeyPair, slices: list[NDArray], file: seal.Scratch
+) -> Parts:
+    """SEAL's own calls and what is around them, one ciphertext for all."""
+    public = public_context(keys.public)
+    context = public.seal_context().data
+    secret = secret_context(keys.secret)
+    codec = scheme.codec(context)
+    encryptor = sealapi.Encryptor(context, public.public_key().data)
+    symmetric = sealapi.Encryptor(secret.seal_context().data, secret.secret_key().data)
+    plaintext = codec.encode(file, slices[0])
+    ciphertext = sealapi.Ciphertext()
+    encryptor.encrypt(plaintext, ciphertext)
+    primes = len(scheme.layout.primes)
+    both = seal.residues(file, ciphertext, primes)
     return {
-        "TenSEAL's constructor, on lists": lambda: [
-            ts._ts_cpp.BFVVector(context.data, part) for part in lists
-        ],
-        "ts.bfv_vector, on ndarrays": lambda: [ts.bfv_vector(context, part) for part in slices],
-        "TenSEAL's serialize": lambda: [vector.serialize() for vector in vectors],
-    }
-
-
-def _seal_parts(keys: KeyPair, slices: list[NDArray]) -> Parts:
-    """SEAL's own calls, with the secret key."""
-    context = secret_context(keys.secret)
-    encoder = sealapi.BatchEncoder(context.seal_context().data)
-    encryptor = sealapi.Encryptor(context.seal_context().data, context.secret_key().data)
-    pairs = [(part.tolist(), sealapi.Plaintext()) for part in slices]
-    for numbers, plain in pairs:
-        encoder.encode(numbers, plain)
-    return {
-        "SEAL's encode, on lists": lambda: [
-            encoder.encode(numbers, plain) for numbers, plain in pairs
-        ],
+        "plaintext to SEAL": lambda: [codec.encode(file, part) for part in slices],
+        "SEAL's encrypt": lambda: [encryptor.encrypt(plaintext, ciphertext) for _ in slices],
         "SEAL's encrypt_symmetric": lambda: [
-            encryptor.encrypt_symmetric(plain) for _, plain in pairs
+            symmetric.encrypt_symmetric(plaintext) for _ in slices
         ],
+        "residues from SEAL": lambda: [seal.residues(file, ciphertext, primes) for _ in slices],
+        "residues to their bits": lambda: [scheme.layout.write_whole(both) for _ in slices],
     }
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from benchmarks.others import Demo, Float32, NvFlare
 from benchmarks.session import UPDATE_SCALE, Clock, Session
-from hyperlock.encryption import seeded
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.scheme import Encryptor, KeyPair, Scheme
 from hyperlock.experiment.simulation import build_scheme
@@ -98,21 +97,25 @@ def methods(value_bits: Iterable[int]) -> dict[str, Way]:
     clients."""
     found: dict[str, Way] = {"float32": Float32}
     for bits in value_bits:
-        found[f"none-{bits}x16"] = ours(scheme_of("none", bits, 16))
-        found[f"ckks-{bits}x16"] = ours(scheme_of("ckks", bits, 16))
-        found[f"bfv-{bits}x16"] = ours(scheme_of("bfv", bits, 16))
-        found[f"bfv-{bits}x128"] = ours(scheme_of("bfv", bits, 128))
-        if seeded.available:
-            found[f"bfv-{bits}x16-seeded"] = ours(scheme_of("bfv", bits, 16), shared_key)
+        found[f"none-{bits}x16"] = ours("none", bits, 16)
+        found[f"ckks-{bits}x16"] = ours("ckks", bits, 16)
+        found[f"bfv-{bits}x16"] = ours("bfv", bits, 16)
+        found[f"bfv-{bits}x128"] = ours("bfv", bits, 128)
+        found[f"bfv-{bits}x16-seeded"] = ours("bfv", bits, 16, shared_key)
     return found | {"demo": Demo, "nvflare": NvFlare}
 
 
-def ours(scheme: Scheme, encryptor: Callable[[Scheme, KeyPair], Encryptor] = public_key) -> Way:
+def ours(
+    name: str,
+    value_bits: int,
+    max_clients: int,
+    encryptor: Callable[[Scheme, KeyPair], Encryptor] = public_key,
+) -> Way:
     """A scheme of HyperLock as a way; `encryptor` makes the client's half."""
-    return lambda sizes: Ours(scheme, sizes, encryptor)
+    return lambda sizes: Ours(scheme_of(name, value_bits, max_clients, sizes), sizes, encryptor)
 
 
-def scheme_of(name: str, value_bits: int, max_clients: int) -> Scheme:
-    """A scheme as `encryption=NAME` makes it, with all else as its settings have it."""
+def scheme_of(name: str, value_bits: int, max_clients: int, sizes: tuple[int, ...]) -> Scheme:
+    """A scheme as `encryption=NAME` makes it for a model, with all else as its settings have it."""
     settings = SCHEMAS["encryption"][name](value_bits=value_bits, max_clients=max_clients)
-    return build_scheme(Config(federation=FedAvg(), encryption=settings))
+    return build_scheme(Config(federation=FedAvg(), encryption=settings), sizes)
