@@ -165,7 +165,9 @@ def advise(job: Job) -> tuple[list[Preset], list[str]]:
                 f"value_bits={encryption.value_bits}"
             )
             left_out.append(f"{name}: {str(error).splitlines()[0].partition(': ')[2]}")
-    return sorted(presets.values(), key=lambda p: (p.update_bytes // 1000, p.update_seconds)), left_out
+    return sorted(
+        presets.values(), key=lambda p: (p.update_bytes // 1000, p.update_seconds)
+    ), left_out
 
 
 def tensor_sizes(model: str, inputs: int, classes: int, units: int, layers: int) -> tuple[int, ...]:

@@ -182,7 +182,8 @@ def test_time_is_that_of_whole_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     from hyperlock.encryption.bfv_parameters import bfv_parameters
 
     [preset] = [
-        p for p in advise(Job(MLP, value_bits=(8,)))[0]
+        p
+        for p in advise(Job(MLP, value_bits=(8,)))[0]
         if p.override == "encryption=bfv encryption.value_bits=8"
     ]
     scheme = Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128))

@@ -64,6 +64,7 @@ from hyperlock.encryption.parameters import (
     MIN_PRIME_BITS,
     POLY_MODULI,
     SECURITY_LIMITS,
+    automatic_limit,
     check_security,
     ciphertexts,
     data_modulus_bits,
@@ -360,7 +361,7 @@ def _short_chains(
     # The special prime takes what security leaves; of several primes the shortest that hold it, for
     # SEAL's may lie well below 2^size.
     for bits in sizes:
-        special = min(_SPECIAL_BITS, SECURITY_LIMITS[security][ring] - count * bits)
+        special = min(_SPECIAL_BITS, automatic_limit(ring, security) - count * bits)
         found = Candidate(ring, (bits,) * count + (special,), packing, max_clients)
         if special >= MIN_PRIME_BITS and found.margin_bits >= 0:
             yield found
@@ -385,7 +386,7 @@ def _no_secure_chain(ring: int, field_bits: int, max_clients: int, security: int
     return ConfigError(
         "encryption.poly_modulus",
         ring,
-        f"no chain of {security}-bit security (at most {SECURITY_LIMITS[security][ring]} bits) "
+        f"no chain of {security}-bit security (at most {automatic_limit(ring, security)} bits) "
         f"holds a field of {field_bits} bits and the noise of {max_clients} ciphertexts",
         allowed=f"poly_modulus up to {POLY_MODULI[-1]}",
         hint="encryption.poly_modulus=auto",

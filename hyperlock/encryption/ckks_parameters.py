@@ -45,6 +45,7 @@ from hyperlock.encryption.parameters import (
     MAX_PRIME_BITS,
     MIN_PRIME_BITS,
     SECURITY_LIMITS,
+    automatic_limit,
     check_security,
     ciphertexts,
     data_modulus_bits,
@@ -229,7 +230,7 @@ def ckks_parameters(
         candidates = [
             Candidate(ring, chain, *about)
             for ring in allowed
-            for chain in _auto_chains(SECURITY_LIMITS[security][ring])
+            for chain in _auto_chains(automatic_limit(ring, security))
         ]
     else:
         chain = read_chain(coeff_mod_bits)
@@ -299,7 +300,7 @@ def _not_exact(candidate: Candidate) -> ConfigError:
 
 def _no_secure_chain(ring: int, security: int) -> ConfigError:
     """Why there is no candidate: two primes are too long to be secure."""
-    limit = SECURITY_LIMITS[security][ring]
+    limit = automatic_limit(ring, security)
     return ConfigError(
         "encryption.poly_modulus",
         ring,

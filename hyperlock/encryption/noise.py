@@ -62,7 +62,7 @@ from collections.abc import Callable
 
 MOST_BITS = 256.0  # as strong as any tabled security; figures above it are not told apart
 _SEEDED_VARIANCE = 10.5  # of a coefficient of e
-_RATES = 16  # values of L that are tried between the best for either form
+_RATES = 8  # values of L that are tried between the best for either form
 
 
 def coefficient_bits(

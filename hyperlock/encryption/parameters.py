@@ -25,6 +25,8 @@ SECURITY_LIMITS: dict[int, dict[int, int]] = {
     192: {1024: 19, 2048: 37, 4096: 75, 8192: 152, 16384: 305, 32768: 611},
     256: {1024: 14, 2048: 29, 4096: 58, 8192: 118, 16384: 237, 32768: 476},
 }
+# A little less for 128 bits: Bossuat et al., eprint 2024/463. Automatic choices stay under both.
+NEWER_LIMITS = {2048: 53, 4096: 106, 8192: 214, 16384: 430, 32768: 868}
 # At 1024, two primes cannot hold a value with its noise.
 POLY_MODULI = (2048, 4096, 8192, 16384, 32768)
 EXACT_BITS = 64
@@ -34,6 +36,12 @@ _SAVED = 1.02
 # SEAL's largest, and the smallest that exists for every N above.
 MIN_PRIME_BITS = 20
 MAX_PRIME_BITS = 60
+
+
+def automatic_limit(poly_modulus: int, security: int) -> int:
+    """The longest chain in bits that `auto` chooses."""
+    limit = SECURITY_LIMITS[security][poly_modulus]
+    return min(limit, NEWER_LIMITS[poly_modulus]) if security == 128 else limit
 
 
 def check_security(poly_modulus: int, coeff_mod_bits: tuple[int, ...], security: int) -> int:

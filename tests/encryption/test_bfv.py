@@ -108,7 +108,7 @@ REFUSED = {
         "at most 109 bits",
     ),
     "margin": ((4096, [57, 40], 4, 8, 16, 128), "encryption.coeff_mod_bits=[57,40]", "margin"),
-    "no chain": ((2048, "auto", 4, 8, 16, 128), "encryption.poly_modulus=2048", "at most 54 bits"),
+    "no chain": ((2048, "auto", 4, 8, 16, 128), "encryption.poly_modulus=2048", "at most 53 bits"),
     "ring not tabled": ((5000, "auto", "auto", 8, 16, 128), "encryption.poly_modulus=5000", "4096"),
     "not a number": (("big", "auto", "auto", 8, 16, 128), "encryption.poly_modulus=big", "integer"),
     "too many bits": (
