@@ -445,11 +445,12 @@ class CiphertextSum:
         self._sums[i] = both
 
     def _take_out(self, file: Scratch, i: int, received: Received) -> None:
+        both = received.both
         if received.seed:
+            # Not by SEAL, which refuses to subtract a ciphertext from itself.
             more = self._scheme.ciphertext(file, self._seal_context, received)
-            self._evaluator.sub_inplace(self._grown[i], more)
-            return
-        self._sums[i] = self._added(self._sums[i], self._primes - received.both)
+            both = seal.residues(file, more, len(self._primes))
+        self._sums[i] = self._added(self._sums[i], self._primes - both)
 
     def _added(self, one: Residues, other: Residues) -> Residues:
         """Residues from 0 to below their primes plus residues up to their primes."""
