@@ -271,9 +271,7 @@ def test_messages_of_another_run_are_refused_though_the_parties_are_the_same(sta
     assert "run 'other' instead of 'run'" in str(stage.offer(sent()))
 
 
-def test_no_kind_is_taken_for_another(
-    stage: Stage, known: tuple, unpacked: list[int]
-) -> None:
+def test_no_kind_is_taken_for_another(stage: Stage, known: tuple, unpacked: list[int]) -> None:
     takes = {
         "train": {"train", "public_key"},
         "aggregate to clients": {"train", "public_key", "aggregate"},
