@@ -1,12 +1,10 @@
-"""Rounds with a hostile client, under both schemes and in both forms."""
+"""Rounds with a hostile client, under every scheme and in both forms."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from hyperlock.encryption.ciphertexts import PackedScheme
+from hyperlock.encryption import seal
 from tests.security.scene import FORMS, SCHEMES, Scene
 
 
@@ -20,13 +18,6 @@ def known_scene(request: pytest.FixtureRequest) -> Scene:
 
 @pytest.fixture
 def scene(known_scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """One that records what SEAL's reader is handed."""
-    scheme = type(known_scene.cast.scheme)
-    read = scheme.read
-
-    def recording(self: PackedScheme, context: Any, framed: bytes) -> Any:
-        known_scene.reads.append(framed)
-        return read(self, context, framed)
-
-    monkeypatch.setattr(scheme, "read", recording)
+    """One that records what SEAL is handed."""
+    monkeypatch.setattr(seal, "ciphertext", known_scene.watch)
     return known_scene

@@ -1,151 +1,137 @@
-"""Messages and ciphertexts taken apart, field by field, and put together again with anything in
-them."""
+"""Messages and ciphertexts taken apart, and put together again with anything in them."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import msgpack
 import numpy as np
-from numpy.typing import NDArray
 
-from hyperlock.encryption.layout import Layout, varint
+from hyperlock.encryption import bits
+from hyperlock.encryption.ciphertexts import PackedScheme
+from hyperlock.encryption.layout import Layout
+from hyperlock.encryption.seal import SEED_BYTES, Residues
 from hyperlock.parties.identity import Identity
-
-_FIELDS = struct.Struct("<32sBQQQdQ")
-SEED_BYTES = 65  # the generator's type, and 64 bytes of seed
-PLAIN = 0
-ZLIB = 1
-ZSTD = 2
-
-
-@dataclass(frozen=True)
-class Header:
-    """SEAL's, in front of every object; `total` is the object's size in bytes, the right one if
-    None."""
-
-    magic: int = 0xA15E
-    size: int = 16
-    major: int = 4
-    minor: int = 3
-    compression: int = PLAIN
-    reserved: int = 0
-    total: int | None = None
-
-    def write(self, content: bytes) -> bytes:
-        """The header and the content."""
-        total = 16 + len(content) if self.total is None else self.total
-        values = (
-            self.magic,
-            self.size,
-            self.major,
-            self.minor,
-            self.compression,
-            self.reserved,
-            total,
-        )
-        return struct.pack("<HBBBBHQ", *values) + content
-
-
-def same(data: bytes) -> bytes:
-    """Not compressed."""
-    return data
+from tests.security.ring import Ring, bit_reversed, integers
 
 
 @dataclass(frozen=True)
 class Forgery:
-    """One ciphertext as TenSEAL frames it, with every field of it in reach.
+    """One ciphertext as the layout writes it, with every number that is transmitted in reach.
 
     Attributes:
-        slots: the frame's vector sizes, as the varints that stand there.
-        outer, array, generator: the headers of the ciphertext, of its coefficients, and of the
-            seed.
-        count: number of coefficients; as many as there are if None.
-        seed: type of the generator and seed, where half of the coefficients are left out.
-        compress: what is done to the ciphertext's content, and `outer.compression` should say so.
-        compress_array, compress_seed: the same for the nested objects.
-        suffix: what follows the ciphertext in the frame.
+        layout: whose form it has.
+        dropped: low bits of the first polynomial's residues that are not transmitted.
+        polynomials: uint64[polynomials, primes, N], each number as it is transmitted: the first
+            polynomial's without their low bits; two polynomials, or one before a seed.
+        seed: what follows them.
     """
 
-    slots: tuple[int, ...]
-    parms_id: bytes
-    ntt: int
-    polynomials: int
-    poly_modulus: int
-    primes: int
-    scale: float
-    correction: int
-    coefficients: NDArray[np.uint64] = field(repr=False)
-    suffix: bytes
-    seed: bytes | None = None
-    count: int | None = None
-    outer: Header = Header()
-    array: Header = Header()
-    generator: Header = Header()
-    compress: Callable[[bytes], bytes] = same
-    compress_array: Callable[[bytes], bytes] = same
-    compress_seed: Callable[[bytes], bytes] = same
+    layout: Layout
+    dropped: int
+    polynomials: Residues = field(repr=False)
+    seed: bytes = b""
 
     @classmethod
-    def of(cls, chunk: bytes, layout: Layout, slots: int) -> Forgery:
-        """A good ciphertext taken apart."""
-        opened = layout.open(chunk, slots)
-        at = opened.index(struct.pack("<HB", 0xA15E, 16))
-        header = Header(major=opened[at + 3], minor=opened[at + 4])
-        body = opened[at + 16 : -len(layout.suffix) or None]
-        names = ("parms_id", "ntt", "polynomials", "poly_modulus", "primes", "scale", "correction")
-        fields = dict(zip(names, _FIELDS.unpack_from(body), strict=True))
-        (count,) = struct.unpack_from("<Q", body, _FIELDS.size + 16)
-        return cls(
-            slots=(slots,),
-            **fields,
-            coefficients=np.frombuffer(body, "<u8", count, _FIELDS.size + 24),
-            suffix=layout.suffix,
-            seed=None if count == 2 * layout.poly_modulus * layout.primes else body[-SEED_BYTES:],
-            outer=header,
-            array=header,
-            generator=header,
-        )
+    def of(cls, chunk: bytes, layout: Layout) -> Forgery:
+        """A good ciphertext of an Update taken apart."""
+        if len(chunk) == layout.seeded_bytes:
+            end = len(chunk) - SEED_BYTES
+            return cls._read(chunk[:end], layout, layout.dropped_seeded, 1, chunk[end:])
+        assert len(chunk) == layout.whole_bytes
+        return cls._read(chunk, layout, layout.dropped, 2)
 
-    @property
-    def content(self) -> bytes:
-        """What stands behind the ciphertext's own header, before it is compressed."""
-        fields = _FIELDS.pack(
-            self.parms_id,
-            self.ntt,
-            self.polynomials,
-            self.poly_modulus,
-            self.primes,
-            self.scale,
-            self.correction,
-        )
-        count = self.coefficients.size if self.count is None else self.count
-        array = self.array.write(
-            self.compress_array(struct.pack("<Q", count) + self.coefficients.tobytes())
-        )
-        seed = b"" if self.seed is None else self.generator.write(self.compress_seed(self.seed))
-        return fields + array + seed
+    @classmethod
+    def of_sum(cls, chunk: bytes, layout: Layout) -> Forgery:
+        """A good ciphertext of an Aggregate taken apart."""
+        assert len(chunk) == layout.sum_bytes
+        return cls._read(chunk, layout, 0, 2)
 
-    @property
-    def seal(self) -> bytes:
-        """The ciphertext as SEAL writes it."""
-        return self.outer.write(self.compress(self.content))
+    @classmethod
+    def _read(
+        cls, data: bytes, layout: Layout, dropped: int, count: int, seed: bytes = b""
+    ) -> Forgery:
+        empty = np.empty((count, len(layout.primes), layout.poly_modulus), np.uint64)
+        forgery = cls(layout, dropped, empty, seed)
+        start = 0
+        for numbers, _, width in forgery._pieces():
+            end = start + bits.packed_bytes(numbers.size, width)
+            numbers[:] = bits.unpack(data[start:end], numbers.size, width)
+            start = end
+        assert start == len(data)
+        return forgery
 
     def write(self) -> bytes:
-        """The ciphertext as TenSEAL frames it."""
-        sizes = b"".join(map(varint, self.slots))
-        seal = self.seal
-        return b"".join(
-            [b"\x0a", varint(len(sizes)), sizes, b"\x12", varint(len(seal)), seal, self.suffix]
+        """The ciphertext, nothing of it checked."""
+        return b"".join(bits.pack(numbers, width) for numbers, _, width in self._pieces()) + (
+            self.seed
         )
 
+    @property
+    def residues(self) -> Residues:
+        """uint64[polynomials, primes, N]: what the numbers stand for."""
+        residues = self.polynomials.copy()
+        residues[0] <<= np.uint64(self.dropped)
+        return residues
+
+    @property
+    def size(self) -> int:
+        """How many numbers are transmitted."""
+        return self.polynomials.size
+
+    def about(self, place: int) -> tuple[int, int, int]:
+        """Of the number at one place: its prime, the bits it is transmitted in, and how many are
+        dropped."""
+        polynomial, row, _ = np.unravel_index(place, self.polynomials.shape)
+        prime = self.layout.primes[row]
+        dropped = 0 if polynomial else self.dropped
+        return prime, prime.bit_length() - dropped, dropped
+
     def with_coefficient(self, place: int, value: int) -> Forgery:
-        """With another value in one place."""
-        coefficients = self.coefficients.copy()
-        coefficients[place] = value
-        return replace(self, coefficients=coefficients)
+        """With another number in one place; it is cut to as many bits as are transmitted."""
+        polynomials = self.polynomials.copy()
+        polynomials.flat[place] = value
+        return replace(self, polynomials=polynomials)
+
+    def with_second(self, second: Residues) -> Forgery:
+        """With this second polynomial, uint64[primes, N], whole."""
+        both = np.stack([self.polynomials[0], second])
+        return replace(self, polynomials=both, seed=b"")
+
+    def plus(self, more: Residues) -> Forgery:
+        """With uint64[primes, N] added to the second polynomial, modulo each prime."""
+        primes = np.array(self.layout.primes, np.uint64)[:, np.newaxis]
+        return self.with_second((self.polynomials[1] + more % primes) % primes)
+
+    def as_sum(self) -> Forgery:
+        """A whole ciphertext of an Update as one of an Aggregate; one of these stays as it is."""
+        assert len(self.polynomials) == 2
+        return replace(self, dropped=0, polynomials=self.residues)
+
+    def as_update(self) -> Forgery:
+        """A sum as a whole ciphertext of an Update, its low bits rounded away."""
+        return Forgery.of(self.layout.write_whole(self.residues), self.layout)
+
+    def _pieces(self) -> Iterator[tuple[Residues, int, int]]:
+        """uint64[N] numbers, their prime, and the bits that each is transmitted in."""
+        for i, polynomial in enumerate(self.polynomials):
+            for numbers, prime in zip(polynomial, self.layout.primes, strict=True):
+                yield numbers, prime, prime.bit_length() - (0 if i else self.dropped)
+
+
+def residues_of(polynomial: Iterable[int], scheme: PackedScheme) -> Residues:
+    """uint64[primes, N]: a polynomial of N integers as the scheme's ciphertexts carry it, by
+    coefficients (BFV) or in NTT form (CKKS)."""
+    coefficients = integers(polynomial)
+    n = scheme.layout.poly_modulus
+    rows = []
+    for prime in scheme.layout.primes:
+        numbers = coefficients % prime
+        if scheme.ntt:
+            numbers = Ring(n, prime).values(numbers)[bit_reversed(n)]
+        rows.append(numbers.astype(np.uint64))
+    return np.stack(rows)
 
 
 def opened(message: bytes) -> tuple[bytes, dict[str, object], bytes]:

@@ -4,181 +4,90 @@ apart."""
 from __future__ import annotations
 
 import random
-import struct
-import zlib
 from dataclasses import replace
 
 import numpy as np
-import zstandard
 
 from tests.security.damage import damaged, odd
-from tests.security.forge import PLAIN, ZLIB, ZSTD, Forgery, Header
+from tests.security.forge import Forgery
 
 
-def maybe_compressed(rng: random.Random, forgery: Forgery | bytes) -> Forgery | bytes:
-    """As clients send it, if it claims to be plain."""
-    if isinstance(forgery, Forgery) and forgery.outer.compression == PLAIN and rng.random() < 0.3:
-        return replace(
-            forgery, outer=replace(forgery.outer, compression=ZSTD), compress=zstandard.compress
-        )
-    return forgery
-
-
-def frame(rng: random.Random, forgery: Forgery) -> Forgery | bytes:
+def damaged_bytes(rng: random.Random, forgery: Forgery) -> bytes:
+    """Damage anywhere that keeps the length."""
     data = forgery.write()
-    match rng.randrange(4):
-        case 0:
-            return damaged(rng, data, 0, rng.choice([1, 4, 12]))
-        case 1:
-            return damaged(rng, data, len(data) - 12)
-        case 2:
-            return replace(
-                forgery, slots=tuple(odd(rng, forgery.slots[0]) for _ in range(rng.randrange(4)))
-            )
-        case _:
-            return data + rng.choice(
-                [data, b"\x12\0", b"\x0a\0", b"\0", b"\x22\x01\0", forgery.suffix]
-            )
+    start = rng.choice([0, 0, rng.randrange(len(data)), len(data) - 64])
+    return damaged(rng, data, start)[: len(data)].ljust(len(data), b"\0")
 
 
-def changed_header(rng: random.Random, header: Header) -> Header:
-    name, bits = rng.choice(
-        [
-            ("magic", 16),
-            ("size", 8),
-            ("major", 8),
-            ("minor", 8),
-            ("compression", 8),
-            ("reserved", 16),
-            ("total", 64),
-        ]
-    )
-    return replace(header, **{name: odd(rng, getattr(header, name) or 0, bits)})
+def length(rng: random.Random, forgery: Forgery) -> bytes:
+    """Cut, longer, or nothing but zeros, of any length but the right one."""
+    data = forgery.write()
+    size = len(data)
+    other = size
+    while other == size:
+        other = rng.choice([odd(rng, size, 16), rng.randrange(2 * size), size - 64, size + 64])
+    return rng.choice([(data * 3)[:other], data[-other:], bytes(other), rng.randbytes(other)])
 
 
-def seal_header(rng: random.Random, forgery: Forgery) -> Forgery:
-    return replace(forgery, outer=changed_header(rng, forgery.outer))
-
-
-def nested_header(rng: random.Random, forgery: Forgery) -> Forgery:
-    if forgery.seed is not None and rng.random() < 0.5:
-        return replace(forgery, generator=changed_header(rng, forgery.generator))
-    return replace(forgery, array=changed_header(rng, forgery.array))
-
-
-def fields(rng: random.Random, forgery: Forgery) -> Forgery:
-    for _ in range(rng.choice([1, 1, 2])):
-        name = rng.choice(
-            ["ntt", "polynomials", "poly_modulus", "primes", "scale", "correction", "count"]
-        )
-        if name == "scale":
-            (anything,) = struct.unpack("<d", rng.randbytes(8))
-            scale = rng.choice(
-                [0.0, -1.0, forgery.scale * 2, float("nan"), float("inf"), 5e-324, anything]
-            )
-            forgery = replace(forgery, scale=scale)
-        else:
-            near = forgery.coefficients.size if name == "count" else getattr(forgery, name)
-            forgery = replace(forgery, **{name: odd(rng, near, 8 if name == "ntt" else 64)})
+def residues(rng: random.Random, forgery: Forgery) -> Forgery:
+    """Other numbers, most often at the edges of their prime or of their bits."""
+    for _ in range(rng.choice([1, 1, 10, 100])):
+        place = rng.choice([0, forgery.size - 1, rng.randrange(forgery.size)])
+        prime, width, dropped = forgery.about(place)
+        edge = -(-prime >> dropped)
+        value = rng.choice([edge - 1, edge, edge + 1, 2**width - 1, odd(rng, edge, width)])
+        forgery = forgery.with_coefficient(place, value % 2**width)
     return forgery
 
 
-def parms_id(rng: random.Random, forgery: Forgery) -> Forgery:
-    """Of nothing; of the other scheme's and of other levels' see `test_hostile_sums.py`."""
-    other = rng.choice(
-        [bytes(32), rng.randbytes(32), damaged(rng, forgery.parms_id)[:32].ljust(32, b"\0")]
-    )
-    return replace(forgery, parms_id=other)
+def random_residues(rng: random.Random, forgery: Forgery) -> Forgery:
+    """All numbers of some polynomials, below every prime and otherwise anything."""
+    source = np.random.default_rng(rng.getrandbits(64))
+    polynomials = forgery.polynomials.copy()
+    for i in rng.sample(range(len(polynomials)), rng.randint(1, len(polynomials))):
+        for row, prime in zip(polynomials[i], forgery.layout.primes, strict=True):
+            top = prime >> (0 if i else forgery.dropped)
+            row[:] = source.integers(0, top, row.size, np.uint64)
+    return replace(forgery, polynomials=polynomials)
 
 
-def coefficients(rng: random.Random, forgery: Forgery) -> Forgery:
-    """Other values; the ring's primes have 34 bits at least."""
-    values = forgery.coefficients.copy()
-    for _ in range(rng.choice([1, 1, 10, 1000])):
-        values[rng.randrange(values.size)] = odd(rng, int(values[0]), rng.choice([33, 34, 64]))
-    if rng.random() < 0.2:
-        start = rng.choice([0, values.size // 2])
-        values[start:] = rng.choice([0, 1, 2**33, 2**64 - 1])
-    return replace(forgery, coefficients=values)
-
-
-def coefficient_count(rng: random.Random, forgery: Forgery) -> Forgery:
-    size = forgery.coefficients.size
-    other = min(odd(rng, size, 16), 4 * size)
-    count = rng.choice([None, size, other, size * 2, size // 2])
-    return replace(forgery, coefficients=np.resize(forgery.coefficients, other), count=count)
+def transparent(rng: random.Random, forgery: Forgery) -> Forgery:
+    """Whole, and its second polynomial zero modulo some primes or all."""
+    layout = forgery.layout
+    if forgery.seed:
+        forgery = form(rng, forgery)
+    second = forgery.polynomials[1].copy()
+    second[rng.sample(range(len(second)), rng.randint(1, len(layout.primes)))] = 0
+    return forgery.with_second(second)
 
 
 def seed(rng: random.Random, forgery: Forgery) -> Forgery:
-    """A seed, a part of one, or none, behind the coefficients or half of them."""
-    data = forgery.seed or rng.randbytes(65)
+    """Another seed behind one polynomial or two, a part of one, or none."""
+    data = forgery.seed or rng.randbytes(64)
     other = rng.choice(
-        [
-            None,
-            b"",
-            damaged(rng, data),
-            bytes([rng.randrange(256)]) + rng.randbytes(64),
-            data + b"\0",
-        ]
+        [b"", bytes(64), damaged(rng, data), rng.randbytes(64), b"\1" + data, data[:-1], data * 2]
     )
-    half = forgery.poly_modulus * forgery.primes
-    size = rng.choice([half, half, 2 * half])
-    return replace(forgery, seed=other, coefficients=np.resize(forgery.coefficients, size))
+    count = rng.choice([1, 1, len(forgery.polynomials)])
+    dropped = forgery.dropped
+    if count == 1 and rng.random() < 0.5:
+        dropped = forgery.layout.dropped_seeded
+    first = forgery.residues[:1] >> np.uint64(dropped)
+    polynomials = np.concatenate([first, forgery.polynomials[1:count]])
+    return replace(forgery, dropped=dropped, polynomials=polynomials, seed=other)
 
 
-def zstd_stream(rng: random.Random, forgery: Forgery) -> Forgery:
-    """The zstd stream, and what might stand in its place."""
-    content = forgery.content
-    level = rng.randrange(-5, 12)
-    declare = rng.random() < 0.7
-    good = zstandard.ZstdCompressor(
-        level=level, write_content_size=declare, write_checksum=rng.random() < 0.3
-    ).compress(content)
-    other = rng.choice(
-        [
-            good,
-            damaged(rng, good),
-            damaged(rng, good, 0, 12),
-            good[: rng.randrange(len(good))],
-            good + rng.choice([b"\0", good[:100], zstandard.compress(b"more")]),
-            zstandard.compress(content + bytes(rng.choice([1, 8, 2**20]))),
-            zstandard.compress(content[: rng.randrange(len(content))]),
-            zstandard.compress(good),
-            zstandard.compress(bytes(2**22)),
-            zlib.compress(content, 1),
-            struct.pack("<II", 0x184D2A50 + rng.randrange(16), rng.choice([0, 4, 2**32 - 1]))
-            + good,
-        ]
-    )
-    compression = rng.choice([ZSTD] * 6 + [ZLIB, PLAIN])
-    return replace(
-        forgery, outer=replace(forgery.outer, compression=compression), compress=lambda _: other
-    )
-
-
-def nested_stream(rng: random.Random, forgery: Forgery) -> Forgery:
-    """Compressed objects within, which SEAL would inflate too."""
-    kind, squeeze = rng.choice([(ZSTD, zstandard.compress), (ZLIB, zlib.compress)])
-    if forgery.seed is not None and rng.random() < 0.5:
+def form(rng: random.Random, forgery: Forgery) -> Forgery:
+    """The same first polynomial in another form: with a random second one, or with a random
+    seed."""
+    layout = forgery.layout
+    if forgery.seed:
+        first = forgery.residues[0] >> np.uint64(layout.dropped)
+        source = np.random.default_rng(rng.getrandbits(64))
+        n = layout.poly_modulus
+        second = [source.integers(0, prime, n, np.uint64) for prime in layout.primes]
         return replace(
-            forgery, generator=replace(forgery.generator, compression=kind), compress_seed=squeeze
+            forgery, dropped=layout.dropped, polynomials=np.stack([first, second]), seed=b""
         )
-    return replace(forgery, array=replace(forgery.array, compression=kind), compress_array=squeeze)
-
-
-def anywhere(rng: random.Random, forgery: Forgery) -> bytes:
-    """Damage anywhere in an open ciphertext."""
-    data = forgery.write()
-    return damaged(rng, data, 0, rng.choice([None, 250]))
-
-
-def content(rng: random.Random, forgery: Forgery) -> Forgery:
-    """Damage anywhere in the content, of the right size if it can be, and compressed."""
-    size = len(forgery.content)
-    other = damaged(rng, forgery.content, 0, rng.choice([None, 120]))
-    other = other[:size].ljust(size, b"\0")
-    return replace(
-        forgery,
-        outer=replace(forgery.outer, compression=ZSTD),
-        compress=lambda _: zstandard.compress(other),
-    )
+    dropped = layout.dropped_seeded
+    first = forgery.residues[:1] >> np.uint64(dropped)
+    return replace(forgery, dropped=dropped, polynomials=first, seed=rng.randbytes(64))

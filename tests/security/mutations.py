@@ -188,33 +188,45 @@ def payload_bytes(rng: random.Random, stage: Stage) -> bytes:
 # Signed, and a ciphertext forged
 
 
-def written(forgery: Forgery | bytes) -> bytes:
-    return forgery if isinstance(forgery, bytes) else forgery.write()
+def in_its_place(make: Callable[[random.Random, Stage, int], bytes]) -> Mutation:
+    """Good ciphertexts, one of which is another."""
 
-
-def forged(change: Callable[[random.Random, Forgery], Forgery | bytes]) -> Mutation:
     def mutation(rng: random.Random, stage: Stage) -> bytes:
-        parts = [stage.forgery(rng, place).write() for place in range(len(stage.slots))]
-        place = rng.randrange(len(parts))
-        good = stage.forgery(rng, place)
-        while written(changed := change(rng, good)) == good.write():
-            pass
-        parts[place] = written(forgeries.maybe_compressed(rng, changed))
+        parts = [stage.chunk(rng, place) for place in range(stage.count)]
+        place = rng.randrange(stage.count)
+        parts[place] = make(rng, stage, place)
         return with_parts(rng, stage, *parts)
 
     return mutation
 
 
+def forged(change: Callable[[random.Random, Forgery], Forgery | bytes]) -> Mutation:
+    def make(rng: random.Random, stage: Stage, place: int) -> bytes:
+        good = stage.forgery(rng, place)
+        due = good.write()
+        while True:
+            changed = change(rng, good)
+            data = changed if isinstance(changed, bytes) else changed.write()
+            if data != due:
+                return data
+
+    return in_its_place(make)
+
+
+def of_another_message(rng: random.Random, stage: Stage, place: int) -> bytes:
+    """An Update's in an Aggregate's place, and the reverse."""
+    return rng.choice(sorted(stage.foreign.values()))[place]
+
+
+def in_another_library(rng: random.Random, stage: Stage, place: int) -> bytes:
+    """As SEAL or TenSEAL write it."""
+    return rng.choice(stage.written)[place]
+
+
 def parts(rng: random.Random, stage: Stage) -> bytes:
     """Good ciphertexts in the wrong number or order, and things that are none."""
-    choices = [
-        *stage.chunks["whole"],
-        *stage.chunks.get("seeded", ()),
-        b"",
-        b"\x0a",
-        rng.randbytes(1000),
-        bytes(1000),
-    ]
+    good = [chunk for chunks in stage.chunks.values() for chunk in chunks]
+    choices = [*good, b"", b"\x0a", rng.randbytes(1000), bytes(1000)]
     return with_parts(
         rng, stage, *(rng.choice(choices) for _ in range(rng.choice([0, 1, 2, 2, 2, 3, 9])))
     )
@@ -231,16 +243,13 @@ MUTATIONS: dict[str, Mutation] = {
     "signed: sizes": size_list,
     "signed: payload": payload_bytes,
     "ciphertexts: number and order": parts,
-    "ciphertext: frame": forged(forgeries.frame),
-    "ciphertext: SEAL header": forged(forgeries.seal_header),
-    "ciphertext: nested header": forged(forgeries.nested_header),
-    "ciphertext: fields": forged(forgeries.fields),
-    "ciphertext: parameters' id": forged(forgeries.parms_id),
-    "ciphertext: coefficients": forged(forgeries.coefficients),
-    "ciphertext: their number": forged(forgeries.coefficient_count),
+    "ciphertext: damaged": forged(forgeries.damaged_bytes),
+    "ciphertext: another length": forged(forgeries.length),
+    "ciphertext: residues": forged(forgeries.residues),
+    "ciphertext: random residues": forged(forgeries.random_residues),
+    "ciphertext: transparent": forged(forgeries.transparent),
     "ciphertext: seed": forged(forgeries.seed),
-    "ciphertext: zstd stream": forged(forgeries.zstd_stream),
-    "ciphertext: streams within": forged(forgeries.nested_stream),
-    "ciphertext: anywhere": forged(forgeries.anywhere),
-    "ciphertext: content": forged(forgeries.content),
+    "ciphertext: another form": forged(forgeries.form),
+    "ciphertext: of another message": in_its_place(of_another_message),
+    "ciphertext: in another library": in_its_place(in_another_library),
 }

@@ -1,157 +1,152 @@
 """What an enrolled client that turned hostile can put in a ciphertext's place, in messages that are
 signed and whole.
 
-Whatever our own check can tell is refused before SEAL's deserialiser sees it; what only SEAL can
-tell (the parameters' id, coefficients below their primes) SEAL refuses.
+A ciphertext is residues, and maybe a seed. It says nothing of its scheme, ring, level, scale or
+slots, so that nothing of it can be a lie but its length, a residue that is none, and a second
+polynomial of zeros. All of these are refused before SEAL sees anything.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 
-from tests.security.forge import ZLIB, ZSTD, Forgery, Header
+from hyperlock.encryption import seal
+from hyperlock.encryption.ciphertexts import public_context
+from hyperlock.encryption.layout import Received
+from tests.security.forge import Forgery
 from tests.security.scene import Forge, Scene
 
-
-def head(**changes: Any) -> Forge:
-    return lambda f: replace(f, outer=replace(f.outer, **changes))
-
-
-def nested(**changes: Any) -> Forge:
-    return lambda f: replace(f, array=replace(f.array, **changes))
+TOO_LONG = "a payload part is not of at most"  # before the other parts are looked at
+LENGTH = rf"a ciphertext of \d+ bytes instead of \d+, or of \d+ with a seed|{TOO_LONG}"
+RESIDUE = "a residue that is none of its prime's"
+TRANSPARENT = "without its second polynomial, which anyone can read"
 
 
-def field(**changes: Any) -> Forge:
-    return lambda f: replace(f, **changes)
+def first_prime(forgery: Forgery, more: int) -> Forgery:
+    """The first number of the second polynomial, or the first of all, at its prime and so much
+    more."""
+    place = forgery.size // 2 if len(forgery.polynomials) == 2 else 0
+    prime, _, dropped = forgery.about(place)
+    return forgery.with_coefficient(place, -(-prime >> dropped) + more)
 
 
-def polynomials(forgery: Forgery, count: int, seed: bytes | None) -> Forgery:
-    size = count * forgery.poly_modulus * forgery.primes
-    return replace(forgery, coefficients=np.resize(forgery.coefficients, size), seed=seed)
+def largest(forgery: Forgery, place: int) -> Forgery:
+    """The largest number that so many bits can say."""
+    place %= forgery.size
+    _, width, _ = forgery.about(place)
+    return forgery.with_coefficient(place, 2**width - 1)
 
 
-def without_second_polynomial(forgery: Forgery) -> Forgery:
-    """Transparent: everyone can read it. SEAL will not make one, but reads them."""
-    half = forgery.poly_modulus * forgery.primes
-    coefficients = np.append(forgery.coefficients[:half], np.zeros(half, np.uint64))
-    return replace(forgery, coefficients=coefficients, seed=None)
+def transparent(forgery: Forgery, *rows: int) -> Forgery:
+    """Without its second polynomial, modulo some primes or all."""
+    second = np.ones_like(forgery.polynomials[0])
+    second[list(rows or range(len(second)))] = 0
+    whole = replace(forgery, dropped=forgery.layout.dropped)
+    numbers = forgery.residues[0] >> np.uint64(whole.dropped)
+    return replace(whole, polynomials=numbers[np.newaxis]).with_second(second)
 
 
-HEADER, OTHER, NESTED, SIZE = (
-    "wrong header", "of other parameters", "wrong nested header", r"bytes instead of|number of "
-                                                                  r"coefficients",
-)  # fmt: skip
-SLOTS = r"not one ciphertext of \d+ slots"
-FOLLOWS = "something lacks or follows"
-
-# By name: what is forged, and what the reason must say. Our check comes first in all of them.
-BEFORE_SEAL: dict[str, tuple[Forge, str]] = {
-    "a slot more": (lambda f: replace(f, slots=(f.slots[0] + 1,)), SLOTS),
-    "no slots": (field(slots=(0,)), SLOTS),
-    "2^60 slots": (field(slots=(2**60,)), SLOTS),
-    "no size": (field(slots=()), SLOTS),
-    "two sizes": (lambda f: replace(f, slots=f.slots * 2), SLOTS),
-    "nothing behind": (field(suffix=b"\x19"), FOLLOWS),
-    "another scale behind": (field(suffix=b"\x19" + np.float64(2.0**29).tobytes()), FOLLOWS),
-    "another field behind": (lambda f: replace(f, suffix=f.suffix + b"\x22\0"), FOLLOWS),
-    "another magic": (head(magic=0xA15F), HEADER),
-    "no magic": (head(magic=0), HEADER),
-    "another header size": (head(size=15), HEADER),
-    "something reserved": (head(reserved=1), HEADER),
-    "a total of 0": (head(total=0), HEADER),
-    "a total of 2^63": (head(total=2**63), HEADER),
-    "a total that is one short": (lambda f: replace(f,
-        outer=replace(f.outer, total=15 + len(f.content))), HEADER),
-    "compressed by zlib": (head(compression=ZLIB), "unknown compression 1"),
-    "compressed by what is not known": (head(compression=3), "unknown compression 3"),
-    "compressed, it says": (head(compression=ZSTD), "does not inflate|inflates to"),
-    "no polynomial": (field(polynomials=0), OTHER),
-    "one polynomial": (field(polynomials=1), OTHER),
-    "a product's three": (field(polynomials=3), OTHER),
-    "2^63 polynomials": (field(polynomials=2**63), OTHER),
-    "another ring": (lambda f: replace(f, poly_modulus=f.poly_modulus // 2), OTHER),
-    "no ring": (field(poly_modulus=0), OTHER),
-    "a ring of 2^64": (field(poly_modulus=2**64 - 1), OTHER),
-    "a prime more": (lambda f: replace(f, primes=f.primes + 1), OTHER),
-    "a prime less": (lambda f: replace(f, primes=f.primes - 1), OTHER),
-    "another scale": (lambda f: replace(f, scale=f.scale * 2), OTHER),
-    "a scale of 0": (field(scale=0.0), OTHER),
-    "a scale of NaN": (field(scale=float("nan")), OTHER),
-    "a scale of infinity": (field(scale=float("inf")), OTHER),
-    "no correction": (field(correction=0), OTHER),
-    "another correction": (field(correction=2), OTHER),
-    "the other form": (lambda f: replace(f, ntt=1 - f.ntt), OTHER),
-    "no form": (field(ntt=255), OTHER),
-    "coefficients of another magic": (nested(magic=1), NESTED),
-    "coefficients of another header": (nested(size=0), NESTED),
-    "coefficients compressed by zstd": (nested(compression=ZSTD), NESTED),
-    "coefficients compressed by zlib": (nested(compression=ZLIB), NESTED),
-    "coefficients of 0 bytes": (nested(total=0), NESTED),
-    "coefficients of 2^63 bytes": (nested(total=2**63), NESTED),
-    "no coefficients": (lambda f: replace(f, coefficients=f.coefficients[:0]), SIZE),
-    "a coefficient more": (lambda f: replace(f,
-        coefficients=np.append(f.coefficients, np.uint64(0))), SIZE),
-    "a coefficient less": (lambda f: replace(f, coefficients=f.coefficients[:-1]), SIZE),
-    "a count that is one less": (lambda f: replace(f, count=f.coefficients.size - 1), SIZE),
-    "a count of 2^61": (field(count=2**61), SIZE),
-    "a count of half": (lambda f: replace(f, count=f.coefficients.size // 2), SIZE),
-    "half, and no seed": (lambda f: polynomials(f, 1, None), SIZE),
-    "all, and a seed": (lambda f: polynomials(f, 2, bytes(65)), SIZE),
-    "no second polynomial": (without_second_polynomial, "without its second polynomial"),
-    "a seed too short": (lambda f: replace(f, seed=bytes(64)), SIZE),
+# By name: what is forged, and what the reason must say.
+FORGED: dict[str, tuple[Forge, str]] = {
+    "a byte of a seed": (lambda f: replace(f, seed=f.seed + b"\0"), LENGTH),
+    "65 bytes of seed, as SEAL has them": (lambda f: replace(f, polynomials=f.polynomials[:1],
+        seed=b"\1" + bytes(64)), LENGTH),
+    "63 bytes of seed": (lambda f: replace(f, polynomials=f.polynomials[:1], seed=bytes(63)),
+        LENGTH),
+    "half, and no seed": (lambda f: replace(f, polynomials=f.polynomials[:1], seed=b""), LENGTH),
+    "all, and a seed": (lambda f: replace(f.with_second(f.polynomials[0]), seed=bytes(64)), LENGTH),
+    "a product's three polynomials": (lambda f: replace(f,
+        polynomials=f.polynomials[[0, 0, 0]], seed=b""), LENGTH),
+    "no polynomial": (lambda f: replace(f, polynomials=f.polynomials[:0], seed=b""), LENGTH),
+    "only a seed": (lambda f: replace(f, polynomials=f.polynomials[:0], seed=bytes(64)), LENGTH),
+    "a bit less dropped": (lambda f: replace(f, dropped=f.dropped - 1), LENGTH),
+    "a bit more dropped": (lambda f: replace(f, dropped=f.dropped + 1), LENGTH),
+    "a residue that is its prime": (lambda f: first_prime(f, 0), RESIDUE),
+    "a residue beyond its prime": (lambda f: first_prime(f, 1), RESIDUE),
+    "the largest number in the first place": (lambda f: largest(f, 0), RESIDUE),
+    "the largest number in the last place": (lambda f: largest(f, -1), RESIDUE),
+    "no second polynomial": (transparent, TRANSPARENT),
+    "no second polynomial modulo the first prime": (lambda f: transparent(f, 0), TRANSPARENT),
+    "no second polynomial modulo the last prime": (lambda f: transparent(f, -1), TRANSPARENT),
 }  # fmt: skip
-SEED_BEFORE_SEAL: dict[str, tuple[Forge, str]] = {
-    "a seed of another magic": (field(generator=Header(magic=1)), NESTED),
-    "a seed compressed by zstd": (field(generator=Header(compression=ZSTD)), NESTED),
-    "a seed compressed by zlib": (field(generator=Header(compression=ZLIB)), NESTED),
-    "a seed of 2^63 bytes": (field(generator=Header(total=2**63)), NESTED),
-    "a seed of another header": (field(generator=Header(size=65)), NESTED),
-    "a generator of no type": (lambda f: replace(f, seed=b"\0" + f.seed[1:]), "another generator"),
-    "a generator of type 255": (
-        lambda f: replace(f, seed=b"\xff" + f.seed[1:]),
-        "another generator",
-    ),
-}
-BY_SEAL: dict[str, tuple[Forge, str]] = {
-    "parameters of no id": (field(parms_id=bytes(32)), "not a ciphertext of these parameters"),
-    "parameters of another id": (
-        field(parms_id=b"\x01" * 32),
-        "not a ciphertext of these parameters",
-    ),
-    "the first coefficient at 2^64 - 1": (
-        lambda f: f.with_coefficient(0, 2**64 - 1),
-        "not a ciphertext of these",
-    ),
-    "the last coefficient at 2^64 - 1": (
-        lambda f: f.with_coefficient(-1, 2**64 - 1),
-        "not a ciphertext of these",
-    ),
-    "a coefficient at 2^40": (lambda f: f.with_coefficient(77, 2**40), "not a ciphertext of these"),
-}
+
+
+def assert_refused(scene: Scene, place: int, chunk: bytes, reason: str, name: str) -> None:
+    """For this reason, and SEAL was handed nothing but the good ciphertexts before it."""
+    text = scene.offer(place, chunk)
+    assert text is not None and re.search(reason, text), f"{name}: {text}"
+    assert scene.only_good_handed(0 if TOO_LONG in text else place), name
+    assert scene.cast.server.refused == 1
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_what_our_check_can_tell_never_reaches_seal(scene: Scene, place: int) -> None:
-    cases = BEFORE_SEAL | (SEED_BEFORE_SEAL if scene.form == "seeded" else {})
-    for name, (forge, reason) in cases.items():
-        text = scene.offer(place, scene.forged(place, forge))
-        assert text is not None and re.search(reason, text), f"{name}: {text}"
-        # The good ciphertext before it was parsed, to be added and taken away again; the forged one
-        # was not.
-        assert len(scene.reads) == 2 * place, name
-        assert scene.cast.server.refused == 1
+def test_forged_ciphertexts_are_refused_by_reason_before_seal(scene: Scene, place: int) -> None:
+    for name, (forge, reason) in FORGED.items():
+        assert_refused(scene, place, scene.forged(place, forge), reason, name)
     scene.finish("client-1", "client-2", "client-3")
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_what_only_seal_can_tell_seal_refuses(scene: Scene, place: int) -> None:
-    for name, (forge, reason) in BY_SEAL.items():
-        text = scene.offer(place, scene.forged(place, forge))
-        assert text is not None and re.search(reason, text), f"{name}: {text}"
-        assert scene.cast.server.refused == 1
+def seal_object(scene: Scene, place: int) -> bytes:
+    """SEAL's own ciphertext of the same residues, as SEAL saves it."""
+    context = public_context(scene.keys.public).seal_context().data
+    forgery = scene.taken_apart(place)
+    received = Received(forgery.residues, forgery.seed)
+    with seal.scratch() as file:
+        return file.raw(scene.cast.scheme.ciphertext(file, context, received))
+
+
+def tenseal_vector(scene: Scene, place: int) -> bytes:
+    """What TenSEAL serialises, and what a client sent before this format."""
+    from hyperlock.encryption._tenseal import tenseal as ts
+
+    context = public_context(scene.keys.public)
+    if scene.cast.scheme.ntt:
+        return ts.ckks_vector(context, [1.0, 2.0], scene.cast.scheme.scale).serialize()
+    data = seal_object(scene, place)
+    return b"\x0a\x01\x02\x12" + bytes([len(data) % 128]) + data
+
+
+# By name: other ways to write the right ciphertext.
+WRITTEN: dict[str, Callable[[Scene, int], bytes]] = {
+    "SEAL's object": seal_object,
+    "SEAL's object, not compressed": lambda scene, place: seal._object(
+        scene.taken_apart(place).residues.tobytes()
+    ),
+    "TenSEAL's vector": tenseal_vector,
+    "words of 64 bits": lambda scene, place: scene.taken_apart(place).residues.tobytes(),
+    "compressed by zstd": lambda scene, place: zstandard.compress(scene.chunks[place]),
+    "compressed by zlib": lambda scene, place: zlib.compress(scene.chunks[place]),
+    "a quarter of a gigabyte, compressed": lambda scene, place: zstandard.compress(bytes(2**28)),
+    "in hexadecimal": lambda scene, place: scene.chunks[place].hex().encode(),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_other_ways_to_write_the_right_ciphertext_are_refused_by_their_length(
+    scene: Scene, name: str
+) -> None:
+    """There is nothing in it that says how it is written: no header, and nothing to inflate."""
+    assert_refused(scene, 1, WRITTEN[name](scene, 1), LENGTH, name)
     scene.finish("client-1", "client-2", "client-3")
+
+
+def test_a_sum_is_no_update_and_an_update_no_sum_where_their_forms_differ(scene: Scene) -> None:
+    whole = [Forgery.of(chunk, scene.layout) for chunk in scene.encrypted("whole", 3)]
+    text = scene.offer(1, whole[1].as_sum().write())
+    if scene.layout.dropped:
+        assert re.search(LENGTH, str(text))
+    else:
+        assert text is None
+
+
+def test_both_forms_may_stand_in_one_update(scene: Scene) -> None:
+    for place, form in ((0, "whole"), (1, "seeded"), (0, "seeded"), (1, "whole")):
+        assert scene.offer(place, scene.encrypted(form, 9)[place]) is None
+        scene.finish("client-1", "client-2", of=(0, 1, 2, 9))

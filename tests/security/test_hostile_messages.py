@@ -1,5 +1,5 @@
-"""Every kind of message, altered in every way: refused with a reason, before SEAL sees a byte, and
-nothing is used up.
+"""Every kind of message, altered in every way: refused with a reason, before a ciphertext is
+unpacked, and nothing is used up.
 
 Alterations that need no signature are the network's; the others are signed anew, as an enrolled
 party that turned hostile would sign them.
@@ -13,9 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
+from hyperlock.encryption import bits
 from hyperlock.encryption.scheme import KeyPair, Scheme
 from hyperlock.errors import HyperLockError
 from hyperlock.parties.client import Replica
@@ -121,18 +123,16 @@ def stage(request: pytest.FixtureRequest, known: tuple[Cast, KeyPair, dict[str, 
 
 
 @pytest.fixture
-def handed_to_seal(
-    known: tuple[Cast, KeyPair, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
-) -> list[bytes]:
-    """What SEAL's reader was called with."""
-    seen: list[bytes] = []
-    scheme = type(known[0].scheme)
-    read = scheme.read
-    monkeypatch.setattr(
-        scheme,
-        "read",
-        lambda self, context, framed: [seen.append(framed), read(self, context, framed)][1],
-    )
+def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each polynomial that was unpacked, which is before SEAL is handed any."""
+    seen: list[int] = []
+    unpack = bits.unpack
+
+    def watched(data: bytes, count: int, width: int) -> Any:
+        seen.append(len(data))
+        return unpack(data, count, width)
+
+    monkeypatch.setattr(bits, "unpack", watched)
     return seen
 
 
@@ -155,8 +155,13 @@ def other_sizes(stage: Stage) -> list[int]:
 
 GARBAGE = np.random.default_rng(0).bytes(2000)
 HUGE_LIST = b"\xdd\xff\xff\xff\xff"
+MANY = 2**20 - 99
+MANY_LISTS = b"\x81\xa4kind\xdd" + MANY.to_bytes(4, "big") + b"\x90" * MANY
+LISTS_WITHIN_LISTS = b"\x81\xa4kind" + b"\x91" * MANY
 NO_MESSAGE = r"not a message|does not take messages of kind ''"  # a client asks for the kind first
 TOO_LARGE = r"bytes where at most|payload part"
+
+HEADER_TOO_LARGE = r"no header|not take messages|not a message|bytes where at most"
 
 # By name: what is done to the message, and what the reason must say.
 ALTERED: dict[str, tuple[Callable[[Stage], bytes], str]] = {
@@ -177,6 +182,12 @@ ALTERED: dict[str, tuple[Callable[[Stage], bytes], str]] = {
     "a declared list of 2^32": (lambda s: enclosed(b"", HUGE_LIST), NO_MESSAGE),
     "a signed header of 2^32": (lambda s: closed(b"", HUGE_LIST, s.cast.parties[s.sender]),
         NO_MESSAGE),
+    "a header of a million lists": (lambda s: enclosed(b"", msgpack.packb([MANY_LISTS, bytes(64)])),
+        HEADER_TOO_LARGE),
+    "a header of a million lists within lists": (
+        lambda s: enclosed(b"", msgpack.packb([LISTS_WITHIN_LISTS, bytes(64)])),
+        HEADER_TOO_LARGE,
+    ),
     "another version": (lambda s: s.signed(version=1), r"version 1 instead of 2"),
     "another kind": (lambda s: s.signed(kind="other"), r"kind 'other'"),
     "another run": (lambda s: s.signed(run="other"), r"run 'other' instead of 'run'"),
@@ -217,8 +228,8 @@ ALTERED: dict[str, tuple[Callable[[Stage], bytes], str]] = {
 TAKEN = {("train", "a round far ahead")}  # the server says which round it is
 
 
-def test_altered_messages_are_refused_by_reason_before_seal_and_then_the_good_one_taken(
-    stage: Stage, handed_to_seal: list[bytes]
+def test_altered_messages_are_refused_by_reason_unread_and_then_the_good_one_taken(
+    stage: Stage, unpacked: list[int]
 ) -> None:
     before = stage.cast.keeper.model
     for name, (alter, reason) in ALTERED.items():
@@ -227,24 +238,24 @@ def test_altered_messages_are_refused_by_reason_before_seal_and_then_the_good_on
         text = stage.offer(alter(stage))
         assert text is not None and re.search(reason, text), f"{name}: {text}"
         assert len(text) < 400, name
-        assert handed_to_seal == [] and stage.cast.keeper.model is before, name
+        assert unpacked == [] and stage.cast.keeper.model is before, name
     if stage.kind == "update":
         assert stage.cast.server.refused == len(ALTERED)
     assert stage.offer(stage.good) is None
 
 
-def test_a_message_is_not_taken_twice(stage: Stage, handed_to_seal: list[bytes]) -> None:
+def test_a_message_is_not_taken_twice(stage: Stage, unpacked: list[int]) -> None:
     """Replays: of an update, a sum, a release. The key, and a request of this round, say nothing
     new."""
     assert stage.offer(stage.good) is None
     model = stage.cast.keeper.model
-    seen = len(handed_to_seal)
+    seen = len(unpacked)
     again = stage.offer(stage.good)
     if stage.kind in ("update", "aggregate", "release"):
         assert again is not None and re.search(
             "sent before|decrypted before|round 1 instead of 2", again
         )
-    assert stage.cast.keeper.model is model and len(handed_to_seal) == seen
+    assert stage.cast.keeper.model is model and len(unpacked) == seen
 
 
 def test_messages_of_another_run_are_refused_though_the_parties_are_the_same(stage: Stage) -> None:
@@ -260,9 +271,7 @@ def test_messages_of_another_run_are_refused_though_the_parties_are_the_same(sta
     assert "run 'other' instead of 'run'" in str(stage.offer(sent()))
 
 
-def test_no_kind_is_taken_for_another(
-    stage: Stage, known: tuple, handed_to_seal: list[bytes]
-) -> None:
+def test_no_kind_is_taken_for_another(stage: Stage, known: tuple, unpacked: list[int]) -> None:
     takes = {
         "train": {"train", "public_key"},
         "aggregate to clients": {"train", "public_key", "aggregate"},
@@ -274,7 +283,7 @@ def test_no_kind_is_taken_for_another(
             assert re.search(
                 rf"kind '{kind}'|holds no key and takes no aggregate|bytes where at most", text
             ), text
-    assert handed_to_seal == []
+    assert unpacked == []
 
 
 def release_of(stage: Stage, value: int, kind: np.dtype) -> bytes:
