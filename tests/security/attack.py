@@ -6,9 +6,10 @@ its noise. Who knows m, noise and all, has N equations in the N coefficients of 
 
     s = (m - c0) / c1
 
-CKKS decrypts to m itself, as the values of its slots. TenSEAL gives away their real parts, N/2
-numbers. They belong to m + m~, where m~ is m with 1/X for X, and at every root of unity z they
-leave one equation in two unknowns,
+CKKS decrypts to m itself, as the values of its slots: N/2 complex numbers, which are all of m.
+HyperLock's CKKS puts integers in both their parts, so that one raw decryption of it determines s.
+TenSEAL gives away their real parts only. They belong to m + m~, where m~ is m with 1/X for X, and
+at every root of unity z they leave one equation in two unknowns,
 
     (m + m~ - c0 - c0~)(z) = c1(z) * s(z) + c1(1/z) * s(1/z)
 
@@ -28,6 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from hyperlock.encryption.bfv_parameters import RESERVED
+from hyperlock.encryption.seal import Residues
 from tests.security.ring import (
     Integers,
     Ring,
@@ -38,19 +41,18 @@ from tests.security.ring import (
     slot_places,
 )
 
-Chunk = bytes | memoryview
-
 
 @dataclass(frozen=True)
 class Opened:
     """A ciphertext, and what it is said to decrypt to.
 
     Attributes:
-        chunk: as TenSEAL serialises it.
-        slots: float64[N/2] for CKKS, int64[N] for BFV; every slot of it.
+        both: its residues.
+        slots: of it, every one: float64[N/2] of TenSEAL's CKKS, complex128[N/2] of HyperLock's;
+            int64[N - RESERVED] of BFV.
     """
 
-    chunk: Chunk
+    both: Residues
     slots: np.ndarray
 
 
@@ -60,7 +62,7 @@ def recover_ckks(server: Any, first: Opened, second: Opened, scale: float) -> In
     ring = Ring(*_ring(server))
     equations = []
     for opened in (first, second):
-        c0, c1 = polynomials(server, opened.chunk)[0]
+        c0, c1 = polynomials(server, opened.both)[0]
         message = ring.values(_doubled(opened.slots, scale))
         equations.append(((message - c0 - c0[::-1]) % ring.q, c1, c1[::-1]))
     (m1, a1, b1), (m2, a2, b2) = equations
@@ -69,18 +71,20 @@ def recover_ckks(server: Any, first: Opened, second: Opened, scale: float) -> In
     )
 
 
+def recover_ckks_whole(server: Any, opened: Opened, scale: float) -> Integers:
+    """object[N]: the same from one ciphertext, both parts of whose slots are known."""
+    return recover_from_phase(server, opened.both, _encoded(opened.slots, scale))
+
+
 def recover_bfv(server: Any, opened: Opened) -> Integers:
     """object[N]: what would be the secret key, had the ciphertext no noise."""
-    q = math.prod(primes(server))
-    t = plain_modulus(server)
-    message = batch_encode(server, opened.slots) % t
-    return recover_from_phase(server, opened.chunk, (message * q + t // 2) // t)
+    return recover_from_phase(server, opened.both, scaled_up(server, opened.slots))
 
 
-def recover_from_phase(server: Any, chunk: Chunk, phase: Integers) -> Integers:
+def recover_from_phase(server: Any, both: Residues, phase: Integers) -> Integers:
     """object[N]: the secret key, from all coefficients of c0 + c1 * s modulo q, object[N]."""
     ring = Ring(*_ring(server))
-    c0, c1 = polynomials(server, chunk)[0]
+    c0, c1 = polynomials(server, both)[0]
     return ring.coefficients((ring.values(phase % ring.q) - c0) * inverses(c1, ring.q) % ring.q)
 
 
@@ -99,13 +103,13 @@ def as_ternary(candidate: Integers, server: Any) -> Integers:
 # What a key is good for
 
 
-def phase(context: Any, chunk: Chunk, key: Integers) -> Integers:
+def phase(context: Any, both: Residues, key: Integers) -> Integers:
     """object[N], between -q/2 and q/2: the coefficients of c0 + c1 * key."""
     moduli = primes(context)
     n = _ring(context)[0]
     q = math.prod(moduli)
     total = integers([0] * n)
-    for modulus, (c0, c1) in zip(moduli, polynomials(context, chunk), strict=True):
+    for modulus, (c0, c1) in zip(moduli, polynomials(context, both), strict=True):
         ring = Ring(n, modulus)
         others = q // modulus
         residues = ring.coefficients((c0 + c1 * ring.values(key % modulus)) % modulus)
@@ -113,21 +117,20 @@ def phase(context: Any, chunk: Chunk, key: Integers) -> Integers:
     return centred(total, q)
 
 
-def decrypt_ckks(context: Any, chunk: Chunk, key: Integers, scale: float) -> np.ndarray:
-    """float64[N/2]: a ciphertext's slots, real parts."""
-    coefficients = phase(context, chunk, key).astype(np.longdouble) / scale
+def decrypt_ckks(context: Any, both: Residues, key: Integers, scale: float) -> np.ndarray:
+    """complex128[N/2]: a ciphertext's slots."""
+    coefficients = phase(context, both, key).astype(np.longdouble) / scale
     n = len(coefficients)
     values = np.fft.ifft(coefficients * np.exp(1j * np.pi * np.arange(n) / n)) * n
-    return values.real[slot_places(n)].astype(np.float64)
+    return values[slot_places(n)].astype(np.complex128)
 
 
-def decrypt_bfv(context: Any, chunk: Chunk, key: Integers) -> np.ndarray:
-    """int64[N]: a ciphertext's slots."""
+def decrypt_bfv(context: Any, both: Residues, key: Integers) -> np.ndarray:
+    """int64[N - RESERVED]: a ciphertext's slots."""
     q = math.prod(primes(context))
     t = plain_modulus(context)
-    message = (phase(context, chunk, key) * t + q // 2) // q % t
-    values = Ring(len(message), t).values(message)
-    return centred(values[_batch_places(len(message))], t).astype(np.int64)
+    message = (phase(context, both, key) * t + q // 2) // q % t
+    return centred(message[RESERVED:], t).astype(np.int64)
 
 
 def secret_key(owner: Any) -> Integers:
@@ -150,22 +153,28 @@ def plain_modulus(context: Any) -> int:
     return _parameters(context).plain_modulus().value()
 
 
-def polynomials(context: Any, chunk: Chunk) -> list[tuple[Integers, Integers]]:
-    """For every data prime the values of c0 and c1, in natural order. BFV's are computed; CKKS
-    carries values."""
+def tenseal_residues(context: Any, chunk: bytes) -> Residues:
+    """uint64[2, primes, N]: of a CKKS ciphertext as TenSEAL serialises it."""
     from hyperlock.encryption._tenseal import tenseal as ts
 
-    read = ts.bfv_vector_from if plain_modulus(context) else ts.ckks_vector_from
-    (ciphertext,) = read(context, bytes(chunk)).ciphertext()
+    (ciphertext,) = ts.ckks_vector_from(context, chunk).ciphertext()
+    shape = (2, len(primes(context)), ciphertext.poly_modulus_degree())
+    words = (ciphertext[i] for i in range(math.prod(shape)))
+    return np.fromiter(words, np.uint64).reshape(shape)
+
+
+def polynomials(context: Any, both: Residues) -> list[tuple[Integers, Integers]]:
+    """For every data prime the values of c0 and c1, in natural order. BFV's are computed; CKKS
+    carries values."""
     moduli = primes(context)
-    n = ciphertext.poly_modulus_degree()
-    words = integers(ciphertext[i] for i in range(2 * len(moduli) * n)).reshape(2, len(moduli), n)
-    if ciphertext.is_ntt_form():
-        first, second = words[:, :, bit_reversed(n)]
-    else:
+    n = both.shape[-1]
+    words = integers(both.ravel()).reshape(2, len(moduli), n)
+    if plain_modulus(context):
         first, second = (
             [Ring(n, q).values(row) for q, row in zip(moduli, part, strict=True)] for part in words
         )
+    else:
+        first, second = words[:, :, bit_reversed(n)]
     return list(zip(first, second, strict=True))
 
 
@@ -181,22 +190,22 @@ def _ring(context: Any) -> tuple[int, int]:
 def _doubled(slots: np.ndarray, scale: float) -> Integers:
     """object[N]: the coefficients of m + m~, integers, from the slots' real parts. SEAL's encoding,
     but twice."""
+    return _encoded(slots.real, 2 * scale)
+
+
+def _encoded(slots: np.ndarray, scale: float) -> Integers:
+    """object[N]: the coefficients of m, integers, from the slots. SEAL's encoding."""
     n = 2 * len(slots)
-    values = np.zeros(n, np.longdouble)
+    values = np.zeros(n, np.clongdouble)
     values[slot_places(n)] = slots
-    values += values[::-1]
+    values += values[::-1].conj()
     twisted = np.fft.fft(values) * np.exp(-1j * np.pi * np.arange(n, dtype=np.longdouble) / n)
-    return integers(np.rint(twisted.real * (2 * scale / n)))
+    return integers(np.rint(twisted.real * (scale / n)))
 
 
-def batch_encode(context: Any, slots: np.ndarray) -> Integers:
-    """object[N]: the coefficients modulo t whose values are the slots."""
-    values = integers([0] * len(slots))
-    values[_batch_places(len(slots))] = integers(slots)
-    return Ring(len(slots), plain_modulus(context)).coefficients(values)
-
-
-def _batch_places(n: int) -> np.ndarray:
-    """int[n]: BFV's slots are CKKS's, and then those of the conjugate roots
-    (`batchencoder.cpp`)."""
-    return np.concatenate([slot_places(n), n - 1 - slot_places(n)])
+def scaled_up(context: Any, slots: np.ndarray) -> Integers:
+    """object[N]: the coefficients of BFV's message without noise, the slots times q/t, rounded."""
+    q = math.prod(primes(context))
+    t = plain_modulus(context)
+    message = integers([0] * RESERVED + slots.tolist()) % t
+    return (message * q + t // 2) // t

@@ -10,7 +10,7 @@ from hyperlock.encryption.noise import MOST_BITS, run_bits
 
 COORDINATES = 101_770
 ROUNDS = 10  # of the main job
-CHOICES = [("ckks", 8192), ("ckks", 4096), ("bfv", "auto")]
+CHOICES = [("ckks", "auto"), ("ckks", 8192), ("bfv", "auto")]
 GRIDS = [(8, 16), (8, 128), (8, 1024), (16, 16), (16, 128)]  # value bits, max clients
 
 
@@ -24,6 +24,7 @@ def table() -> str:
         "scale or t",
         "a coordinate",
         "a run",
+        "a forgery",
     ]
     rows = [columns, ["---"] * len(columns)]
     for scheme, ring in CHOICES:
@@ -49,6 +50,7 @@ def _row(scheme: str, p: CkksParameters | BfvParameters) -> list[str]:
         precision,
         f"{more}{exact:.0f}",
         f"{more}{run_bits(exact, COORDINATES, ROUNDS):.0f}",
+        f"{p.forgery_bits:.0f}",
     ]
 
 

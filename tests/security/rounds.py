@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from hyperlock.encryption import totals
+from hyperlock.encryption import seal, totals
 from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import largest_value
+from hyperlock.encryption.layout import Received
+from hyperlock.encryption.seal import Residues
 from tests.parties.cast import Cast
-from tests.security.attack import Chunk, Opened
+from tests.security.attack import Opened, tenseal_residues
 
 DEMO_SCALE = 2.0**40
 
@@ -57,7 +59,10 @@ def demo(n: int, chain: list[int], clients: int, ciphertexts: int = 2) -> Demo:
         sums = [new if old is None else old + new for old, new in zip(sums, arrived, strict=True)]
     chunks = [total.serialize() for total in sums]
     released = [
-        Opened(chunk, np.array(ts.ckks_vector_from(owner, chunk).decrypt())) for chunk in chunks
+        Opened(
+            tenseal_residues(server, chunk), np.array(ts.ckks_vector_from(owner, chunk).decrypt())
+        )
+        for chunk in chunks
     ]
     return Demo(server, owner, updates, released)
 
@@ -138,15 +143,39 @@ class Round:
             -1, p.slots
         )
 
+    def known(self, vector: np.ndarray) -> list[np.ndarray]:
+        """The slots of each ciphertext of a vector, as the scheme decrypts to them: complex128[N/2]
+        for CKKS."""
+        packed = self.slots(vector)
+        if self.scheme.name == "bfv":
+            return list(packed)
+        real, imaginary = np.split(packed, 2, axis=1)
+        return list(real + 1j * imaginary)
+
+    def summed(self) -> list[Residues]:
+        """The sum's ciphertexts."""
+        return [self.scheme.layout.open_sum(chunk) for chunk in self.sums]
+
+    def update(self, client: int) -> Residues:
+        """The first ciphertext of a client's."""
+        return self.scheme.layout.open_update(self.updates[client][0]).both
+
     def opened(self) -> list[Opened]:
         """The sum's ciphertexts with what the release says about them."""
-        return [Opened(*pair) for pair in zip(self.sums, self.slots(self.released), strict=True)]
+        return [
+            Opened(*pair) for pair in zip(self.summed(), self.known(self.released), strict=True)
+        ]
 
-    def raw(self, chunk: Chunk) -> np.ndarray:
-        """float64[N/2]: what CKKS decrypts to before it is rounded to integers."""
-        from hyperlock.encryption._tenseal import tenseal as ts
+    def raw(self, both: Residues) -> np.ndarray:
+        """complex128[N/2]: what CKKS decrypts to before it is rounded to integers."""
+        from hyperlock.encryption._tenseal import sealapi
 
-        return np.array(ts.ckks_vector_from(self.owner, bytes(chunk)).decrypt())
+        context = self.owner.seal_context().data
+        plaintext = sealapi.Plaintext()
+        with seal.scratch() as file:
+            ciphertext = self.scheme.ciphertext(file, context, Received(both))
+            sealapi.Decryptor(context, self.owner.secret_key().data).decrypt(ciphertext, plaintext)
+        return np.array(sealapi.CKKSEncoder(context).decode_complex(plaintext))
 
 
 @lru_cache
