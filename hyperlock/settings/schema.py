@@ -269,7 +269,7 @@ class Encryption:
     """What all schemes share; the ranges are the grid's, and the model's to follow."""
 
     scheme: str = MISSING
-    value_bits: Any = bounded(  # noqa: RUF009: a dataclass field, like the others
+    value_bits: Any = bounded(  # noqa: RUF009
         "auto",
         Bounds(
             lambda value: (
