@@ -137,7 +137,7 @@ class Coefficients:
                 "the sum is not zero where every update is: not a sum of updates"
             )
         slots = coefficients[RESERVED:]
-        slots = np.where(slots > self._t // 2, slots - self._t, slots)
+        slots[slots > self._t // 2] -= self._t
         # Fields of honest sums never reach a coefficient's ends.
         if slots.max() >= self._limit or slots.min() <= -self._limit:
             raise CiphertextRefused("the sum is out of range: not a sum of updates")

@@ -40,19 +40,22 @@ def pack(numbers: NDArray[np.uint64], width: int) -> bytes:
 def unpack(data: bytes | memoryview, count: int, width: int) -> NDArray[np.uint64]:
     """uint64[count]: what `pack` made of numbers of this width; every byte string of the right
     length is one of exactly one array."""
-    numbers = np.zeros(count, np.uint64)
+    numbers = np.empty(count, np.uint64)
     start = 0
     shift = 0
     for part, _ in _parts(width):
         size = count * part // _BYTE
         piece = data[start : start + size]
         if part >= _BYTE:
-            values = np.frombuffer(piece, f"<u{part // _BYTE}").astype(np.uint64)
+            values = np.frombuffer(piece, f"<u{part // _BYTE}")
         else:
-            values = _large(np.frombuffer(piece, np.uint8), part).astype(np.uint64)
+            values = _large(np.frombuffer(piece, np.uint8), part)
         if shift:
-            values <<= np.uint64(shift)
-        numbers |= values
+            wide = values.astype(np.uint64)
+            wide <<= np.uint64(shift)
+            numbers |= wide
+        else:
+            numbers[:] = values
         start += size
         shift += part
     return numbers

@@ -460,4 +460,4 @@ class CiphertextSum:
         """Residues from 0 to below their primes plus residues up to their primes."""
         both = one + other
         # What is too small to subtract from wraps around to what is larger.
-        return np.minimum(both, both - self._primes)
+        return np.minimum(both, both - self._primes, out=both)

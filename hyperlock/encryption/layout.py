@@ -88,8 +88,9 @@ class Layout:
         """One ciphertext of an Update; CiphertextRefused if it is none of these parameters."""
         if len(chunk) == self.seeded_bytes:
             end = len(chunk) - SEED_BYTES
-            first = self._open(chunk[:end], self.dropped_seeded)
-            return Received(first[np.newaxis], bytes(chunk[end:]))
+            first = np.empty((1, len(self.primes), self.poly_modulus), np.uint64)
+            self._open(chunk[:end], first[0], self.dropped_seeded)
+            return Received(first, bytes(chunk[end:]))
         if len(chunk) != self.whole_bytes:
             raise CiphertextRefused(
                 f"a ciphertext of {len(chunk)} bytes instead of {self.whole_bytes}, or of "
@@ -108,7 +109,9 @@ class Layout:
 
     def _open_both(self, chunk: bytes | memoryview, dropped: int) -> Residues:
         middle = self._polynomial_bytes(dropped)
-        both = np.stack([self._open(chunk[:middle], dropped), self._open(chunk[middle:])])
+        both = np.empty((2, len(self.primes), self.poly_modulus), np.uint64)
+        self._open(chunk[:middle], both[0], dropped)
+        self._open(chunk[middle:], both[1])
         refuse_transparent(both)
         return both
 
@@ -123,19 +126,18 @@ class Layout:
             pieces.append(bits.pack(rounded, prime.bit_length() - dropped))
         return b"".join(pieces)
 
-    def _open(self, data: bytes | memoryview, dropped: int = 0) -> Residues:
-        """uint64[primes, N]."""
-        polynomial = np.empty((len(self.primes), self.poly_modulus), np.uint64)
+    def _open(self, data: bytes | memoryview, polynomial: Residues, dropped: int = 0) -> None:
+        """Write what the bytes stand for into uint64[primes, N]."""
         start = 0
         for residues, prime in zip(polynomial, self.primes, strict=True):
             width = prime.bit_length() - dropped
             end = start + bits.packed_bytes(self.poly_modulus, width)
-            found = bits.unpack(data[start:end], self.poly_modulus, width)
-            np.left_shift(found, np.uint64(dropped), out=residues)
+            residues[:] = bits.unpack(data[start:end], self.poly_modulus, width)
+            if dropped:
+                residues <<= np.uint64(dropped)
             if residues.max() >= prime:
                 raise CiphertextRefused("a ciphertext with a residue that is none of its prime's")
             start = end
-        return polynomial
 
 
 def refuse_transparent(both: Residues) -> None:

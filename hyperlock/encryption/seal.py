@@ -71,15 +71,15 @@ class Scratch:
             return zstandard.ZstdDecompressor().decompress(body)
         return bytes(body)
 
-    def write(self, into: Any, context: Any, content: bytes) -> None:
-        """Let SEAL load an object of this content.
+    def write(self, into: Any, context: Any, *content: bytes | memoryview) -> None:
+        """Let SEAL load an object of this content, given in pieces.
 
         Raises:
             ValueError, RuntimeError: it is not valid for the context's parameters.
         """
-        data = _object(content)
-        os.ftruncate(self._descriptor, len(data))
-        os.pwrite(self._descriptor, data, 0)
+        size = sum(len(piece) for piece in content)
+        os.ftruncate(self._descriptor, _HEADER.size + size)
+        os.pwrite(self._descriptor, b"".join([_header(size), *content]), 0)
         into.load(context, self._path)
 
 
@@ -133,12 +133,11 @@ def ciphertext(
 
     _, primes, degree = both.shape
     about = struct.pack("<4Q", *context.first_parms_id())
-    content = _CIPHERTEXT.pack(about, ntt, 2, degree, primes, scale, 1)
-    content += _object(_COUNT.pack(both.size) + both.tobytes())
+    content = [_CIPHERTEXT.pack(about, ntt, 2, degree, primes, scale, 1), *_array(both)]
     if seed:
-        content += _object(_BLAKE2 + seed)
+        content += [_header(len(_BLAKE2 + seed)), _BLAKE2 + seed]
     found = sealapi.Ciphertext()
-    file.write(found, context, content)
+    file.write(found, context, *content)
     return found
 
 
@@ -146,9 +145,8 @@ def encode(file: Scratch, context: Any, coefficients: NDArray[np.uint64], plaint
     """SEAL's plaintext polynomial of uint64[N] coefficients below t; `plaintext` itself, where it
     need not be made anew."""
     if in_memory:
-        array = _object(_COUNT.pack(coefficients.size) + coefficients.tobytes())
-        content = _PLAINTEXT.pack(bytes(32), coefficients.size, 1.0) + array
-        file.write(plaintext, context, content)
+        about = _PLAINTEXT.pack(bytes(32), coefficients.size, 1.0)
+        file.write(plaintext, context, about, *_array(coefficients))
         return plaintext
     from hyperlock.encryption._tenseal import sealapi
 
@@ -170,10 +168,15 @@ def decode(file: Scratch, plaintext: Any, degree: int) -> NDArray[np.uint64]:
     return found
 
 
-def _object(content: bytes) -> bytes:
-    """An object of SEAL's, not compressed."""
-    header = (_MAGIC, _HEADER.size, *_version(), _PLAIN, 0, _HEADER.size + len(content))
-    return _HEADER.pack(*header) + content
+def _array(numbers: NDArray[np.uint64]) -> list[bytes | memoryview]:
+    """SEAL's array of integers, in pieces."""
+    words = memoryview(np.ascontiguousarray(numbers)).cast("B")
+    return [_header(_COUNT.size + words.nbytes), _COUNT.pack(numbers.size), words]
+
+
+def _header(size: int) -> bytes:
+    """In front of an object of SEAL's with so many bytes of content, not compressed."""
+    return _HEADER.pack(_MAGIC, _HEADER.size, *_version(), _PLAIN, 0, _HEADER.size + size)
 
 
 @lru_cache(maxsize=1)
