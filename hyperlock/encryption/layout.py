@@ -151,5 +151,5 @@ def _rounded(residues: Residues, prime: int, dropped: int) -> Residues:
     the prime, next to 0."""
     half = np.uint64(1 << (dropped - 1))
     nearest = (residues + half) >> np.uint64(dropped)
-    nearest[nearest > np.uint64((prime - 1) >> dropped)] = 0
+    nearest *= nearest <= np.uint64((prime - 1) >> dropped)
     return nearest

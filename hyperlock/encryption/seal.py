@@ -78,7 +78,7 @@ class Scratch:
             ValueError, RuntimeError: it is not valid for the context's parameters.
         """
         size = sum(len(piece) for piece in content)
-        os.ftruncate(self._descriptor, _HEADER.size + size)
+        # What was there before and is longer does not matter: the header says where this ends.
         os.pwrite(self._descriptor, b"".join([_header(size), *content]), 0)
         into.load(context, self._path)
 
