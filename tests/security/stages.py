@@ -78,8 +78,8 @@ class Stage:
         return read(self.chunk(rng, place), layout)
 
     def offer(self, data: bytes) -> str:
-        """What became of it: one of `OUTCOMES`, `BY_SEAL`, or the name of an error that no party should
-        raise."""
+        """What became of it: one of `OUTCOMES`, `BY_SEAL`, or the name of an error that no party
+        should raise."""
         self.ready()
         try:
             reason = self.handle(data)
