@@ -148,7 +148,8 @@ def in_libraries(scheme: PackedScheme, public: bytes, chunks: list[bytes]) -> li
         for chunk in chunks:
             ciphertext = scheme.ciphertext(file, context, scheme.layout.open_update(chunk))
             saved.append(file.raw(ciphertext))
-            plain.append(seal._object(file.read(ciphertext)))
+            content = file.read(ciphertext)
+            plain.append(seal._header(len(content)) + content)
     # Fields 1 and 2 of a protobuf message: the vector's size, and the ciphertext.
     return [saved, plain, [b"\x0a\x02\x80\x08\x12" + varint(len(s)) + s for s in saved]]
 

@@ -40,6 +40,10 @@ class Seen:
     servers: list[Server] = field(default_factory=list)
 
 
+# Values of eight bits, so that a few of them are told from chance.
+MODEL = ["model=mlp", "model.units=16", "encryption.value_bits=8"]
+
+
 def pieces(secret: bytes, public: bytes = b"") -> list[bytes]:
     """Parts of a secret that nothing else would contain by chance."""
     rng = np.random.default_rng(0)
@@ -127,7 +131,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
         patch.setattr(Grid, "quantise", note_update)
         small = [s for s in SMALL if s != "tracking=none"]
         with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-            composed = compose("config", overrides=[*small, "model=mlp", "model.units=16"])
+            composed = compose("config", overrides=[*small, *MODEL])
         OmegaConf.resolve(composed)
         directory = root / "outputs" / "runs" / "it"
         directory.mkdir(parents=True)
