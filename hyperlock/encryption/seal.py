@@ -170,7 +170,7 @@ def decode(file: Scratch, plaintext: Any, degree: int) -> NDArray[np.uint64]:
 
 def _array(numbers: NDArray[np.uint64]) -> list[bytes | memoryview]:
     """SEAL's array of integers, in pieces."""
-    words = memoryview(np.ascontiguousarray(numbers)).cast("B")
+    words = np.ascontiguousarray(numbers).data.cast("B")
     return [_header(_COUNT.size + words.nbytes), _COUNT.pack(numbers.size), words]
 
 
