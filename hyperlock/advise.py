@@ -147,8 +147,8 @@ _COLUMNS = (
 
 
 def advise(job: Job) -> tuple[list[Preset], list[str]]:
-    """All presets that work, best first (fewest kilobytes, then time), and why the others do not,
-    a line each."""
+    """All presets that work, best first (fewest kilobytes, then the smaller ring, then time), and
+    why the others do not, a line each."""
     from hyperlock.experiment.simulation import build_scheme
 
     presets: dict[str, Preset] = {}
@@ -165,9 +165,11 @@ def advise(job: Job) -> tuple[list[Preset], list[str]]:
                 f"value_bits={encryption.value_bits}"
             )
             left_out.append(f"{name}: {str(error).splitlines()[0].partition(': ')[2]}")
-    return sorted(
-        presets.values(), key=lambda p: (p.update_bytes // 1000, p.update_seconds)
-    ), left_out
+    return sorted(presets.values(), key=_cost), left_out
+
+
+def _cost(preset: Preset) -> tuple[int, int, float]:
+    return preset.update_bytes // 1000, preset.poly_modulus, preset.update_seconds
 
 
 def tensor_sizes(model: str, inputs: int, classes: int, units: int, layers: int) -> tuple[int, ...]:
@@ -220,14 +222,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _candidates(job: Job) -> Iterator[Any]:
-    """Settings of every scheme over a ring: with the ring that it chooses itself, if it does, and
-    with each that is tabled; first the schemes that choose."""
+    """Settings of every scheme over a ring: with the ring that it chooses itself, and with each
+    that is tabled."""
     kinds = [kind for kind in SCHEMAS["encryption"].values() if hasattr(kind, "poly_modulus")]
-    kinds.sort(key=lambda kind: kind.poly_modulus != "auto")
     for bits in job.value_bits:
         for kind in kinds:
-            own = ["auto"] if kind.poly_modulus == "auto" else []
-            for ring in (*own, *POLY_MODULI):
+            for ring in ("auto", *POLY_MODULI):
                 yield kind(poly_modulus=ring, value_bits=bits, security=job.security)
 
 

@@ -237,7 +237,7 @@ def test_what_the_server_receives_does_not_decrypt_with_what_it_holds(
     for context in contexts:
         for update in updates:
             assert chunks(federation, update)
-            with pytest.raises(ValueError, match="secret_key"):
+            with pytest.raises(ValueError, match="Secret key"):
                 context.secret_key()
     # With the key they do: these are the updates.
     message = read(federation, updates[0])
