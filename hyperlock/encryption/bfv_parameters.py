@@ -349,14 +349,15 @@ def _with_short_chains(
 def _short_chains(
     ring: int, packing: Packing, max_clients: int, security: int
 ) -> Iterator[Candidate]:
-    """The shortest chain of equal data primes that holds the margin; and with one prime the longer
-    ones too, whose further bits let more of c0's be dropped."""
+    """The shortest chain of equal data primes that holds the margin; and with one prime longer ones
+    too, whose further bits let more of c0's be dropped. From the third on, a bit more in both
+    polynomials saves one in c0 at most."""
     # As many bits as the rule needs, in as few primes as hold them.
     plain = math.log2(plain_modulus(packing.bits))
     data_bits = math.ceil(plain + 2 + needed_margin(ring, max_clients) + 1e-6)
     count = -(-data_bits // MAX_PRIME_BITS)
     size = max(-(-data_bits // count), MIN_PRIME_BITS)
-    sizes = range(size, MAX_PRIME_BITS + 1) if count == 1 else (size, size + 1)
+    sizes = range(size, min(size + 4, MAX_PRIME_BITS + 1)) if count == 1 else (size, size + 1)
 
     # The special prime takes what security leaves; of several primes the shortest that hold it, for
     # SEAL's may lie well below 2^size.
