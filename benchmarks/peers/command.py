@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from benchmarks.peers import encryption, environments, training
+from hyperlock.process import end_on_signals
 
 ENVIRONMENTS = {  # peer: where it runs
     **{name: name for name in training.MODULES},
@@ -67,6 +68,7 @@ def positive(text: str) -> int:
 def measure(arguments: argparse.Namespace) -> None:
     """Make what environments are missing, then measure, print tables, and keep the figures as
     JSON."""
+    end_on_signals()  # so that the processes that it started end with it, Ray's among them
     chosen = allowed(arguments.peers)
     for environment in dict.fromkeys(ENVIRONMENTS[name] for name in chosen):
         environments.install(environment)
