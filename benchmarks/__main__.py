@@ -6,13 +6,14 @@ from __future__ import annotations
 import argparse
 
 from benchmarks import aggregation, job, memory, precision, simulation
+from benchmarks.peers import command as peers
 
 
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for module in (job, aggregation, memory, precision, simulation):
+    for module in (job, aggregation, memory, precision, simulation, peers):
         module.add_command(commands)
     arguments = parser.parse_args()
     arguments.run(arguments)

@@ -1,0 +1,42 @@
+"""HyperLock's encryption in turns: those ways of `python -m benchmarks aggregation` that are
+named."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks.aggregation import one_round
+from benchmarks.methods import methods
+from benchmarks.models import tensor_sizes
+from benchmarks.others import NvFlare
+from benchmarks.peers.encryption import STAND_IN
+from benchmarks.peers.turns import Turns
+
+KEPT = ("up", "down", "client", "server", "decrypt")
+
+
+def main() -> None:
+    """A round of each way a turn: parameters, clients, names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parameters", type=int)
+    parser.add_argument("clients", type=int)
+    parser.add_argument("names", nargs="+")
+    arguments = parser.parse_args()
+    turns = Turns()
+    sizes = tensor_sizes(arguments.parameters)
+    ways = {**methods([8]), STAND_IN: NvFlare}
+    missing = [name for name in arguments.names if name not in ways]
+    if missing:
+        print(f"not on this platform: {', '.join(missing)}", file=sys.stderr)
+    sessions = {name: ways[name](sizes) for name in arguments.names if name in ways}
+    while turns.wait():
+        figures = {}
+        for name, session in sessions.items():
+            seen = one_round(session, sum(sizes), arguments.clients)
+            figures[name] = {figure: seen[figure] for figure in KEPT}
+        turns.answer(figures)
+
+
+if __name__ == "__main__":
+    main()
