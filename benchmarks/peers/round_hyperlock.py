@@ -10,10 +10,9 @@ import numpy as np
 
 from benchmarks.peers.exchange import BATCH, RATE, Exchange
 from benchmarks.peers.turns import Turns
-from hyperlock.data.datasets import Dataset
 from hyperlock.experiment import simulation
 from hyperlock.experiment.rounds import distribute_key, run_round
-from hyperlock.learning.types import LocalData, Samples
+from hyperlock.learning.types import LocalData
 from hyperlock.monitor import Monitor
 from hyperlock.randomness import generator
 from hyperlock.settings.compose import compose
@@ -41,7 +40,7 @@ def prepare(clients: int, path: str) -> None:
     """Write the Exchange that all ways start from."""
     config = configuration(clients, "none")
     dataset = simulation.load_dataset(config)
-    network = simulation.build_network(config, _samples(dataset))
+    network = simulation.build_network(config, simulation.samples(dataset))
     trainer = simulation.build_algorithm(config, network).trainer
     weights = network.initial_weights()
     x: list[Any] = []
@@ -63,11 +62,13 @@ def play(clients: int, encryption: str, out: str) -> None:
     turns = Turns()
     config = configuration(clients, encryption)
     dataset = simulation.load_dataset(config)
+    network = simulation.build_network(config, simulation.samples(dataset))
     parties = simulation.assemble(
         config,
         dataset,
         simulation.build_split(config, dataset),
-        simulation.build_scheme(config),
+        simulation.build_scheme(config, network.sizes),
+        network,
         run="peers",
         monitor=Monitor(),
     )
@@ -77,10 +78,6 @@ def play(clients: int, encryption: str, out: str) -> None:
         number += 1
         run_round(number, parties, parties.clients)
         turns.played(out, lambda: parties.keeper.model.weights)
-
-
-def _samples(dataset: Dataset) -> Samples:
-    return Samples(dataset.shape, dataset.x_train.dtype, dataset.classes)
 
 
 def main() -> None:
