@@ -330,7 +330,7 @@ class _Post:
 
 
 def _clients_encryptor(job: Job, scheme: Scheme, keys: KeyPair) -> Encryptor:
-    """With the secret key where the clients share it and the scheme and the platform can."""
+    """With the secret key where the clients share it and the scheme can."""
     if CUSTODIES[job.custody].clients_share:
         shared = scheme.symmetric_encryptor(keys.secret)
         if shared is not None:

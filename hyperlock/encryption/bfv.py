@@ -101,6 +101,8 @@ class Bfv(PackedScheme):
 class Coefficients:
     """Packed integers as coefficients of the plaintext polynomial, modulo t.
 
+    It keeps nothing between calls: the clients of a process may share it.
+
     Args:
         parameters: ring, t and packing.
         context: SEAL's.
@@ -113,14 +115,13 @@ class Coefficients:
         self._t = parameters.plain_modulus
         self._limit = 2 ** (parameters.packing.bits - 1)
         self._context = context
-        self._plaintext = sealapi.Plaintext()
-        self._decrypted = sealapi.Plaintext()
+        self._new_plaintext = sealapi.Plaintext
 
     def encode(self, file: Scratch, slots: NDArray[np.int64]) -> Any:
         """SEAL's plaintext: zeros, int64[count] modulo t, zeros."""
         coefficients = np.zeros(self._degree, np.int64)
         coefficients[RESERVED : RESERVED + slots.size] = np.where(slots < 0, slots + self._t, slots)
-        return seal.encode(file, self._context, coefficients.view(np.uint64), self._plaintext)
+        return seal.encode(file, self._context, coefficients.view(np.uint64))
 
     def decrypt(self, file: Scratch, decryptor: Any, ciphertext: Any) -> NDArray[np.int64]:
         """All coefficients but the reserved ones, int64[N - RESERVED], centred around 0."""
@@ -129,8 +130,9 @@ class Coefficients:
             raise CiphertextRefused(
                 "the noise budget is used up: encrypted under another key, or not a sum of updates"
             )
-        decryptor.decrypt(ciphertext, self._decrypted)
-        coefficients = seal.decode(file, self._decrypted, self._degree).view(np.int64)
+        plaintext = self._new_plaintext()
+        decryptor.decrypt(ciphertext, plaintext)
+        coefficients = seal.decode(file, plaintext, self._degree).view(np.int64)
         # What a sum of updates never has, and a multiple of the key has nearly always.
         if coefficients[:RESERVED].any():
             raise CiphertextRefused(

@@ -63,12 +63,12 @@ from hyperlock.encryption.parameters import (
     MAX_PRIME_BITS,
     MIN_PRIME_BITS,
     POLY_MODULI,
-    SECURITY_LIMITS,
     automatic_limit,
     check_security,
     ciphertexts,
     data_modulus_bits,
     data_primes,
+    fitting_rings,
     is_prime,
     not_exact_enough,
     read_chain,
@@ -222,7 +222,11 @@ def bfv_parameters(
         candidates = _with_short_chains(allowed, packings, max_clients, security)
     else:
         chain = read_chain(coeff_mod_bits)
-        candidates = _with_chain(chain, allowed, packings, max_clients, security)
+        candidates = [
+            Candidate(ring, chain, packing, max_clients)
+            for ring in fitting_rings(chain, allowed, security)
+            for packing in packings
+        ]
 
     # The best of those that are exact; or, if none is, why.
     exact = [candidate for candidate in candidates if candidate.margin_bits >= 0]
@@ -315,23 +319,6 @@ def _packings(fields: object, value_bits: int, max_clients: int) -> list[Packing
             hint="encryption.fields=auto",
         )
     return [Packing(count, field_bits)]
-
-
-def _with_chain(
-    chain: tuple[int, ...],
-    rings: tuple[int, ...],
-    packings: list[Packing],
-    max_clients: int,
-    security: int,
-) -> list[Candidate]:
-    """Candidates of the given chain, in every ring for which it is short enough; ConfigError if
-    there is none."""
-    fitting = [ring for ring in rings if sum(chain) <= SECURITY_LIMITS[security][ring]]
-    if not fitting:
-        check_security(rings[-1], chain, security)
-    return [
-        Candidate(ring, chain, packing, max_clients) for ring in fitting for packing in packings
-    ]
 
 
 def _with_short_chains(

@@ -270,56 +270,46 @@ class PackedEncryptor:
 
     Args:
         scheme: blocks, packing, encoding and layout.
-        context: TenSEAL's, with the public key.
+        context: TenSEAL's, with the key that encrypts.
     """
 
     def __init__(self, scheme: PackedScheme, context: Any) -> None:
         from hyperlock.encryption._tenseal import sealapi
 
         self._scheme = scheme
-        self._encryptor = sealapi.Encryptor(context.seal_context().data, context.public_key().data)
         self._codec = scheme.codec(context.seal_context().data)
+        self._encryptor = sealapi.Encryptor(context.seal_context().data, self._key(context).data)
         self._new_ciphertext = sealapi.Ciphertext
 
     def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
         """Serialised ciphertexts of int[length], one at a time, as they are made."""
-        layout = self._scheme.layout
         packing = self._scheme.parameters.packing
+        with seal.scratch() as file:
+            for start, stop in self._scheme.blocks(values.size):
+                plaintext = self._codec.encode(file, packing.pack(values, start, stop))
+                yield self._encrypted(file, plaintext)
+
+    def _key(self, context: Any) -> Any:
+        return context.public_key()
+
+    def _encrypted(self, file: Scratch, plaintext: Any) -> bytes:
+        layout = self._scheme.layout
         ciphertext = self._new_ciphertext()
-        with seal.scratch() as file:
-            for start, stop in self._scheme.blocks(values.size):
-                plaintext = self._codec.encode(file, packing.pack(values, start, stop))
-                self._encryptor.encrypt(plaintext, ciphertext)
-                yield layout.write_whole(seal.residues(file, ciphertext, len(layout.primes)))
+        self._encryptor.encrypt(plaintext, ciphertext)
+        return layout.write_whole(seal.residues(file, ciphertext, len(layout.primes)))
 
 
-class SeededEncryptor:
-    """Packs and encrypts under the secret key, one ciphertext a chunk: the second polynomial of a
-    symmetric ciphertext is random, so the seed that it grew from is sent instead.
+class SeededEncryptor(PackedEncryptor):
+    """The same under the secret key: the second polynomial of a symmetric ciphertext is random, so
+    the seed that it grew from is sent instead."""
 
-    Args:
-        scheme: blocks, packing, encoding and layout.
-        context: TenSEAL's, with the secret key.
-    """
+    def _key(self, context: Any) -> Any:
+        return context.secret_key()
 
-    def __init__(self, scheme: PackedScheme, context: Any) -> None:
-        from hyperlock.encryption._tenseal import sealapi
-
-        self._scheme = scheme
-        self._encryptor = sealapi.Encryptor(context.seal_context().data, context.secret_key().data)
-        self._codec = scheme.codec(context.seal_context().data)
-
-    def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
-        """Serialised ciphertexts of int[length], one at a time, as they are made."""
+    def _encrypted(self, file: Scratch, plaintext: Any) -> bytes:
         layout = self._scheme.layout
-        packing = self._scheme.parameters.packing
-        with seal.scratch() as file:
-            for start, stop in self._scheme.blocks(values.size):
-                plaintext = self._codec.encode(file, packing.pack(values, start, stop))
-                symmetric = self._encryptor.encrypt_symmetric(plaintext)
-                yield layout.write_seeded(
-                    *seal.seeded_residues(file, symmetric, len(layout.primes))
-                )
+        symmetric = self._encryptor.encrypt_symmetric(plaintext)
+        return layout.write_seeded(*seal.seeded_residues(file, symmetric, len(layout.primes)))
 
 
 class PackedDecryptor:

@@ -89,6 +89,8 @@ class Ckks(PackedScheme):
 class ComplexSlots:
     """Packed integers in N/2 complex slots: real parts first, then imaginary parts.
 
+    It keeps nothing between calls: the clients of a process may share it.
+
     Args:
         parameters: ring and packing.
         scale: D.
@@ -102,15 +104,15 @@ class ComplexSlots:
         self._limit = 2.0**parameters.packing.bits
         self._scale = scale
         self._encoder = sealapi.CKKSEncoder(context)
-        self._plaintext = sealapi.Plaintext()
-        self._decrypted = sealapi.Plaintext()
+        self._new_plaintext = sealapi.Plaintext
 
     def encode(self, file: Scratch, slots: NDArray[np.int64]) -> Any:
         """SEAL's plaintext of int64[count], count up to N."""
         parts = np.zeros((2, self._half), np.float64)
         parts.reshape(-1)[: slots.size] = slots
-        self._encoder.encode((parts[0] + 1j * parts[1]).tolist(), self._scale, self._plaintext)
-        return self._plaintext
+        plaintext = self._new_plaintext()
+        self._encoder.encode((parts[0] + 1j * parts[1]).tolist(), self._scale, plaintext)
+        return plaintext
 
     def decrypt(self, file: Scratch, decryptor: Any, ciphertext: Any) -> NDArray[np.int64]:
         """int64[N]: the integers that both parts of all slots stand for.
@@ -119,8 +121,9 @@ class ComplexSlots:
             CiphertextRefused: a part lies further than 1/4 from an integer, or outside what its
                 fields hold: noise too large, another key, or not a sum of grid values.
         """
-        decryptor.decrypt(ciphertext, self._decrypted)
-        raw = np.array(self._encoder.decode_complex(self._decrypted))
+        plaintext = self._new_plaintext()
+        decryptor.decrypt(ciphertext, plaintext)
+        raw = np.array(self._encoder.decode_complex(plaintext))
         return whole(np.concatenate([raw.real, raw.imag]), self._limit)
 
 

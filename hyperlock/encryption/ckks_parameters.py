@@ -44,12 +44,12 @@ from hyperlock.encryption.parameters import (
     MANY,
     MAX_PRIME_BITS,
     MIN_PRIME_BITS,
-    SECURITY_LIMITS,
     automatic_limit,
     check_security,
     ciphertexts,
     data_modulus_bits,
     data_primes,
+    fitting_rings,
     not_exact_enough,
     read_chain,
     read_integer,
@@ -234,9 +234,7 @@ def ckks_parameters(
         ]
     else:
         chain = read_chain(coeff_mod_bits)
-        fitting = [ring for ring in allowed if sum(chain) <= SECURITY_LIMITS[security][ring]]
-        if not fitting:
-            check_security(allowed[-1], chain, security)
+        fitting = fitting_rings(chain, allowed, security)
         candidates = [Candidate(ring, chain, *about) for ring in fitting]
 
     # The best of those that have room for a field at a scale that is exact; or, if none has, why.

@@ -95,6 +95,14 @@ def rings(poly_modulus: object, security: int) -> tuple[int, ...]:
     return found
 
 
+def fitting_rings(chain: tuple[int, ...], allowed: Sequence[int], security: int) -> tuple[int, ...]:
+    """The rings for which a chain is short enough; ConfigError if there is none."""
+    fitting = tuple(ring for ring in allowed if sum(chain) <= SECURITY_LIMITS[security][ring])
+    if not fitting:
+        check_security(allowed[-1], chain, security)
+    return fitting
+
+
 class Candidate(Protocol):
     """A choice of parameters that is secure and exact."""
 

@@ -141,15 +141,15 @@ def ciphertext(
     return found
 
 
-def encode(file: Scratch, context: Any, coefficients: NDArray[np.uint64], plaintext: Any) -> Any:
-    """SEAL's plaintext polynomial of uint64[N] coefficients below t; `plaintext` itself, where it
-    need not be made anew."""
+def encode(file: Scratch, context: Any, coefficients: NDArray[np.uint64]) -> Any:
+    """SEAL's plaintext polynomial of uint64[N] coefficients below t."""
+    from hyperlock.encryption._tenseal import sealapi
+
     if in_memory:
+        plaintext = sealapi.Plaintext()
         about = _PLAINTEXT.pack(bytes(32), coefficients.size, 1.0)
         file.write(plaintext, context, about, *_array(coefficients))
         return plaintext
-    from hyperlock.encryption._tenseal import sealapi
-
     terms = [f"{int(c):X}x^{i}" for i, c in enumerate(coefficients.tolist()) if c]
     return sealapi.Plaintext(" + ".join(reversed(terms)).removesuffix("x^0") or "0")
 

@@ -29,13 +29,13 @@ class Replica:
 
     Attributes:
         keeper: of the model.
-        encryptor: symmetric, for half the bytes; None where the platform or a setting has none.
+        encryptor: symmetric, for half the bytes; None where a setting or the scheme has none.
 
     Args:
         session: of any of the clients.
         keyholder: what holds the shared key.
         keeper: as above.
-        seeded: encrypt symmetrically where the platform can.
+        seeded: encrypt symmetrically where the scheme can.
     """
 
     def __init__(
@@ -189,6 +189,6 @@ class Client:
         return self._session.vector.join(share, values)
 
     def _encryptor(self, public: bytes) -> Encryptor:
-        """Symmetric where the clients share the key and the platform can."""
+        """Symmetric where the clients share the key and the scheme can."""
         shared = self._replica.encryptor if self._replica is not None else None
         return shared or self._session.scheme.encryptor(public)

@@ -69,9 +69,10 @@ def _check_bounds(node: Any, path: str = "") -> None:
         if is_dataclass(value):
             _check_bounds(value, f"{name}.")
         bounds = field.metadata.get("bounds")
-        if bounds is None or value is None or bounds.hold(value):
+        unset = value is None and field.default is None
+        if bounds is None or unset or bounds.hold(value):
             continue
-        finite = math.isfinite(value) or not bounds.not_finite
+        finite = not isinstance(value, float) or math.isfinite(value) or not bounds.not_finite
         problem = bounds.problem if finite else bounds.not_finite
         hint = f"{name}={bounds.hint}" if bounds.hint else ""
         raise ConfigError(name, value, problem, allowed=bounds.allowed, hint=hint)

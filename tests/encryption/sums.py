@@ -59,14 +59,11 @@ def of_parts(scheme: Ckks, public: bytes, parts: np.ndarray) -> bytes:
 
 def of_coefficients(scheme: PackedScheme, public: bytes, coefficients: np.ndarray) -> bytes:
     """A summed BFV ciphertext of int[N] coefficients modulo t, whatever these are."""
-    from hyperlock.encryption._tenseal import sealapi
 
     t = scheme.parameters.plain_modulus
     context = public_context(public).seal_context().data
     with seal.scratch() as file:
-        plaintext = seal.encode(
-            file, context, (coefficients % t).astype(np.uint64), sealapi.Plaintext()
-        )
+        plaintext = seal.encode(file, context, (coefficients % t).astype(np.uint64))
     return encrypted(scheme, public, plaintext)
 
 

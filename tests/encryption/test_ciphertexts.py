@@ -3,8 +3,10 @@ wrap."""
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -152,3 +154,29 @@ def test_sums_of_all_clients_take_the_narrowest_type(clients: int, size: int) ->
         values = np.full(9, sign * top)
         sums = decryptor.decrypt([packing.pack(values, 0, packing.slots(9)).tobytes()], 9)
         assert sums.dtype == f"<i{size}" and (sums == values).all()
+
+
+@pytest.mark.parametrize("form", ["whole", "seeded"])
+def test_one_encryptor_serves_several_clients_at_once(
+    scheme: PackedScheme, keys: KeyPair, form: str
+) -> None:
+    """Under keys=clients all clients of a process share one, and runtime.workers of them train at
+    once: none may encrypt what another encoded."""
+    encryptor = (
+        scheme.symmetric_encryptor(keys.secret)
+        if form == "seeded"
+        else scheme.encryptor(keys.public)
+    )
+    length = 6 * scheme.parameters.slots * scheme.parameters.packing.fields
+    vectors = [vector(length, seed) for seed in range(4)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            sent = list(pool.map(lambda values: list(encryptor.encrypt(values)), vectors))
+    finally:
+        sys.setswitchinterval(before)
+    for values, chunks in zip(vectors, sent, strict=True):
+        accumulator = scheme.accumulator(keys.public, length)
+        accumulator.add(chunks)
+        assert (scheme.decryptor(keys.secret).decrypt(accumulator.total(), length) == values).all()
