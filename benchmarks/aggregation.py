@@ -24,7 +24,8 @@ from benchmarks.client_time import encrypt_shares, shares_table
 from benchmarks.memory import peak_memory, stdout_kept
 from benchmarks.methods import Way, methods
 from benchmarks.models import tensor_sizes
-from benchmarks.session import UPDATE_SCALE, in_turns, run_round
+from benchmarks.session import drawn_update, in_turns, run_round
+from benchmarks.tables import Samples, markdown, ratio, summary
 from hyperlock.encryption.ciphertexts import tenseal_version
 from hyperlock.tracking import style
 
@@ -55,7 +56,6 @@ GOALS = (  # way, figure, what it must reach, as a ratio to the reference or in 
     ("bfv-4x16", "client", "times below", 9),
     ("ckks-8x16", "up", "at most", 5.5),
 )
-Samples = dict[str, dict[str, list[float]]]  # way, figure, repeats
 
 
 def add_command(commands: Any) -> None:
@@ -187,37 +187,30 @@ class CpuClock:
 def updates(parameters: int, clients: int) -> Iterator[NDArray[np.float32]]:
     """One client's update after the other."""
     for client in range(clients):
-        rng = np.random.default_rng(client)
-        yield rng.standard_normal(parameters, np.float32) * np.float32(UPDATE_SCALE)
+        yield drawn_update(client, parameters)
 
 
 def table(samples: Samples, memory: dict[str, dict[str, Any]]) -> str:
     """Markdown: every figure of every way; bytes and microseconds per parameter."""
-    cells = {
-        name: [_summary(figures[figure]) for figure in COLUMNS] for name, figures in samples.items()
-    }
-    for name, row in cells.items():
-        row.append(f"{memory[name]['peak'] / 1e6:.0f}" if name in memory else "")
-    return _markdown(["way", *COLUMNS.values(), "peak MB"], cells)
+    rows = []
+    for name, figures in samples.items():
+        peak = f"{memory[name]['peak'] / 1e6:.0f}" if name in memory else ""
+        rows.append([name, *(summary(figures[figure]) for figure in COLUMNS), peak])
+    return markdown(["way", *COLUMNS.values(), "peak MB"], rows)
 
 
 def ratios_table(samples: Samples) -> str:
     """Markdown: how many times each way lies below the reference."""
-    cells = {
-        name: [_summary(ratio(samples, name, figure)) for figure in RATIOS] for name in samples
-    }
-    return _markdown([f"{REFERENCE} / this way", *(COLUMNS[figure] for figure in RATIOS)], cells)
-
-
-def ratio(samples: Samples, name: str, figure: str) -> list[float]:
-    """The reference's figure over this way's, repeat by repeat."""
-    pairs = zip(samples[REFERENCE][figure], samples[name][figure], strict=True)
-    return [reference / max(value, 1e-12) for reference, value in pairs]
+    rows = [
+        [name, *(summary(ratio(samples, REFERENCE, name, figure)) for figure in RATIOS)]
+        for name in samples
+    ]
+    return markdown([f"{REFERENCE} / this way", *(COLUMNS[figure] for figure in RATIOS)], rows)
 
 
 def goals(samples: Samples) -> str:
     """Markdown: each goal that this run can judge, by medians."""
-    rows: dict[str, list[str]] = {}
+    rows: list[list[str]] = []
     for name, figure, kind, bound in GOALS:
         if name not in samples:
             continue
@@ -226,17 +219,17 @@ def goals(samples: Samples) -> str:
         if kind == "at most":
             seen = samples[name][figure]
             met = statistics.median(seen) <= bound
-            rows[goal] = _judged(met, seen, least)
+            rows.append([goal, *_judged(met, seen, least)])
         elif REFERENCE in samples:
-            seen = ratio(samples, name, figure)
+            seen = ratio(samples, REFERENCE, name, figure)
             met = statistics.median(seen) >= bound
             best = min(samples[REFERENCE][figure]) / least
-            rows[f"{goal} ({REFERENCE})"] = _judged(met, seen, best)
-    return _markdown(["goal", "reached, by median", "seen", "from the least of each"], rows)
+            rows.append([f"{goal} ({REFERENCE})", *_judged(met, seen, best)])
+    return markdown(["goal", "reached, by median", "seen", "from the least of each"], rows)
 
 
 def _judged(met: bool, seen: list[float], best: float) -> list[str]:
-    return ["yes" if met else "no", _summary(seen), f"{best:.3g}"]
+    return ["yes" if met else "no", summary(seen), f"{best:.3g}"]
 
 
 def plot(samples: Samples, parameters: int) -> Any:
@@ -288,15 +281,3 @@ def machine() -> dict[str, Any]:
 
 def _integers(text: str) -> tuple[int, ...]:
     return tuple(int(part.replace("_", "")) for part in text.split(","))
-
-
-def _markdown(headings: list[str], rows: dict[str, list[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *([name, *cells] for name, cells in rows.items())]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _summary(values: list[float]) -> str:
-    low = f"{min(values):.3g}"
-    high = f"{max(values):.3g}"
-    median = f"{statistics.median(values):.3g}"
-    return median if low == high else f"{median} ({low} to {high})"

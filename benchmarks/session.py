@@ -17,6 +17,12 @@ from numpy.typing import NDArray
 UPDATE_SCALE = 0.02
 
 
+def drawn_update(client: int, parameters: int) -> NDArray[np.float32]:
+    """float32[parameters]: one client's update, always the same."""
+    drawn = np.random.default_rng(client).standard_normal(parameters, np.float32)
+    return drawn * np.float32(UPDATE_SCALE)
+
+
 class Clock(Protocol):
     """Measures blocks by stage: their seconds or their peak memory."""
 

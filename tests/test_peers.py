@@ -16,8 +16,9 @@ import msgpack
 import numpy as np
 import pytest
 
+from benchmarks import tables
 from benchmarks.others import NvFlare
-from benchmarks.peers import command, environments, tables
+from benchmarks.peers import command, environments
 from benchmarks.peers.exchange import SHAPES, Exchange, accuracy, tensors
 from benchmarks.session import run_round
 from hyperlock.encryption._tenseal import tenseal as ts

@@ -29,8 +29,9 @@ from nvflare.lighter.constants import ProvFileName
 from nvflare.lighter.impl.he import HEBuilder
 
 from benchmarks.models import tensor_sizes
-from benchmarks.peers.stages import Stages, update
+from benchmarks.peers.stages import Stages
 from benchmarks.peers.turns import Turns
+from benchmarks.session import drawn_update
 
 LOCAL_STEPS = 10
 WORST = 1e-6  # how far a mean may be off
@@ -114,7 +115,7 @@ def play(federation: Federation, parameters: int, clients: int) -> dict[str, flo
     expected = np.zeros(parameters)
     federation.open()
     for client in range(clients):
-        vector = update(client, parameters)
+        vector = drawn_update(client, parameters)
         expected += vector
         with stages.of("client"):
             message = federation.client(vector)

@@ -11,8 +11,8 @@ from typing import Any
 from benchmarks.models import tensor_sizes
 from benchmarks.peers import environments
 from benchmarks.peers.environments import Worker
-from benchmarks.peers.tables import Samples, markdown, ratio, summary
 from benchmarks.session import in_turns
+from benchmarks.tables import Samples, markdown, ratio, summary
 
 PLAYERS = {  # peer: its environment and its module
     "nvflare": ("nvflare", "benchmarks.peers.encrypt_nvflare"),

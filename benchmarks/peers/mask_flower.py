@@ -30,8 +30,9 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from benchmarks.models import tensor_sizes
-from benchmarks.peers.stages import Stages, update
+from benchmarks.peers.stages import Stages
 from benchmarks.peers.turns import Turns
+from benchmarks.session import drawn_update
 
 EXAMPLES = 600  # a client's samples
 WORST = 1e-5  # how far a mean may be off; a step of its grid is 3.8e-6
@@ -109,7 +110,7 @@ def play(sizes: tuple[int, ...], clients: int, shares: int, threshold: int) -> d
     """A round, checked: bytes and processor microseconds a parameter."""
     parameters = sum(sizes)
     ends = np.cumsum(sizes)[:-1]
-    vectors = [update(client, parameters) for client in range(clients)]
+    vectors = [drawn_update(client, parameters) for client in range(clients)]
     grid = InProcess({i + 1: np.split(vector, ends) for i, vector in enumerate(vectors)})
     manager = SimpleClientManager()
     for node in range(1, clients + 1):

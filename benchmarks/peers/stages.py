@@ -1,5 +1,4 @@
-"""Processor seconds by stage, and a client's update, as `benchmarks.aggregation` has them, for
-processes that know nothing of HyperLock."""
+"""Processor seconds by stage, of processes that know nothing of HyperLock."""
 
 from __future__ import annotations
 
@@ -7,11 +6,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import numpy as np
-from numpy.typing import NDArray
-
-UPDATE_SCALE = 0.02
 
 
 class Stages:
@@ -37,9 +31,3 @@ class Stages:
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
         self._since = now
-
-
-def update(client: int, parameters: int) -> NDArray[np.float32]:
-    """One client's, always the same."""
-    drawn = np.random.default_rng(client).standard_normal(parameters, np.float32)
-    return drawn * np.float32(UPDATE_SCALE)

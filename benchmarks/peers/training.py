@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.peers import environments
 from benchmarks.peers.environments import HOME, ROOT, Worker
 from benchmarks.peers.exchange import BATCH, RATE, Exchange, accuracy
-from benchmarks.peers.tables import Samples, markdown, ratio, summary
 from benchmarks.session import in_turns
+from benchmarks.tables import Samples, markdown, ratio, summary
 
 MODULES = {name: f"benchmarks.peers.round_{name}" for name in ("fedjax", "pfl", "flower")}
 ISOLATED = frozenset({"flower"})  # only where there is no network: Ray opens ports

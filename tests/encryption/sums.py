@@ -11,6 +11,7 @@ from hyperlock.encryption import seal
 from hyperlock.encryption.ciphertexts import PackedScheme, public_context, secret_context
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.layout import Received
+from hyperlock.encryption.seal import Residues
 
 
 def total(scheme: PackedScheme, public: bytes, vectors: Sequence[np.ndarray]) -> tuple[bytes, ...]:
@@ -22,26 +23,34 @@ def total(scheme: PackedScheme, public: bytes, vectors: Sequence[np.ndarray]) ->
     return tuple(accumulator.total())
 
 
-def seal_ciphertext(scheme: PackedScheme, secret: bytes, chunk: bytes) -> tuple[Any, Any]:
-    """SEAL's ciphertext of one of a sum, and its decryptor."""
+def budget(scheme: PackedScheme, secret: bytes, chunk: bytes) -> int:
+    """Bits of noise budget that SEAL finds in a summed BFV ciphertext."""
     from hyperlock.encryption._tenseal import sealapi
 
     context = secret_context(secret)
     decryptor = sealapi.Decryptor(context.seal_context().data, context.secret_key().data)
     received = Received(scheme.layout.open_sum(chunk))
     with seal.scratch() as file:
-        return scheme.ciphertext(file, context.seal_context().data, received), decryptor
+        ciphertext = scheme.ciphertext(file, context.seal_context().data, received)
+    return int(decryptor.invariant_noise_budget(ciphertext))
+
+
+def raw_slots(scheme: PackedScheme, secret: bytes, both: Residues) -> np.ndarray:
+    """complex128[N/2]: what a CKKS ciphertext decrypts to before it is rounded to integers."""
+    from hyperlock.encryption._tenseal import sealapi
+
+    keys = secret_context(secret)
+    context = keys.seal_context().data
+    plaintext = sealapi.Plaintext()
+    with seal.scratch() as file:
+        ciphertext = scheme.ciphertext(file, context, Received(both))
+    sealapi.Decryptor(context, keys.secret_key().data).decrypt(ciphertext, plaintext)
+    return np.array(sealapi.CKKSEncoder(context).decode_complex(plaintext))
 
 
 def raw_parts(scheme: Ckks, secret: bytes, chunk: bytes) -> np.ndarray:
     """float64[N]: real parts, then imaginary parts, of all slots of a summed CKKS ciphertext."""
-    from hyperlock.encryption._tenseal import sealapi
-
-    ciphertext, decryptor = seal_ciphertext(scheme, secret, chunk)
-    plaintext = sealapi.Plaintext()
-    decryptor.decrypt(ciphertext, plaintext)
-    encoder = sealapi.CKKSEncoder(secret_context(secret).seal_context().data)
-    raw = np.array(encoder.decode_complex(plaintext))
+    raw = raw_slots(scheme, secret, scheme.layout.open_sum(chunk))
     return np.concatenate([raw.real, raw.imag])
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import msgpack
 import numpy as np
 
-from hyperlock.encryption import bits
+from hyperlock.encryption import bits, seal
 from hyperlock.encryption.ciphertexts import PackedScheme
 from hyperlock.encryption.layout import Layout
 from hyperlock.encryption.seal import SEED_BYTES, Residues
@@ -132,6 +132,11 @@ def residues_of(polynomial: Iterable[int], scheme: PackedScheme) -> Residues:
             numbers = Ring(n, prime).values(numbers)[bit_reversed(n)]
         rows.append(numbers.astype(np.uint64))
     return np.stack(rows)
+
+
+def in_a_seal_object(content: bytes) -> bytes:
+    """Behind the header that SEAL gives an object, not compressed."""
+    return seal._header(len(content)) + content
 
 
 def opened(message: bytes) -> tuple[bytes, dict[str, object], bytes]:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from hyperlock.encryption import seal, totals
+from hyperlock.encryption import totals
 from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import largest_value
-from hyperlock.encryption.layout import Received
 from hyperlock.encryption.seal import Residues
+from tests.encryption.sums import raw_slots
 from tests.parties.cast import Cast
 from tests.security.attack import Opened, tenseal_residues
 
@@ -168,14 +168,7 @@ class Round:
 
     def raw(self, both: Residues) -> np.ndarray:
         """complex128[N/2]: what CKKS decrypts to before it is rounded to integers."""
-        from hyperlock.encryption._tenseal import sealapi
-
-        context = self.owner.seal_context().data
-        plaintext = sealapi.Plaintext()
-        with seal.scratch() as file:
-            ciphertext = self.scheme.ciphertext(file, context, Received(both))
-            sealapi.Decryptor(context, self.owner.secret_key().data).decrypt(ciphertext, plaintext)
-        return np.array(sealapi.CKKSEncoder(context).decode_complex(plaintext))
+        return raw_slots(self.scheme, self.secret, both)
 
 
 @lru_cache

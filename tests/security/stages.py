@@ -21,7 +21,7 @@ from hyperlock.encryption.scheme import KeyPair
 from hyperlock.errors import HyperLockError, ReleaseRefused
 from hyperlock.parties.identity import KEYHOLDER, SERVER
 from tests.parties.cast import Cast, Trainer
-from tests.security.forge import Forgery
+from tests.security.forge import Forgery, in_a_seal_object
 
 BEFORE = "refused before SEAL"
 NOT_RELEASED = "read, not released"
@@ -148,8 +148,7 @@ def in_libraries(scheme: PackedScheme, public: bytes, chunks: list[bytes]) -> li
         for chunk in chunks:
             ciphertext = scheme.ciphertext(file, context, scheme.layout.open_update(chunk))
             saved.append(file.raw(ciphertext))
-            content = file.read(ciphertext)
-            plain.append(seal._header(len(content)) + content)
+            plain.append(in_a_seal_object(file.read(ciphertext)))
     # Fields 1 and 2 of a protobuf message: the vector's size, and the ciphertext.
     return [saved, plain, [b"\x0a\x02\x80\x08\x12" + varint(len(s)) + s for s in saved]]
 

@@ -7,6 +7,7 @@ plaintext gains p * s, s being the secret key.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,14 +23,15 @@ from hyperlock.encryption.ciphertexts import PackedScheme, public_context, secre
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import largest_value
-from hyperlock.encryption.layout import Layout
+from hyperlock.encryption.seal import Residues
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import CiphertextRefused, ReleaseRefused
 from hyperlock.parties.identity import SERVER
 from hyperlock.parties.messages import Aggregate
 from tests.encryption.sums import total
 from tests.parties.cast import Cast
-from tests.security.ring import Ring, bit_reversed, centred, integers
+from tests.security import attack
+from tests.security.forge import Forgery, residues_of
 
 CLIENTS = 16
 BITS = (5, 8, 12, 16, 24)
@@ -54,44 +56,27 @@ def capacity(scheme: PackedScheme) -> int:
 
 def secret_key(secret: bytes) -> np.ndarray:
     """int64[N]: the coefficients of s."""
-    context = secret_context(secret)
-    prime = context.seal_context().data.first_context_data().parms().coeff_modulus()[0].value()
-    n = context.seal_context().data.first_context_data().parms().poly_modulus_degree()
-    data = context.secret_key().data.data()
-    values = integers(data[i] for i in range(n))[bit_reversed(n)]
-    return centred(Ring(n, prime).coefficients(values), prime).astype(np.int64)
+    return attack.secret_key(secret_context(secret)).astype(np.int64)
 
 
-def scaled(scheme: Bfv, polynomial: dict[int, int]) -> np.ndarray:
+def scaled(scheme: Bfv, polynomial: dict[int, int]) -> Residues:
     """uint64[primes, N]: round(q/t p), of p by the powers that it has."""
     t = scheme.parameters.plain_modulus
-    primes = scheme.layout.primes
-    q = int(np.prod([int(prime) for prime in primes], dtype=object))
-    found = np.zeros((len(primes), scheme.layout.poly_modulus), np.uint64)
+    q = math.prod(scheme.layout.primes)
+    wide = [0] * scheme.layout.poly_modulus
     for power, value in polynomial.items():
-        wide = (value % t * q + t // 2) // t
-        found[:, power] = [wide % prime for prime in primes]
-    return found
-
-
-def forged(layout: Layout, both: np.ndarray, more: np.ndarray) -> np.ndarray:
-    """The residues of a ciphertext with something added to the second polynomial."""
-    primes = np.array(layout.primes, np.uint64)[:, np.newaxis]
-    both = both.copy()
-    both[1] = (both[1] + more) % primes
-    return both
+        wide[power] = (value % t * q + t // 2) // t
+    return residues_of(wide, scheme)
 
 
 def forged_sum(scheme: Bfv, chunk: bytes, polynomial: dict[int, int]) -> bytes:
     """What a server makes of a summed ciphertext."""
-    both = scheme.layout.open_sum(chunk)
-    return scheme.layout.write_sum(forged(scheme.layout, both, scaled(scheme, polynomial)))
+    return Forgery.of_sum(chunk, scheme.layout).plus(scaled(scheme, polynomial)).write()
 
 
 def forged_update(scheme: Bfv, chunk: bytes, polynomial: dict[int, int]) -> bytes:
     """What a client makes of its own ciphertext."""
-    both = scheme.layout.open_update(chunk).both
-    return scheme.layout.write_whole(forged(scheme.layout, both, scaled(scheme, polynomial)))
+    return Forgery.of(chunk, scheme.layout).plus(scaled(scheme, polynomial)).write()
 
 
 def packed(scheme: PackedScheme, sums: np.ndarray) -> np.ndarray:
@@ -271,15 +256,15 @@ def share_released(slots: int, tries: int, seed: int) -> float:
             encoder = sealapi.CKKSEncoder(context)
             decryptor = scheme.decryptor(keys.secret)
             (chunk,) = total(scheme, keys.public, [np.zeros(length, np.int64)])
-            both = scheme.layout.open_sum(chunk)
+            good = Forgery.of_sum(chunk, scheme.layout)
         p = np.zeros(2048, complex)
         phases = np.exp(2j * np.pi * rng.random(slots))
         p[rng.choice(2048, slots, replace=False)] = phases * rng.uniform(1, 8, slots)
         plaintext = sealapi.Plaintext()
         encoder.encode(p.tolist(), scheme.scale, plaintext)
         with seal.scratch() as file:
-            words = np.frombuffer(file.read(plaintext)[-8 * both[1].size :], "<u8")
-        bad = scheme.layout.write_sum(forged(scheme.layout, both, words.reshape(both[1].shape)))
+            words = np.frombuffer(file.read(plaintext)[-good.polynomials[1].nbytes :], "<u8")
+        bad = good.plus(words.reshape(1, -1)).write()
         try:
             released += bool(decryptor.decrypt([bad], length).any())
         except CiphertextRefused:

@@ -20,7 +20,7 @@ import zstandard
 from hyperlock.encryption import seal
 from hyperlock.encryption.ciphertexts import public_context
 from hyperlock.encryption.layout import Received
-from tests.security.forge import Forgery
+from tests.security.forge import Forgery, in_a_seal_object
 from tests.security.scene import Forge, Scene
 
 # Before any part is looked at.
@@ -114,15 +114,10 @@ def tenseal_vector(scene: Scene, place: int) -> bytes:
     return b"\x0a\x01\x02\x12" + bytes([len(data) % 128]) + data
 
 
-def plain_object(content: bytes) -> bytes:
-    """Behind the header that SEAL gives an object."""
-    return seal._header(len(content)) + content
-
-
 # By name: other ways to write the right ciphertext.
 WRITTEN: dict[str, Callable[[Scene, int], bytes]] = {
     "SEAL's object": seal_object,
-    "SEAL's object, not compressed": lambda scene, place: plain_object(
+    "SEAL's object, not compressed": lambda scene, place: in_a_seal_object(
         scene.taken_apart(place).residues.tobytes()
     ),
     "TenSEAL's vector": tenseal_vector,

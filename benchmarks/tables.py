@@ -11,7 +11,7 @@ Samples = dict[str, dict[str, list[float]]]  # way, figure, turns
 def ratio(samples: Samples, name: str, to: str, figure: str) -> list[float]:
     """One way's figure over another's, turn by turn."""
     pairs = zip(samples[name][figure], samples[to][figure], strict=True)
-    return [value / other for value, other in pairs]
+    return [value / max(other, 1e-12) for value, other in pairs]
 
 
 def summary(values: Sequence[float]) -> str:
