@@ -69,7 +69,7 @@ def _check_bounds(node: Any, path: str = "") -> None:
         if is_dataclass(value):
             _check_bounds(value, f"{name}.")
         bounds = field.metadata.get("bounds")
-        unset = value is None and field.default is None
+        unset = value is None and "None" in str(field.type)
         if bounds is None or unset or bounds.hold(value):
             continue
         finite = not isinstance(value, float) or math.isfinite(value) or not bounds.not_finite
