@@ -94,7 +94,7 @@ def answer(bits: int) -> tuple[np.ndarray | str, np.ndarray]:
     width = totals.width(bits)
     cast = Cast(scheme, sizes=(capacity(scheme) - width,))
     own = np.zeros(capacity(scheme), np.int64)
-    own[:width] = totals.encode(Totals(0, 2**30, 1.0, 2), bits)
+    own[:width] = totals.encode(Totals(0, 2**31 - 1, 1.0, 2), bits)
     own[0] = 7
     (chunk,) = total(scheme, cast.public, [own])
     payload = (forged_sum(scheme, chunk, {0: 1}),)

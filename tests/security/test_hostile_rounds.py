@@ -117,12 +117,9 @@ def test_a_round_without_a_hostile_clients_update_is_that_of_the_others(
     """As if it had been lost, bit for bit."""
 
     def forge(party: str, good: bytes) -> list[Reply]:
-        payload = opened(good)[0]
-        return (
-            [good[: len(payload) - 1] + b"\0" + good[len(payload) :]]
-            if party == "client-2"
-            else [good]
-        )
+        last = len(opened(good)[0]) - 1
+        other = bytes([good[last] ^ 1])
+        return [good[:last] + other + good[last + 1 :]] if party == "client-2" else [good]
 
     def lose(party: str, good: bytes) -> list[Reply]:
         return [Lost("gone") if party == "client-2" else good]
