@@ -8,6 +8,7 @@ Keys and encryption noise never come from here; they come from the operating sys
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +17,23 @@ def generator(seed: int, stream: str, *ids: int) -> np.random.Generator:
     """The generator of one stream ("split", "cohort", "batches", ...) at the given ids (round,
     client)."""
     return np.random.default_rng([seed, zlib.crc32(stream.encode()), *ids])
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The generators of one client.
+
+    Attributes:
+        seed: the run's.
+        client: its number among the clients, from 0.
+    """
+
+    seed: int
+    client: int
+
+    def at(self, stream: str, round_number: int) -> np.random.Generator:
+        """The generator of one stream ("batches", "rounding") in a round."""
+        return generator(self.seed, stream, round_number, self.client)
 
 
 def integer_seed(seed: int, stream: str) -> int:

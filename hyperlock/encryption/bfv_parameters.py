@@ -84,6 +84,9 @@ MAX_PLAIN_BITS = 59
 # Coefficients of every ciphertext that are zero.
 RESERVED = 64
 _FORGERY_BITS = RESERVED * math.log2(3)
+# Bytes that one prime may take, and residues that it must save, against more.
+_QUICK_BYTES = 1.04
+_QUICK_RESIDUES = 0.8
 _SPECIAL_BITS = 30  # as long as nothing is key-switched, any prime far above the noise does
 
 
@@ -191,8 +194,14 @@ class Candidate:
 
     def bytes(self, length: int) -> int:
         """Of the ciphertexts of a vector of so many values, made with the public key."""
-        slots = self.poly_modulus - RESERVED
-        return ciphertexts(self.packing.slots(length), slots) * self.layout.whole_bytes
+        return self._ciphertexts(length) * self.layout.whole_bytes
+
+    def residues(self, length: int) -> int:
+        """Of each of their polynomials: what the seconds grow with."""
+        return self._ciphertexts(length) * self.poly_modulus * (len(self.coeff_mod_bits) - 1)
+
+    def _ciphertexts(self, length: int) -> int:
+        return ciphertexts(self.packing.slots(length), self.poly_modulus - RESERVED)
 
 
 def bfv_parameters(
@@ -207,7 +216,8 @@ def bfv_parameters(
     """Complete and check a choice; each of the first three may be `auto`.
 
     Of all that is secure and exact, the fewest bytes for a vector of `length` values win; of rings
-    that differ little, the smaller (`parameters.smallest_ring`).
+    that differ little, the smaller (`parameters.smallest_ring`); and one data prime, where that
+    saves a fifth of the residues, which are what takes time, for at most 4% of the bytes.
 
     Raises:
         ConfigError: nothing fits; the text names the figure that fails (margin, field overflow or
@@ -236,7 +246,7 @@ def bfv_parameters(
         if not candidates:
             raise _no_secure_chain(allowed[-1], packings[-1].field_bits, max_clients, security)
         raise _too_noisy(candidates[-1])  # the last has the fewest fields, in the largest ring
-    best = smallest_ring(exact, length)
+    best = _best(exact, length)
     return BfvParameters(
         poly_modulus=best.poly_modulus,
         coeff_mod_bits=best.coeff_mod_bits,
@@ -248,6 +258,18 @@ def bfv_parameters(
         margin_bits=best.margin_bits,
         layout=best.layout,
     )
+
+
+def _best(exact: list[Candidate], length: int) -> Candidate:
+    """By bytes, with one data prime where that costs little."""
+    best = smallest_ring(exact, length)
+    single = [candidate for candidate in exact if len(candidate.coeff_mod_bits) == 2]
+    if not single:
+        return best
+    quick = smallest_ring(single, length)
+    small_enough = quick.bytes(length) <= _QUICK_BYTES * best.bytes(length)
+    quick_enough = quick.residues(length) <= _QUICK_RESIDUES * best.residues(length)
+    return quick if small_enough and quick_enough else best
 
 
 @lru_cache

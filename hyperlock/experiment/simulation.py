@@ -7,7 +7,7 @@ run can call its own alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,8 @@ import numpy as np
 from hyperlock.data.datasets import Dataset
 from hyperlock.data.split import Parts
 from hyperlock.encryption.grid import Grid
-from hyperlock.encryption.scheme import KeyPair, Scheme
+from hyperlock.encryption.processes import processes
+from hyperlock.encryption.scheme import Encryptor, KeyPair, Scheme
 from hyperlock.encryption.vector import Vector
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.rounds import Parties
@@ -31,7 +32,7 @@ from hyperlock.parties.keyholder import KeyHolder
 from hyperlock.parties.model import GlobalModel, ModelKeeper
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
-from hyperlock.randomness import integer_seed
+from hyperlock.randomness import Streams, integer_seed
 from hyperlock.settings.construct import OURS, construct, construct_group, target
 from hyperlock.settings.schema import ClientKeys, Config, MlflowTracking
 from hyperlock.tracking.mlflow import preload
@@ -204,15 +205,29 @@ def build_client(
     replica: Replica | None = None,
 ) -> Client:
     """One client, with its own data and nobody else's; by `index` it draws its batches."""
+    workers = getattr(config.runtime, "workers", 1)
     return Client(
         session,
-        index=index,
-        seed=config.seed,
+        streams=Streams(config.seed, index),
         data=data,
         trainer=trainer,
         weight_unit=weight_unit,
+        encryptor=build_encryptor(session.scheme, replica, workers),
         replica=replica,
     )
+
+
+def build_encryptor(
+    scheme: Scheme, replica: Replica | None = None, workers: int = 1
+) -> Callable[[bytes], Encryptor]:
+    """From a public key to what a client encrypts with: symmetric where the clients share the key
+    and the scheme can; in another process where several clients work at once."""
+    if replica is not None and replica.encryptor is not None:
+        shared = replica.encryptor
+        return lambda public: shared
+    if workers > 1 and scheme.security_bits:
+        return partial(processes(workers).encryptor, scheme)
+    return scheme.encryptor
 
 
 def assemble(

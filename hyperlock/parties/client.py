@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from hyperlock.parties.keyholder import KeyHolder
 from hyperlock.parties.messages import Aggregate, PublicKey, Train, Update, kind_of
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.session import Session
-from hyperlock.randomness import generator
+from hyperlock.randomness import Streams
 
 
 class Replica:
@@ -64,12 +65,11 @@ class Client:
 
     Args:
         session: its voice in the run.
-        index: its number among the clients, from 0; with seed and round it decides batches and
-            rounding.
-        seed: the run's.
+        streams: what decides its batches and its rounding.
         data: its training samples.
         trainer: from weights and data to an update.
         weight_unit: the public sample count that has weight 1.
+        encryptor: from the public key to what encrypts.
         replica: under keys=clients, the clients' copy of the model and of the secret key.
     """
 
@@ -77,20 +77,20 @@ class Client:
         self,
         session: Session,
         *,
-        index: int,
-        seed: int,
+        streams: Streams,
         data: LocalData,
         trainer: Trainer,
         weight_unit: float,
+        encryptor: Callable[[bytes], Encryptor],
         replica: Replica | None = None,
     ) -> None:
         self.name = session.name
         self._session = session
-        self._index = index
-        self._seed = seed
+        self._streams = streams
         self._data = data
         self._trainer = trainer
         self._weight = np.float32(len(data.y) / weight_unit)
+        self._encryptor = encryptor
         self._replica = replica
         self._public: bytes | None = None
         self._round = 0
@@ -167,7 +167,7 @@ class Client:
         """
         monitor = self._session.monitor
         with monitor.measure(Stage.TRAIN):
-            batches = generator(self._seed, "batches", round_number, self._index)
+            batches = self._streams.at("batches", round_number)
             update = self._trainer(weights, self._data, round_number, batches)
         with monitor.measure(Stage.QUANTISE):
             return self._on_the_grid(update, grid, round_number)
@@ -175,7 +175,7 @@ class Client:
     def _on_the_grid(
         self, update: LocalUpdate, grid: Grid, round_number: int
     ) -> NDArray[np.integer]:
-        rounding = generator(self._seed, "rounding", round_number, self._index)
+        rounding = self._streams.at("rounding", round_number)
         try:
             if not np.isfinite(update.loss):
                 raise FloatingPointError("the training loss is NaN or Inf")
@@ -187,8 +187,3 @@ class Client:
             ) from None
         share = Totals(1, len(self._data.y), update.loss, saturated)
         return self._session.vector.join(share, values)
-
-    def _encryptor(self, public: bytes) -> Encryptor:
-        """Symmetric where the clients share the key and the scheme can."""
-        shared = self._replica.encryptor if self._replica is not None else None
-        return shared or self._session.scheme.encryptor(public)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import (
     RESERVED,
+    BfvParameters,
     Candidate,
     bfv_parameters,
     exact_bits,
@@ -21,7 +22,13 @@ from hyperlock.encryption.bfv_parameters import (
 )
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.packing import Packing
-from hyperlock.encryption.parameters import EXACT_BITS, POLY_MODULI, SECURITY_LIMITS, is_prime
+from hyperlock.encryption.parameters import (
+    EXACT_BITS,
+    POLY_MODULI,
+    SECURITY_LIMITS,
+    ciphertexts,
+    is_prime,
+)
 from hyperlock.encryption.vector import Vector
 from hyperlock.errors import CiphertextRefused, ConfigError
 from tests.encryption.sums import budget, of_coefficients
@@ -259,3 +266,28 @@ def test_bytes_per_parameter_of_a_large_model(bits, whole, seeded):
     count = Bfv(p).chunk_count(length)
     assert count * p.layout.whole_bytes / parameters <= whole - 0.001  # for the message around it
     assert count * p.layout.seeded_bytes / parameters <= seeded - 0.001
+
+
+@pytest.mark.parametrize(("value_bits", "clients"), [(4, 100), (4, 1000), (8, 32), (12, 64)])
+def test_one_prime_is_taken_where_it_costs_few_bytes(value_bits: int, clients: int) -> None:
+    """And two where they save many."""
+    length = 1_000_000
+    chosen = bfv_parameters("auto", "auto", "auto", value_bits, clients, 128, length)
+    least = min(
+        chunks * parameters.layout.whole_bytes
+        for primes in (1, 2)
+        for bits in range(30, 61)
+        if (parameters := tried(value_bits, clients, (bits,) * primes + (20,)))
+        for chunks in [ciphertexts(parameters.packing.slots(length), parameters.slots)]
+    )
+    chunks = ciphertexts(chosen.packing.slots(length), chosen.slots)
+    assert least <= chunks * chosen.layout.whole_bytes <= 1.04 * least
+    assert (len(chosen.coeff_mod_bits) == 2) == ((value_bits, clients) != (12, 64))
+
+
+def tried(value_bits: int, clients: int, chain: tuple[int, ...]) -> BfvParameters | None:
+    """What is chosen with this chain at N=4096, if anything."""
+    try:
+        return bfv_parameters(4096, list(chain), "auto", value_bits, clients, 128)
+    except ConfigError:
+        return None

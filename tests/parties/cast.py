@@ -11,6 +11,7 @@ from hyperlock.encryption.grid import Grid, integer_type, largest_value
 from hyperlock.encryption.scheme import KeyPair, Scheme
 from hyperlock.encryption.totals import Totals
 from hyperlock.encryption.vector import Vector
+from hyperlock.experiment.simulation import build_encryptor
 from hyperlock.learning.optimizers import Sgd
 from hyperlock.learning.types import LocalData, LocalUpdate
 from hyperlock.monitor import Monitor
@@ -21,6 +22,7 @@ from hyperlock.parties.messages import Aggregate, Message, Release, Update, key_
 from hyperlock.parties.model import GlobalModel, ModelKeeper
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
+from hyperlock.randomness import Streams
 
 NAMES = [f"client-{i}" for i in range(6)]
 SIZES = (12_300, 100)  # two ciphertexts
@@ -95,11 +97,11 @@ class Cast:
         """One that has the public key, unless it is not `keyed`."""
         made = Client(
             self.session(f"client-{index}"),
-            index=index,
-            seed=seed,
+            streams=Streams(seed, index),
             data=LocalData(np.zeros((samples, 2)), np.zeros(samples, np.int32)),
             trainer=trainer,
             weight_unit=10.0,
+            encryptor=build_encryptor(self.scheme, replica),
             replica=replica,
         )
         if keyed:
