@@ -24,6 +24,7 @@ from hyperlock.encryption.vector import largest_sum, sum_type
 from hyperlock.errors import CiphertextRefused, ConfigError
 
 
+@lru_cache(maxsize=1)
 def tenseal_version() -> str:
     """The library's version: 0.3.16 and 0.3.18 cannot read each other's bytes."""
     from importlib.metadata import version
