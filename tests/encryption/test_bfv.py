@@ -268,7 +268,7 @@ def test_bytes_per_parameter_of_a_large_model(bits, whole, seeded):
     assert count * p.layout.seeded_bytes / parameters <= seeded - 0.001
 
 
-@pytest.mark.parametrize(("value_bits", "clients"), [(4, 100), (4, 1000), (8, 32), (12, 64)])
+@pytest.mark.parametrize(("value_bits", "clients"), [(4, 100), (4, 1000), (8, 32), (9, 1000)])
 def test_one_prime_is_taken_where_it_costs_few_bytes(value_bits: int, clients: int) -> None:
     """And two where they save many."""
     length = 1_000_000
@@ -282,7 +282,7 @@ def test_one_prime_is_taken_where_it_costs_few_bytes(value_bits: int, clients: i
     )
     chunks = ciphertexts(chosen.packing.slots(length), chosen.slots)
     assert least <= chunks * chosen.layout.whole_bytes <= 1.07 * least
-    assert (len(chosen.coeff_mod_bits) == 2) == ((value_bits, clients) != (12, 64))
+    assert (len(chosen.coeff_mod_bits) == 2) == ((value_bits, clients) != (9, 1000))
 
 
 def tried(value_bits: int, clients: int, chain: tuple[int, ...]) -> BfvParameters | None:
