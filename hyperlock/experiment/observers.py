@@ -10,13 +10,15 @@ import logging
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
+from hyperlock.background import Background
 from hyperlock.data.datasets import Dataset
 from hyperlock.data.split import Parts, label_counts
 from hyperlock.encryption.noise import run_bits
@@ -28,6 +30,8 @@ from hyperlock.experiment.report import Report, class_accuracies
 from hyperlock.experiment.rounds import Parties
 from hyperlock.settings.parse import Settings
 from hyperlock.settings.schema import Config, MlflowTracking
+from hyperlock.tracking import plots
+from hyperlock.tracking.later import LaterTracker
 from hyperlock.tracking.mlflow import DIRECTORY, MlflowTracker, Store, directory_of
 from hyperlock.tracking.origin import announced, process_tag
 from hyperlock.tracking.tracker import Tracker
@@ -79,11 +83,15 @@ class Observer:
 
 
 class Checkpoints(Observer):
-    """Writes what the next round needs, every so many rounds and after the last."""
+    """Writes what the next round needs, every so many rounds and after the last.
 
-    def __init__(self, directory: Path | None, run_id: str) -> None:
+    In the background, each before the same round's record; `tracker` has its id by then.
+    """
+
+    def __init__(self, directory: Path | None, tracker: Tracker, background: Background) -> None:
         self._directory = directory
-        self._run_id = run_id
+        self._tracker = tracker
+        self._background = background
 
     def after_round(self, run: Run, metrics: Mapping[str, float]) -> None:
         """Save, if it is time to."""
@@ -102,10 +110,13 @@ class Checkpoints(Observer):
                 slots=checkpoint.optimizer_state(model.optimizer),
                 overrides=run.settings.overrides,
                 settings=run.settings.flat,
-                run_id=self._run_id,
+                run_id="",
                 report=report.state(),
             )
-            checkpoint.save(self._directory, state)
+            self._background.give(partial(self._save, self._directory, state))
+
+    def _save(self, directory: Path, state: Checkpoint) -> None:
+        checkpoint.save(directory, replace(state, run_id=self._tracker.run_id))
 
 
 class Record(Observer):
@@ -116,9 +127,17 @@ class Record(Observer):
         self._recorded = tracker.last_step("time/round_s") if resumed else 0
 
     def begin(self, run: Run) -> None:
-        """Log the last round of before, if it was killed between its checkpoint and its record."""
+        """Log the last round of before, if it was killed between its checkpoint and its record;
+        draw what is known already, and have loaded what the end will take."""
         if self._recorded < run.report.rounds:
             self._tracker.log(run.report.metrics, run.report.rounds)
+        if not self._tracker.records:
+            return
+        title = f"{run.report.name}: training samples by client and class"
+        counts = label_counts(run.dataset.y_train, run.split, run.dataset.classes)
+        self._tracker.figure("split", partial(plots.split_figure, counts, title))
+        if _keeps_model(run.settings.config):
+            self._tracker.expect_model()
 
     def after_round(self, run: Run, metrics: Mapping[str, float]) -> None:
         """Log a round that is not in the record: one after the last checkpoint may be."""
@@ -149,36 +168,37 @@ class Record(Observer):
         self._tracker.document("public_parameters.json", public)
 
     def _figures(self, run: Run) -> None:
-        from hyperlock.tracking import plots
-
         report = run.report
         dataset = run.dataset
         name = report.name
         uplink = report.metrics["bytes/uplink_per_client"]
-        counts = label_counts(dataset.y_train, run.split, dataset.classes)
-        figures = {
-            "accuracy": plots.accuracy_figure(
-                report.accuracies, f"{name}: test accuracy", report.target
+        self._tracker.figure(
+            "accuracy",
+            partial(
+                plots.accuracy_figure,
+                dict(report.accuracies),
+                f"{name}: test accuracy",
+                report.target,
             ),
-            "time_by_stage": plots.stages_figure(
-                report.stage_seconds(), f"{name}: where the time goes"
-            ),
-            "bytes": plots.bytes_figure(uplink, report.parameters, report.scheme, f"{name}: bytes"),
-            "split": plots.split_figure(counts, f"{name}: training samples by client and class"),
-        }
+        )
+        self._tracker.figure(
+            "time_by_stage",
+            partial(plots.stages_figure, report.stage_seconds(), f"{name}: where the time goes"),
+        )
+        self._tracker.figure(
+            "bytes",
+            partial(plots.bytes_figure, uplink, report.parameters, report.scheme, f"{name}: bytes"),
+        )
         if dataset.classes <= _CLASSES_SHOWN:
             confusion = run.parties.network.confusion(
                 report.weights, dataset.x_test, dataset.y_test, dataset.classes
             )
             title = f"{name}: answers on the test set"
-            figures["confusion"] = plots.confusion_figure(confusion, title)
+            self._tracker.figure("confusion", partial(plots.confusion_figure, confusion, title))
             self._tracker.log(class_accuracies(confusion), report.rounds)
-        for figure_name, figure in figures.items():
-            self._tracker.figure(figure_name, figure)
 
     def _model(self, run: Run) -> None:
-        tracking = run.settings.config.tracking
-        if isinstance(tracking, MlflowTracking) and tracking.log_model:
+        if _keeps_model(run.settings.config):
             example = run.dataset.x_test[:2]
             scale = 255 if example.dtype == np.uint8 else 1
             model = run.parties.network.load(run.report.weights)
@@ -214,20 +234,20 @@ def open_tracker(
     settings: Settings,
     scheme: Scheme,
     name: str,
+    background: Background,
     directory: Path | None = None,
     start: Checkpoint | None = None,
 ) -> Tracker:
-    """Begin the run's record, with its settings and tags, or go on with that of the run resumed.
+    """Begin the run's record in the background, with its settings and tags, or go on with that of
+    the run resumed.
 
     Args:
         settings: they say where it goes.
         scheme: for the tags.
         name: the run's, unless the settings or its sweep have another.
+        background: it raises ConfigError if there is no such store, or no such run in it.
         directory: where the run writes what it can be resumed from.
         start: where the run stopped, if it is resumed.
-
-    Raises:
-        ConfigError: there is no such store, or no such run in it.
     """
     config = settings.config
     tracking = config.tracking
@@ -235,7 +255,7 @@ def open_tracker(
         return Tracker()
 
     # Whose run it is.
-    tags = _tags(config, scheme)
+    tags = {}
     if directory is not None:
         tags[DIRECTORY] = str(directory.resolve())
     trial = announced()
@@ -243,20 +263,19 @@ def open_tracker(
         name = trial.name
         tags |= trial.tags | process_tag()
     name = tracking.run_name or name
-
-    # Its record, where that already is.
-    root = config.paths.root
     reopen = start.run_id if start is not None else ""
-    if reopen and directory_of(reopen, root, tracking.uri) is None:
-        problem = "its record is not in this store"
-        raise ConfigError("resume", reopen, problem, hint="tracking.uri=..., as the run had it")
-    store = Store.open(root, config.paths.outputs, tracking.uri)
-    if reopen:
-        query = f"attributes.run_id = '{reopen}'"
-        found = MlflowTracker.reopen(store, tracking.experiment, query, tags)
-        if found is not None:
-            return found
-    return MlflowTracker.begin(store, tracking.experiment, name, settings.flat, tags)
+
+    def begin() -> Tracker:
+        store = _store(config, tracking, reopen)
+        every_tag = _tags(config, scheme) | tags
+        if reopen:
+            query = f"attributes.run_id = '{reopen}'"
+            found = MlflowTracker.reopen(store, tracking.experiment, query, every_tag)
+            if found is not None:
+                return found
+        return MlflowTracker.begin(store, tracking.experiment, name, settings.flat, every_tag)
+
+    return LaterTracker(begin, background)
 
 
 @contextmanager
@@ -275,6 +294,19 @@ def recorded(tracker: Tracker, report: Report, rounds: int) -> Iterator[None]:
         raise
     finally:
         tracker.finish(status)
+
+
+def _keeps_model(config: Config) -> bool:
+    return isinstance(config.tracking, MlflowTracking) and config.tracking.log_model
+
+
+def _store(config: Config, tracking: MlflowTracking, run_id: str) -> Store:
+    """Where records go; ConfigError if there is no such store, or the run is not there."""
+    root = config.paths.root
+    if run_id and directory_of(run_id, root, tracking.uri) is None:
+        problem = "its record is not in this store"
+        raise ConfigError("resume", run_id, problem, hint="tracking.uri=..., as the run had it")
+    return Store.open(root, config.paths.outputs, tracking.uri)
 
 
 def _tags(config: Config, scheme: Scheme) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ class Parties:
         keeper: whoever holds the model; the experimenter reads it.
         network: the architecture, for evaluation.
         monitor: where the seconds of all of them go.
+        between: called after each client, and may end the run by an error.
     """
 
     server: Server
@@ -53,6 +54,7 @@ class Parties:
     keeper: ModelKeeper
     network: Network
     monitor: Monitor
+    between: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def run_round(
     uplink: list[int] = []
     replies = runtime.exchange(dict.fromkeys(asked, request))
     for _, reply in parties.monitor.watch(replies, len(asked), f"round {number}: clients"):
+        parties.between()
         if isinstance(reply, Lost):
             lost += 1
             continue

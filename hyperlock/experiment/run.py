@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from hyperlock.background import Background
 from hyperlock.experiment import simulation, summary
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.observers import (
@@ -57,49 +59,53 @@ def run(
     config = settings.config
     simulation.build_scheme(config)
 
-    # What is learned from, and the libraries that learn and record.
+    # What is learned from, and the library that learns.
     with monitor.measure(Stage.DATA):
         dataset = simulation.load_dataset(config)
         split = simulation.build_split(config, dataset)
     with monitor.measure(Stage.IMPORT):
-        simulation.import_libraries(config)
+        simulation.import_tensorflow()
 
     # What learns, and the encryption that suits its size.
     with monitor.measure(Stage.SETUP):
         network = simulation.build_network(config, simulation.samples(dataset))
     scheme = simulation.build_scheme(config, network.sizes)
     report = begin_report(config, scheme)
-    with monitor.measure(Stage.TRACK):
-        tracker = open_tracker(settings, scheme, report.name, directory, start)
 
-    with recorded(tracker, report, config.federation.rounds):
-        if start is not None:
-            go_on(report, start, config)
-            monitor.earlier = report.wall
-        with monitor.measure(Stage.SETUP):
-            parties = simulation.assemble(
-                config,
-                dataset,
-                split,
-                scheme,
-                network,
-                run=uuid.uuid4().hex,
-                monitor=monitor,
-                start=start,
-            )
-            distribute_key(parties)
-        report.parameters = parties.network.parameters
-        report.weights = parties.keeper.model.weights
-        report.add_seconds(monitor.drain())
+    # The record is opened beside what follows, and written beside the rounds.
+    with Background() as background:
+        tracker = open_tracker(settings, scheme, report.name, background, directory, start)
+        with recorded(tracker, report, config.federation.rounds):
+            if start is not None:
+                go_on(report, start, config)
+                monitor.earlier = report.wall
+            with monitor.measure(Stage.SETUP):
+                parties = simulation.assemble(
+                    config,
+                    dataset,
+                    split,
+                    scheme,
+                    network,
+                    run=uuid.uuid4().hex,
+                    monitor=monitor,
+                    start=start,
+                )
+                distribute_key(parties)
+            report.parameters = parties.network.parameters
+            report.weights = parties.keeper.model.weights
+            with monitor.measure(Stage.TRACK):
+                record = Record(tracker, resumed=start is not None)
+            report.add_seconds(monitor.drain())
 
-        under_way = Run(settings, scheme, dataset, split, parties, report)
-        record = Record(tracker, resumed=start is not None)
-        _play(under_way, [Checkpoints(directory, tracker.run_id), record, Bar()])
+            parties = replace(parties, between=background.check)
+            under_way = Run(settings, scheme, dataset, split, parties, report)
+            observers = [Checkpoints(directory, tracker, background), record, Bar()]
+            _play(under_way, observers, background)
     summary.show(report, tracker.where())
     return report
 
 
-def _play(run: Run, observers: Sequence[Observer]) -> None:
+def _play(run: Run, observers: Sequence[Observer], background: Background) -> None:
     """All rounds that are left, or as many as the target takes."""
     report = run.report
     config = run.settings.config
@@ -118,10 +124,12 @@ def _play(run: Run, observers: Sequence[Observer]) -> None:
         with monitor.measure(Stage.TRACK):
             for observer in reversed(observers):
                 observer.end(run)
+            background.wait()
         report.add_seconds(monitor.drain())
         report.wall = monitor.elapsed()
         for observer in observers:
             observer.summed_up(run)
+        background.wait()
     finally:
         for observer in reversed(observers):
             observer.close()

@@ -35,7 +35,6 @@ from hyperlock.parties.session import Session
 from hyperlock.randomness import Streams, integer_seed
 from hyperlock.settings.construct import OURS, construct, construct_group, target
 from hyperlock.settings.schema import ClientKeys, Config, MlflowTracking
-from hyperlock.tracking.mlflow import preload
 
 if TYPE_CHECKING:
     from hyperlock.learning.network import Network
@@ -62,12 +61,9 @@ def load_dataset(config: Config) -> Dataset:
     return dataset
 
 
-def import_libraries(config: Config) -> None:
-    """What learns and what records, so that their seconds are not taken for another stage's."""
+def import_tensorflow() -> None:
+    """What learns, so that its seconds are not taken for another stage's."""
     import hyperlock.learning.tensorflow  # noqa: F401
-
-    if isinstance(config.tracking, MlflowTracking):
-        preload()
 
 
 def build_split(config: Config, dataset: Dataset) -> Parts:

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -202,12 +203,14 @@ def _draw(tracker: Tracker, result: Result, study: Study | None, title: str) -> 
     maximise = result.maximise
     for i, name in enumerate(names):
         file = "history" if len(names) == 1 else f"history_{_flat(name)}"
-        tracker.figure(file, plots.history_figure(result.rows, i, name, maximise[i], title))
+        draw = partial(plots.history_figure, result.rows, i, name, maximise[i], title)
+        tracker.figure(file, draw)
     explained = importances(_as_study(result) if study is None else study, names)
     if explained:
-        tracker.figure("importance", plots.importance_figure(explained, title))
+        tracker.figure("importance", partial(plots.importance_figure, explained, title))
     if len(names) > 1:
-        tracker.figure("pareto_front", plots.front_figure(result.rows, names, maximise, title))
+        draw = partial(plots.front_figure, result.rows, names, maximise, title)
+        tracker.figure("pareto_front", draw)
 
 
 def _as_study(result: Result) -> Study:

@@ -6,10 +6,11 @@ A sink is a `Tracker` that overrides what it can keep. The base class keeps noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Metrics = Mapping[str, float]
+Draw = Callable[[], Any]  # makes a Matplotlib figure
 
 
 class Tracker:
@@ -33,11 +34,14 @@ class Tracker:
     def tag(self, tags: Mapping[str, str]) -> None:
         """Take words that a person would filter runs by; a later value replaces an earlier one."""
 
-    def figure(self, name: str, figure: Any) -> None:
-        """Take a Matplotlib figure; a sink keeps it as `name`.png."""
+    def figure(self, name: str, draw: Draw) -> None:
+        """Take a picture; a sink draws it and keeps it as `name`.png."""
 
     def document(self, name: str, content: str | Mapping[str, object]) -> None:
         """Take a text, or a mapping to be kept as JSON, under a file name."""
+
+    def expect_model(self) -> None:
+        """Be told that there will be a model, so that what it takes can be loaded before."""
 
     def model(self, model: Any, example: Any) -> None:
         """Take a Keras model, with the signature that inputs such as `example` give it."""

@@ -1,0 +1,124 @@
+"""A record that is written in the background, from its opening on: who reports does not wait.
+
+MLflow takes seconds to import and to open its database. Opened here, it does so while clients
+train, and every write follows in its turn.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import wait
+from typing import Any, TypeVar
+
+from hyperlock.background import Background
+from hyperlock.tracking.tracker import Draw, Metrics, Tracker
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 10.0  # seconds that an interrupted run waits for a store that does not answer
+
+
+class LaterTracker(Tracker):
+    """What `begin` opens, once it has.
+
+    If it cannot be opened, or written, `background` raises that; nothing more is done then.
+    What asks for something waits for it.
+
+    Attributes:
+        run_id: "" until the record is open. A task that was given after this was made sees it.
+
+    Args:
+        begin: opens the record.
+        background: where it is opened and written.
+    """
+
+    records = True
+
+    def __init__(self, begin: Callable[[], Tracker], background: Background) -> None:
+        self._begin = begin
+        self._background = background
+        self._opening = background.give(self._open)
+
+    def log(self, metrics: Metrics, step: int) -> None:
+        """Written in its turn; the metrics are copied."""
+        metrics = dict(metrics)
+        self._give(lambda sink: sink.log(metrics, step))
+
+    def last_step(self, metric: str) -> int:
+        """Waits for the record to be open."""
+        return self._ask(lambda sink: sink.last_step(metric))
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Written in its turn."""
+        self._give(lambda sink: sink.tag(tags))
+
+    def figure(self, name: str, draw: Draw) -> None:
+        """Drawn and written in its turn."""
+        self._give(lambda sink: sink.figure(name, draw))
+
+    def document(self, name: str, content: str | Mapping[str, object]) -> None:
+        """Written in its turn."""
+        self._give(lambda sink: sink.document(name, content))
+
+    def expect_model(self) -> None:
+        """What that takes is loaded in its turn."""
+        self._give(lambda sink: sink.expect_model())
+
+    def model(self, model: Any, example: Any) -> None:
+        """Written in its turn; the model must not change until then."""
+        self._give(lambda sink: sink.model(model, example))
+
+    def note(self, markdown: str) -> None:
+        """Written in its turn."""
+        self._give(lambda sink: sink.note(markdown))
+
+    def finish(self, status: str) -> None:
+        """When all that was given is written; a run that was interrupted waits for no store that
+        does not answer."""
+        if status == "KILLED" and not wait([self._opening], _PATIENCE).done:
+            log.warning("the record is not open yet: it is left as it is")
+            return
+        try:
+            self._background.wait()
+        except Exception as error:
+            # Whoever ended the run with another error hears of that one; this one is not silent.
+            log.warning("the record is not complete: %s", error)
+        if self._is_open:
+            self._give(lambda sink: sink.finish(status))
+            self._background.wait()
+
+    def where(self) -> str:
+        """Waits for the record to be open."""
+        return self._opening.result().where()
+
+    def search(self, query: str, limit: int = 10_000) -> list[Any]:
+        """Waits for its turn."""
+        return self._ask(lambda sink: sink.search(query, limit))
+
+    def children(self) -> list[Any]:
+        """Waits for its turn."""
+        return self._ask(lambda sink: sink.children())
+
+    def end_run(self, run_id: str, status: str) -> None:
+        """Written in its turn."""
+        self._give(lambda sink: sink.end_run(run_id, status))
+
+    @property
+    def _is_open(self) -> bool:
+        return self._opening.done() and self._opening.exception() is None
+
+    def _open(self) -> Tracker:
+        sink = self._begin()
+        self.run_id = sink.run_id
+        return sink
+
+    def _give(self, write: Callable[[Tracker], object]) -> None:
+        if self._opening.done() and not self._is_open:
+            return
+        self._background.give(lambda: write(self._opening.result()))
+
+    def _ask(self, read: Callable[[Tracker], T]) -> T:
+        return self._background.give(lambda: read(self._opening.result())).result()
