@@ -55,7 +55,7 @@ def accuracy_figure(
 
 def stages_figure(seconds: Mapping[Stage, float], title: str) -> Any:
     """Seconds of each stage, summed over rounds and clients."""
-    figure, axes = style.figure(title, height=3.4)
+    figure, axes = style.figure(title, height=3.4, left=0.9)
     bars = axes.barh(
         list(seconds),
         list(seconds.values()),
@@ -63,7 +63,7 @@ def stages_figure(seconds: Mapping[Stage, float], title: str) -> Any:
     )
     axes.bar_label(bars, fmt="%.2f s", padding=4)
     axes.invert_yaxis()
-    axes.margins(x=0.15)
+    axes.margins(x=0.2)
     axes.set(xlabel="seconds, all rounds and clients")
     style.open_frame(axes)
     return figure
@@ -71,7 +71,7 @@ def stages_figure(seconds: Mapping[Stage, float], title: str) -> Any:
 
 def bytes_figure(uplink: float, parameters: int, scheme: str, title: str) -> Any:
     """One client's upload in one round, against the same update as plain float32."""
-    figure, axes = style.figure(title, height=2.6)
+    figure, axes = style.figure(title, height=2.6, left=2.3)
     sizes = {"float32, not encrypted": 4 * parameters, f"this run ({scheme})": uplink}
     bars = axes.barh(
         [f"{name}\n{size / parameters:.2f} bytes per parameter" for name, size in sizes.items()],
@@ -80,7 +80,7 @@ def bytes_figure(uplink: float, parameters: int, scheme: str, title: str) -> Any
     )
     axes.bar_label(bars, labels=[f"{size / 1000:,.0f} kB" for size in sizes.values()], padding=4)
     axes.invert_yaxis()
-    axes.margins(x=0.15)
+    axes.margins(x=0.2)
     axes.set(xlabel="kB uploaded by a client in a round")
     style.open_frame(axes)
     return figure
@@ -94,8 +94,8 @@ def split_figure(counts: NDArray[np.int64], title: str) -> Any:
         title: above all.
     """
     clients, classes = counts.shape
-    height = min(max(1.2 + 0.28 * classes, 2.6), 7.0)
-    figure, (sizes, cells) = style.stacked(title, (1, height), width=8.5)
+    height = min(max(0.8 + 0.28 * classes, 2.0), 7.0)
+    figure, (sizes, cells) = style.stacked(title, (0.9, height), width=8.6)
 
     # Above: how many samples each client has.
     width = 0.8 if clients <= 50 else 1.0
@@ -106,7 +106,7 @@ def split_figure(counts: NDArray[np.int64], title: str) -> Any:
 
     # Below: of which classes.
     image = cells.imshow(counts.T, aspect="auto", cmap="Blues", vmin=0, interpolation="nearest")
-    figure.colorbar(image, ax=cells, label="samples of the class", fraction=0.04, pad=0.01)
+    style.colour_bar(cells, image, "samples of the class")
     cells.set(xlabel="client", ylabel="class")
     style.whole_numbers(cells.xaxis)
     style.whole_numbers(cells.yaxis)
@@ -130,12 +130,12 @@ def confusion_figure(counts: NDArray[np.int64], title: str) -> Any:
     """
     classes = len(counts)
     side = min(max(2.5 + 0.45 * classes, 4.0), 9.0)
-    figure, axes = style.figure(title, height=side, width=side + 1)
+    figure, axes = style.matrix(title, side)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
     # A square root shows the few mistakes beside the many right answers.
     image = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    bar = figure.colorbar(image, ax=axes, label="share of the class", fraction=0.045, pad=0.02)
+    bar = style.colour_bar(axes, image, "share of the class")
     ticks = [0, 0.01, 0.1, 0.25, 0.5, 1]
     bar.set_ticks([tick**0.5 for tick in ticks], labels=[f"{tick:g}" for tick in ticks])
     axes.set(xlabel="answer", ylabel="class")

@@ -4,7 +4,9 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
+from hyperlock.metrics import ROUND
 from hyperlock.tracking import plots
 
 
@@ -13,6 +15,53 @@ def drawn(figure) -> int:
     file = BytesIO()
     figure.savefig(file)
     return len(file.getvalue())
+
+
+def cut_off(figure) -> list[str]:
+    """The texts that reach beyond the figure: its margins are stated and not measured."""
+    figure.draw_without_rendering()
+    texts = [each for each in figure.findobj(Text) if each.get_visible() and each.get_text()]
+    ticks = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for label in axis.get_ticklabels()
+    }
+    # Matplotlib keeps labels of ticks that are out of view, and draws none of them.
+    shown = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in axis._update_ticks()
+        for label in (tick.label1, tick.label2)
+    }
+    whole = figure.bbox
+    return [
+        text.get_text()
+        for text in texts
+        if text in shown or text not in ticks
+        if (box := text.get_window_extent()).x0 < 0
+        or box.y0 < 0
+        or box.x1 > whole.x1
+        or box.y1 > whole.y1
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 600, 90_000])
+def test_no_text_is_cut_off(size):
+    counts = np.random.default_rng(0).integers(0, size + 1, (10, 10))
+    seconds = dict.fromkeys(ROUND, 1.25 * size)
+    figures = [
+        plots.split_figure(counts, "mlp-ckks-10c: training samples by client and class"),
+        plots.confusion_figure(counts, "answers"),
+        plots.confusion_figure(counts[:2, :2], "mlp-ckks-10c: answers on the test set"),
+        plots.accuracy_figure({i: 0.97 + i / 1e5 for i in range(9)}, "accuracy", 0.97003),
+        plots.accuracy_figure({1: 0.1, 2: 1.0}, "accuracy", 0.97003),
+        plots.stages_figure(seconds, "mlp-ckks-10c: where the time goes"),
+        plots.bytes_figure(1.25 * size, 1000, "plaintext", "mlp-ckks-10c: bytes"),
+        plots.bytes_figure(1.2e8, 10_000_000, "CKKS", "mlp-ckks-10c: bytes"),
+    ]
+    assert [cut_off(figure) for figure in figures] == [[]] * len(figures)
 
 
 @pytest.mark.parametrize(
