@@ -9,6 +9,7 @@ earlier. Signals are the main thread's, so that none ever falls into a task.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,9 +26,13 @@ class Background:
 
     A task's error is raised by the next call of `check`, `give` or `wait`; what was given after
     that task and is not begun is dropped.
+
+    Attributes:
+        seconds: of the processor, in all tasks so far; not those that it waited.
     """
 
     def __init__(self) -> None:
+        self.seconds = 0.0
         self._pool = ThreadPoolExecutor(1, "background")  # its thread begins with the first task
         self._given: deque[Future[Any]] = deque()
 
@@ -47,7 +52,7 @@ class Background:
         self.check()
         while len(self._given) >= _BACKLOG:
             self._take_first()
-        future = self._pool.submit(task)
+        future = self._pool.submit(self._timed, task)
         self._given.append(future)
         return future
 
@@ -60,6 +65,13 @@ class Background:
         """Return when all is done."""
         while self._given:
             self._take_first()
+
+    def _timed(self, task: Callable[[], T]) -> T:
+        start = time.thread_time()
+        try:
+            return task()
+        finally:
+            self.seconds += time.thread_time() - start
 
     def _take_first(self) -> None:
         try:

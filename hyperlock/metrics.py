@@ -13,7 +13,7 @@ from enum import StrEnum
 class Stage(StrEnum):
     """Where a run's seconds go, in the order of a run."""
 
-    IMPORT = "import"  # of TensorFlow and MLflow
+    IMPORT = "import"  # of TensorFlow
     DATA = "data"  # loading and splitting
     SETUP = "setup"  # the model, the parties and their keys
     TRAIN = "train"
@@ -23,7 +23,7 @@ class Stage(StrEnum):
     DECRYPT = "decrypt"
     STEP = "step"  # of the global model
     EVALUATE = "evaluate"
-    TRACK = "track"  # checkpoints, record and pictures
+    TRACK = "track"  # waiting for checkpoints, record and pictures; most are made beside the rounds
 
 
 AROUND = (Stage.IMPORT, Stage.DATA, Stage.SETUP, Stage.TRACK)
@@ -79,6 +79,7 @@ CATALOGUE = (
     Metric(
         "total/encrypted_aggregation_s", "s", "quantising, encrypting, adding and decrypting, all"
     ),
+    Metric("total/beside_s", "s", "processor's, of the record beside the rounds, in this process"),
     Metric("total/wall_s", "s", "the whole run by the clock"),
     Metric("total/uplink_bytes", "bytes", "all clients' uploads in all rounds"),
 )

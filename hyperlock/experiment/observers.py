@@ -85,7 +85,8 @@ class Observer:
 class Checkpoints(Observer):
     """Writes what the next round needs, every so many rounds and after the last.
 
-    In the background, each before the same round's record; `tracker` has its id by then.
+    In the background, each before the same round's record, which is open by then. A run that dies
+    in its first seconds, before that, leaves neither.
     """
 
     def __init__(self, directory: Path | None, tracker: Tracker, background: Background) -> None:

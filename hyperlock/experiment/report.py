@@ -42,6 +42,7 @@ class Report:
         metrics: the last round's.
         seconds: by stage, over the whole run so far.
         uplink_bytes: of all clients and rounds.
+        beside: the processor's seconds in the background, which are in no stage.
         wall: seconds of the whole run.
         weights: float32[parameters], the global model after the last round.
     """
@@ -57,6 +58,7 @@ class Report:
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: dict[Stage, float] = field(default_factory=lambda: defaultdict(float))
     uplink_bytes: float = 0.0
+    beside: float = 0.0
     wall: float = 0.0
     weights: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
@@ -118,6 +120,7 @@ class Report:
             **({} if reached is None else {"rounds_to_target": reached}),
             **{total_seconds(stage): self.seconds[stage] for stage in Stage},
             "total/encrypted_aggregation_s": encryption,
+            "total/beside_s": self.beside,
             "total/wall_s": self.wall,
             "total/uplink_bytes": self.uplink_bytes,
         }

@@ -126,6 +126,7 @@ def _play(run: Run, observers: Sequence[Observer], background: Background) -> No
                 observer.end(run)
             background.wait()
         report.add_seconds(monitor.drain())
+        report.beside = background.seconds
         report.wall = monitor.elapsed()
         for observer in observers:
             observer.summed_up(run)

@@ -2,6 +2,10 @@
 
 MLflow takes seconds to import and to open its database. Opened here, it does so while clients
 train, and every write follows in its turn.
+
+It is to be made once TensorFlow is there, whose import hides packages that MLflow needs. From then
+on no two threads can wait for each other's imports: Python locks each module by itself, and these
+libraries do not import each other in a circle.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ class LaterTracker(Tracker):
     def __init__(self, begin: Callable[[], Tracker], background: Background) -> None:
         self._begin = begin
         self._background = background
+        self._given_up = False
         self._opening = background.give(self._open)
 
     def log(self, metrics: Metrics, step: int) -> None:
@@ -79,12 +84,13 @@ class LaterTracker(Tracker):
         """When all that was given is written; a run that was interrupted waits for no store that
         does not answer."""
         if status == "KILLED" and not wait([self._opening], _PATIENCE).done:
-            log.warning("the record is not open yet: it is left as it is")
+            log.warning("the record is not open yet, and is not waited for")
+            self._given_up = True
             return
         try:
             self._background.wait()
         except Exception as error:
-            # Whoever ended the run with another error hears of that one; this one is not silent.
+            # The run ends by another error, or an interrupt; this one is not silent.
             log.warning("the record is not complete: %s", error)
         if self._is_open:
             self._give(lambda sink: sink.finish(status))
@@ -113,6 +119,8 @@ class LaterTracker(Tracker):
     def _open(self) -> Tracker:
         sink = self._begin()
         self.run_id = sink.run_id
+        if self._given_up:
+            sink.finish("KILLED")
         return sink
 
     def _give(self, write: Callable[[Tracker], object]) -> None:
@@ -121,4 +129,6 @@ class LaterTracker(Tracker):
         self._background.give(lambda: write(self._opening.result()))
 
     def _ask(self, read: Callable[[Tracker], T]) -> T:
-        return self._background.give(lambda: read(self._opening.result())).result()
+        answer = self._background.give(lambda: read(self._opening.result()))
+        self._background.wait()
+        return answer.result()

@@ -1,0 +1,131 @@
+"""A run whose record is opened and written beside its rounds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from hyperlock.errors import ConfigError
+from hyperlock.experiment import checkpoint
+from hyperlock.experiment.checkpoint import load
+from hyperlock.experiment.run import run
+from hyperlock.tracking.mlflow import Store
+
+SMALL = (
+    "dataset=digits", "dataset.train_samples=300", "model=logistic", "federation.clients=3",
+    "encryption=none",
+)  # fmt: skip
+QUICK = "tracking.log_model=false"
+
+
+@pytest.fixture
+def address(tmp_path: Path, empty_store: Path) -> str:
+    """Of an empty store of the test's own."""
+    (tmp_path / "store.db").write_bytes(empty_store.read_bytes())
+    return f"sqlite:///{tmp_path}/store.db"
+
+
+class Slow:
+    """A store that does not open at once.
+
+    Attributes:
+        asked: set when it is asked to.
+        answers: to be set for it to open.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.answers = threading.Event()
+
+    def answer_after(self, seconds: float, act: Callable[[], None] = lambda: None) -> None:
+        """Do something in the middle of the time."""
+
+        def wait() -> None:
+            self.asked.wait(60)
+            time.sleep(seconds / 2)
+            act()
+            time.sleep(seconds / 2)
+            self.answers.set()
+
+        threading.Thread(target=wait, daemon=True).start()
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    """Every store is."""
+    slow = Slow()
+    opened = Store.open
+
+    def open_slowly(*arguments: str) -> Store:
+        slow.asked.set()
+        slow.answers.wait(60)
+        return opened(*arguments)
+
+    monkeypatch.setattr(Store, "open", open_slowly)
+    return slow
+
+
+def stored(address: str) -> tuple[mlflow.MlflowClient, list]:
+    client = mlflow.MlflowClient(address)
+    found = client.get_experiment_by_name("hyperlock")
+    return client, [] if found is None else client.search_runs([found.experiment_id])
+
+
+def test_every_round_is_recorded_though_the_store_opens_late(
+    compose: Callable, tmp_path: Path, address: str, slow: Slow
+) -> None:
+    slow.answer_after(1)
+    composed = compose(*SMALL, QUICK, "federation.rounds=40", f"tracking.uri={address}")
+    report = run(composed, tmp_path)
+    client, [record] = stored(address)
+    assert record.info.status == "FINISHED" and load(tmp_path).run_id == record.info.run_id
+    history = client.get_metric_history(record.info.run_id, "accuracy")
+    assert {entry.step: entry.value for entry in history} == report.accuracies
+    assert len(report.accuracies) == 40 and load(tmp_path).round == 40
+    # All seconds by the clock are some stage's, but for a few between them.
+    assert sum(report.seconds.values()) == pytest.approx(report.wall, rel=0.25)
+    assert report.beside > 0
+
+
+def test_a_store_that_cannot_be_used_ends_the_run_at_the_next_client(
+    compose: Callable, tmp_path: Path, slow: Slow
+) -> None:
+    slow.answer_after(1)
+    composed = compose(*SMALL, QUICK, "federation.rounds=100000", "tracking.uri=nowhere://there")
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match=r"tracking\.uri=\(not shown\): MLflow cannot use it"):
+        run(composed, tmp_path)
+    assert time.monotonic() - start < 30
+    assert not (tmp_path / checkpoint.FILE).exists()
+
+
+def test_a_disk_that_is_full_ends_the_run(
+    compose: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(OSError, match="no space left"):
+        run(compose(*SMALL, "tracking=none", "federation.rounds=100000"), tmp_path)
+
+
+def test_an_interrupt_before_the_record_is_open_is_recorded(
+    compose: Callable, tmp_path: Path, address: str, slow: Slow
+) -> None:
+    slow.answer_after(2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    composed = compose(*SMALL, QUICK, "federation.rounds=100000", f"tracking.uri={address}")
+    with pytest.raises(KeyboardInterrupt):
+        run(composed, tmp_path)
+    client, [record] = stored(address)
+    assert record.info.status == "KILLED"
+    # What its rounds had given up to then was not dropped.
+    done = len(client.get_metric_history(record.info.run_id, "accuracy"))
+    assert done > 0 and load(tmp_path).round - done in (0, 1)
