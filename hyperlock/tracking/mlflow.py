@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -69,12 +69,7 @@ class Store:
         try:
             client = mlflow.MlflowClient(address)
         except mlflow.exceptions.MlflowException as error:
-            raise ConfigError(
-                "tracking.uri",
-                "(not shown)",
-                f"MLflow cannot use it ({type(error).__name__})",
-                allowed="sqlite:///FILE, postgresql://..., http://...",
-            ) from None
+            raise _unusable(type(error).__name__) from None
         artifacts = None if _is_server(address) else Path(outputs) / "mlflow"
         return cls(address, client, artifacts, address == _default_address(root))
 
@@ -84,12 +79,14 @@ class Store:
         return _is_server(self.address)
 
     def experiment_id(self, name: str) -> str:
-        """The id of an experiment, which is created if it is new."""
-        experiment = self.client.get_experiment_by_name(name)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        location = None if self.artifacts is None else self.artifacts.as_uri()
-        return str(self.client.create_experiment(name, artifact_location=location))
+        """The id of an experiment, which is created if it is new; ConfigError if the store does not
+        answer."""
+        with _answering():
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is not None:
+                return str(experiment.experiment_id)
+            location = None if self.artifacts is None else self.artifacts.as_uri()
+            return str(self.client.create_experiment(name, artifact_location=location))
 
     def search(self, experiment_id: str, query: str, limit: int) -> list[Any]:
         """The experiment's runs that a filter finds, newest first."""
@@ -110,10 +107,15 @@ class Store:
         finally:
             mlflow.set_tracking_uri(before)
 
-    def writing(self) -> AbstractContextManager[None]:
-        """Hold signals back for the block, if it writes to SQLite: an interrupt within a commit
-        leaves SQLite's lock behind, and the next write waits 20 s for it and fails."""
-        return held_back() if self.address.startswith("sqlite") else nullcontext()
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """For a block that writes: ConfigError if the store does not answer.
+
+        Signals are held back if it is SQLite: an interrupt within a commit leaves SQLite's lock
+        behind, and the next write waits 20 s for it and fails.
+        """
+        with held_back() if self.address.startswith("sqlite") else nullcontext(), _answering():
+            yield
 
 
 class MlflowTracker(Tracker):
@@ -186,7 +188,8 @@ class MlflowTracker(Tracker):
 
     def last_step(self, metric: str) -> int:
         """The last round whose metrics are in the store; 0 if none is."""
-        history = self._client.get_metric_history(self.run_id, metric)
+        with _answering():
+            history = self._client.get_metric_history(self.run_id, metric)
         return max((entry.step for entry in history), default=0)
 
     def tag(self, tags: Mapping[str, str]) -> None:
@@ -197,14 +200,17 @@ class MlflowTracker(Tracker):
 
     def figure(self, name: str, draw: Draw) -> None:
         """The artifact `plots/name.png`."""
-        self._client.log_figure(self.run_id, draw(), f"plots/{name}.png")
+        picture = draw()
+        with self._store.writing():
+            self._client.log_figure(self.run_id, picture, f"plots/{name}.png")
 
     def document(self, name: str, content: str | Mapping[str, object]) -> None:
         """An artifact at the top."""
-        if isinstance(content, str):
-            self._client.log_text(self.run_id, content, name)
-        else:
-            self._client.log_dict(self.run_id, dict(content), name)
+        with self._store.writing():
+            if isinstance(content, str):
+                self._client.log_text(self.run_id, content, name)
+            else:
+                self._client.log_dict(self.run_id, dict(content), name)
 
     def expect_model(self) -> None:
         """The flavour, and MLflow's table of what is installed, without which it writes no
@@ -285,6 +291,29 @@ def directory_of(run_id: str, root: str, uri: str | None) -> str | None:
         return None
     directory: str | None = run.data.tags.get(DIRECTORY)
     return directory
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """ConfigError where MLflow finds its store unreachable, locked or full. What it calls an
+    invalid value is a mistake of this program, and left as it is."""
+    mlflow = preload()
+    try:
+        yield
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code == "INVALID_PARAMETER_VALUE":
+            raise
+        raise _unusable(f"{type(error).__name__}, {error.error_code}") from None
+
+
+def _unusable(why: str) -> ConfigError:
+    """Without the address and MLflow's own text, which may hold a password."""
+    return ConfigError(
+        "tracking.uri",
+        "(not shown)",
+        f"MLflow cannot use it ({why})",
+        allowed="sqlite:///FILE, postgresql://..., http://...",
+    )
 
 
 def _address(root: str, uri: str | None) -> str:
