@@ -10,19 +10,13 @@ libraries do not import each other in a circle.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import wait
 from typing import Any, TypeVar
 
 from hyperlock.background import Background
 from hyperlock.tracking.tracker import Draw, Metrics, Tracker
 
 T = TypeVar("T")
-
-log = logging.getLogger(__name__)
-
-_PATIENCE = 10.0  # seconds that an interrupted run waits for a store that does not answer
 
 
 class LaterTracker(Tracker):
@@ -44,7 +38,6 @@ class LaterTracker(Tracker):
     def __init__(self, begin: Callable[[], Tracker], background: Background) -> None:
         self._begin = begin
         self._background = background
-        self._given_up = False
         self._opening = background.give(self._open)
 
     def log(self, metrics: Metrics, step: int) -> None:
@@ -81,20 +74,9 @@ class LaterTracker(Tracker):
         self._give(lambda sink: sink.note(markdown))
 
     def finish(self, status: str) -> None:
-        """When all that was given is written; a run that was interrupted waits for no store that
-        does not answer."""
-        if status == "KILLED" and not wait([self._opening], _PATIENCE).done:
-            log.warning("the record is not open yet, and is not waited for")
-            self._given_up = True
-            return
-        try:
-            self._background.wait()
-        except Exception as error:
-            # The run ends by another error, or an interrupt; this one is not silent.
-            log.warning("the record is not complete: %s", error)
-        if self._is_open:
-            self._give(lambda sink: sink.finish(status))
-            self._background.wait()
+        """After all that was given; nothing can be given after that. `background` waits for it, or
+        does not if the run was interrupted and the store does not answer."""
+        self._background.give_last(lambda: self._end(status))
 
     def where(self) -> str:
         """Waits for the record to be open."""
@@ -112,19 +94,18 @@ class LaterTracker(Tracker):
         """Written in its turn."""
         self._give(lambda sink: sink.end_run(run_id, status))
 
-    @property
-    def _is_open(self) -> bool:
-        return self._opening.done() and self._opening.exception() is None
-
     def _open(self) -> Tracker:
         sink = self._begin()
         self.run_id = sink.run_id
-        if self._given_up:
-            sink.finish("KILLED")
         return sink
 
+    def _end(self, status: str) -> None:
+        if self._opening.exception() is None:
+            self._opening.result().finish(status)
+
     def _give(self, write: Callable[[Tracker], object]) -> None:
-        if self._opening.done() and not self._is_open:
+        if self._opening.done() and self._opening.exception() is not None:
+            self._background.check()
             return
         self._background.give(lambda: write(self._opening.result()))
 
