@@ -114,7 +114,8 @@ class Checkpoints(Observer):
                 run_id="",
                 report=report.state(),
             )
-            self._background.give(partial(self._save, self._directory, state))
+            held = sum(array.nbytes for array in (state.weights, *state.slots.values()))
+            self._background.give(partial(self._save, self._directory, state), held)
 
     def _save(self, directory: Path, state: Checkpoint) -> None:
         checkpoint.save(directory, replace(state, run_id=self._tracker.run_id))
@@ -291,7 +292,11 @@ def recorded(tracker: Tracker, report: Report, rounds: int) -> Iterator[None]:
         log.warning("interrupted after %d of %d rounds", report.rounds, rounds)
         raise
     except Exception as error:
-        tracker.note(f"Failed after {report.rounds} of {rounds} rounds: {error}")
+        try:
+            tracker.note(f"Failed after {report.rounds} of {rounds} rounds: {error}")
+        except Exception as another:
+            # The record failed too; what ends the run is what went wrong first.
+            log.warning("not all was written: %s", another)
         raise
     finally:
         tracker.finish(status)

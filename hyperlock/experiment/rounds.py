@@ -101,7 +101,7 @@ def distribute_key(parties: Parties) -> None:
     """Give everyone the key holder's PublicKey message."""
     parties.server.install_key(parties.public_key)
     for _ in parties.runtime.exchange(dict.fromkeys(parties.clients, parties.public_key)):
-        pass
+        parties.between()
 
 
 def evaluated_round(number: int, parties: Parties, dataset: Dataset, config: Config) -> RoundResult:

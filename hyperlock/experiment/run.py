@@ -32,6 +32,7 @@ from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
 from hyperlock.process import end_if_asked
 from hyperlock.settings.parse import read
+from hyperlock.tracking.tracker import Tracker
 
 
 def run(
@@ -90,22 +91,27 @@ def run(
                     monitor=monitor,
                     start=start,
                 )
+                parties = replace(parties, between=background.check)
                 distribute_key(parties)
-            report.parameters = parties.network.parameters
-            report.weights = parties.keeper.model.weights
-            with monitor.measure(Stage.TRACK):
-                record = Record(tracker, resumed=start is not None)
-            report.add_seconds(monitor.drain())
-
-            parties = replace(parties, between=background.check)
             under_way = Run(settings, scheme, dataset, split, parties, report)
-            observers = [Checkpoints(directory, tracker, background), record, Bar()]
-            _play(under_way, observers, background)
+            _play(under_way, tracker, background, directory)
     summary.show(report, tracker.where())
     return report
 
 
-def _play(run: Run, observers: Sequence[Observer], background: Background) -> None:
+def _play(run: Run, tracker: Tracker, background: Background, directory: Path | None) -> None:
+    """All rounds that are left, watched, and the end of the record."""
+    report = run.report
+    parties = run.parties
+    report.parameters = parties.network.parameters
+    report.weights = parties.keeper.model.weights
+    with parties.monitor.measure(Stage.TRACK):
+        record = Record(tracker, resumed=report.rounds > 0)
+    report.add_seconds(parties.monitor.drain())
+    _watched(run, [Checkpoints(directory, tracker, background), record, Bar()], background)
+
+
+def _watched(run: Run, observers: Sequence[Observer], background: Background) -> None:
     """All rounds that are left, or as many as the target takes."""
     report = run.report
     config = run.settings.config

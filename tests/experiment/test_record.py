@@ -6,7 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import mlflow
@@ -14,9 +15,9 @@ import pytest
 
 from hyperlock.errors import ConfigError
 from hyperlock.experiment import checkpoint
-from hyperlock.experiment.checkpoint import load
+from hyperlock.experiment.checkpoint import Checkpoint, load
 from hyperlock.experiment.run import run
-from hyperlock.tracking.mlflow import Store
+from hyperlock.tracking.mlflow import MlflowTracker, Store
 
 SMALL = (
     "dataset=digits", "dataset.train_samples=300", "model=logistic", "federation.clients=3",
@@ -104,6 +105,63 @@ def test_a_store_that_cannot_be_used_ends_the_run_at_the_next_client(
         run(composed, tmp_path)
     assert time.monotonic() - start < 30
     assert not (tmp_path / checkpoint.FILE).exists()
+
+
+def test_a_server_that_is_not_there_is_one_clear_error(
+    compose: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = "tracking.uri=http://me:hunter2@127.0.0.1:9"
+    with pytest.raises(ConfigError, match=r"\(not shown\): MLflow cannot use it") as caught:
+        run(compose(*SMALL, QUICK, "federation.rounds=100000", uri), tmp_path)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    assert not (tmp_path / checkpoint.FILE).exists()
+
+
+def test_a_round_that_could_not_be_recorded_is_recorded_by_the_run_that_goes_on(
+    compose: Callable, tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = MlflowTracker.log
+
+    def fail(tracker: MlflowTracker, metrics: Mapping[str, float], step: int) -> None:
+        if step == 3:
+            time.sleep(0.3)  # rounds are played meanwhile
+            raise ConfigError("tracking.uri", "(not shown)", "the store is locked")
+        log(tracker, metrics, step)
+
+    settings = (*SMALL, QUICK, "federation.rounds=40", f"tracking.uri={address}")
+    monkeypatch.setattr(MlflowTracker, "log", fail)
+    with pytest.raises(ConfigError, match="the store is locked"):
+        run(compose(*settings), tmp_path)
+    client, [record] = stored(address)
+    assert record.info.status == "FAILED" and load(tmp_path).round == 3
+    monkeypatch.undo()
+    run(compose(*settings), tmp_path, (), load(tmp_path))
+    client, [record] = stored(address)
+    history = client.get_metric_history(record.info.run_id, "accuracy")
+    assert sorted(entry.step for entry in history) == list(range(1, 41))
+    assert record.info.status == "FINISHED"
+
+
+def test_an_untracked_run_that_is_interrupted_leaves_its_last_round(
+    compose: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = checkpoint.save
+    threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    saved: list[int] = []
+
+    def slow(directory: Path, state: Checkpoint) -> None:
+        time.sleep(0.05)
+        save(directory, state)
+        saved.append(state.round)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    with pytest.raises(KeyboardInterrupt):
+        run(compose(*SMALL, "tracking=none", "federation.rounds=100000"), tmp_path)
+    assert saved and load(tmp_path).round == saved[-1]
+    kept = len(saved)
+    time.sleep(0.2)
+    assert len(saved) == kept  # nothing is under way any more
 
 
 def test_a_disk_that_is_full_ends_the_run(
