@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables import markdown
 from hyperlock.metrics import Stage, total_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,12 +114,12 @@ def checked_out(commit: str) -> Iterator[Path]:
 def show(samples: dict[str, list[dict[str, float]]], rows: tuple[str, ...]) -> None:
     """The table: a column a kind."""
     repeats = max(map(len, samples.values()))
-    print(f"| seconds, median of {repeats} (min to max) | " + " | ".join(samples) + " |")
-    print("| --- | " + "--- | " * len(samples))
-    for row in rows:
-        cells = [summary([sample[row] for sample in each]) for each in samples.values()]
-        print(f"| {row} | " + " | ".join(cells) + " |")
-    print()
+    headings = (f"seconds, median of {repeats} (min to max)", *samples)
+    lines = [
+        [row, *(summary([sample[row] for sample in each]) for each in samples.values())]
+        for row in rows
+    ]
+    print(markdown(headings, lines), end="\n\n")
 
 
 def differences(more: list[dict[str, float]], less: list[dict[str, float]]) -> str:
