@@ -65,10 +65,13 @@ class Store:
             ConfigError: MLflow cannot use the address.
         """
         mlflow = preload()
+        from sqlalchemy.exc import SQLAlchemyError
+
         address = _address(root, uri)
         try:
+            _create(address)
             client = mlflow.MlflowClient(address)
-        except mlflow.exceptions.MlflowException as error:
+        except (mlflow.exceptions.MlflowException, SQLAlchemyError, OSError) as error:
             raise _unusable(type(error).__name__) from None
         artifacts = None if _is_server(address) else Path(outputs) / "mlflow"
         return cls(address, client, artifacts, address == _default_address(root))
@@ -291,6 +294,30 @@ def directory_of(run_id: str, root: str, uri: str | None) -> str | None:
         return None
     directory: str | None = run.data.tags.get(DIRECTORY)
     return directory
+
+
+def _create(address: str) -> None:
+    """Make a SQLite file that is not there yet, whole or not at all.
+
+    MLflow makes it in forty steps, over a second or more: two runs at once would disturb each
+    other, and a run that is killed meanwhile would leave a file that no run can use.
+    """
+    path = Path(address.removeprefix("sqlite:///"))
+    if not address.startswith("sqlite:///") or "?" in address or path.is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise PermissionError  # for MLflow would try again and again for minutes
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        preload().MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+        os.link(part, path)
+    except OSError:
+        # Another run was faster, or the file system knows no links.
+        if not path.exists():
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager

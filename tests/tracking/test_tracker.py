@@ -2,14 +2,21 @@
 
 import inspect
 import os
+import subprocess
+import sys
+from pathlib import Path
 
+import mlflow
 import pytest
 
+from hyperlock.errors import ConfigError
 from hyperlock.metrics import ROUND
 from hyperlock.tracking import origin, style
 from hyperlock.tracking.mlflow import DIRECTORY, MlflowTracker, Store, directory_of
 from hyperlock.tracking.origin import TrialRun
 from hyperlock.tracking.tracker import Tracker
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def operations(kind: type) -> dict[str, inspect.Signature]:
@@ -63,6 +70,42 @@ def test_a_run_whose_settings_cannot_be_written_is_not_left_running(tmp_path):
         MlflowTracker.begin(store, "ours", "name", {"not a name!": "0"}, {"a": "b"})
     [run] = store.search(store.experiment_id("ours"), "tags.a = 'b'", 10)
     assert run.info.status == "FAILED"
+
+
+BEGIN = """
+import sys
+from hyperlock.tracking.mlflow import MlflowTracker, Store
+store = Store.open(sys.argv[1], sys.argv[1], None)
+MlflowTracker.begin(store, "ours", "name", {}, {}).finish("KILLED")
+"""
+
+
+def test_runs_that_make_the_store_at_once_do_not_disturb_each_other(tmp_path):
+    command = [sys.executable, "-c", BEGIN, str(tmp_path)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+    started = [subprocess.Popen(command, cwd=ROOT, env=environment) for _ in range(2)]
+    assert [process.wait(120) for process in started] == [0, 0]
+    store = Store.open(str(tmp_path), str(tmp_path), None)
+    assert len(store.search(store.experiment_id("ours"), "", 10)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_store_that_could_not_be_made_whole_is_not_there(tmp_path, monkeypatch):
+    def cut(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlflow.MlflowClient, "search_experiments", cut)
+    with pytest.raises(KeyboardInterrupt):
+        Store.open(str(tmp_path), str(tmp_path), None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "text", "text/mlflow.db"])
+def test_a_file_that_is_no_store_is_one_clear_error(tmp_path, name):
+    (tmp_path / "text").write_text("no database at all, but long enough to be taken for one" * 9)
+    with pytest.raises(ConfigError, match=r"tracking\.uri=\(not shown\): MLflow cannot use it"):
+        Store.open(str(tmp_path), str(tmp_path), f"sqlite:///{tmp_path}/{name}".rstrip("/"))
+    assert (tmp_path / "text").read_text().startswith("no database")
 
 
 def test_a_store_does_not_show_its_address():
