@@ -81,15 +81,9 @@ def run(
                 go_on(report, start, config)
                 monitor.earlier = report.wall
             with monitor.measure(Stage.SETUP):
+                name = uuid.uuid4().hex
                 parties = simulation.assemble(
-                    config,
-                    dataset,
-                    split,
-                    scheme,
-                    network,
-                    run=uuid.uuid4().hex,
-                    monitor=monitor,
-                    start=start,
+                    config, dataset, split, scheme, network, run=name, monitor=monitor, start=start
                 )
                 parties = replace(parties, between=background.check)
                 distribute_key(parties)
