@@ -13,7 +13,7 @@ from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.scheme import Encryptor, KeyPair, Scheme
 from hyperlock.experiment.simulation import build_scheme
 from hyperlock.parties.identity import SERVER, enrol
-from hyperlock.parties.messages import Aggregate, Message, Update, key_id_of
+from hyperlock.parties.messages import DIGEST_BYTES, Aggregate, Message, Update, key_id_of
 from hyperlock.settings.schema import SCHEMAS, Config, FedAvg
 
 Way = Callable[[tuple[int, ...]], Session]  # makes a session for tensors of these sizes
@@ -34,7 +34,7 @@ class Ours:
         self._grid = Grid(sizes, (5 * UPDATE_SCALE,) * len(sizes), scheme.value_bits)
         self._encryptor = encryptor(scheme, self.keys)
         self._decryptor = scheme.decryptor(self.keys.secret)
-        self._parties = enrol("run", ("client", SERVER))
+        self._parties = enrol("run", {"client": 600})
         self._limits = {
             "max_parts": scheme.chunk_count(self._length),
             "max_part_bytes": scheme.max_chunk_bytes,
@@ -75,8 +75,19 @@ class Ours:
             raise RuntimeError(f"{self.scheme.fingerprint}: the sums are not exact")
 
     def _message(self, kind: type[Message], sender: str, chunks: Iterable[bytes]) -> bytes:
-        header = ("run", 1, sender, key_id_of(self.keys.public), self.scheme.fingerprint)
-        return kind(*header, self._length, chunks).encode(self._parties[sender])
+        message = kind(
+            run="run",
+            round=1,
+            attempt=1,
+            sender=sender,
+            key_id=key_id_of(self.keys.public),
+            fingerprint=self.scheme.fingerprint,
+            length=self._length,
+            terms=bytes(DIGEST_BYTES),
+            train=bytes(DIGEST_BYTES),
+            payload=chunks,
+        )
+        return message.encode(self._parties[sender])
 
 
 def public_key(scheme: Scheme, keys: KeyPair) -> Encryptor:

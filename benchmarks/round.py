@@ -81,7 +81,6 @@ class Rounds:
             run=uuid.uuid4().hex,
             monitor=Monitor(),
         )
-        rounds.distribute_key(self._parties)
         self._number = 0
 
     def play(self) -> dict[str, float]:

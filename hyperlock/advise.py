@@ -22,9 +22,12 @@ from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
 from hyperlock.encryption.scheme import Chunk, Encryptor, KeyPair, Scheme
 from hyperlock.encryption.vector import Vector
 from hyperlock.errors import ConfigError, HyperLockError, show
+from hyperlock.monitor import Monitor
 from hyperlock.parties.custody import CUSTODIES
-from hyperlock.parties.identity import SERVER, enrol
-from hyperlock.parties.messages import Train, Update, key_id_of
+from hyperlock.parties.identity import KEYHOLDER, SERVER, enrol
+from hyperlock.parties.messages import PublicKey, Train, Update
+from hyperlock.parties.session import Session
+from hyperlock.parties.terms import Terms
 from hyperlock.settings.schema import (
     AUTO_VALUE_BITS,
     MAX_VALUE_BITS,
@@ -272,7 +275,7 @@ def _measure(job: Job, scheme: RingScheme, override: str) -> Preset:
         margin_bits=parameters.margin_bits,
         forgery_bits=parameters.forgery_bits,
         update_bytes=update_bytes,
-        round_bytes=job.clients * (update_bytes + post.model),
+        round_bytes=job.clients * (update_bytes + post.down),
         update_seconds=full * full_seconds + last_seconds,
         override=override,
     )
@@ -289,23 +292,29 @@ class _Post:
 
     Attributes:
         empty_update: bytes of an Update message without its ciphertexts.
-        model: bytes of a Train message.
+        down: bytes that a client is sent in a round, but for the manifest where it gets the sum.
     """
 
     def __init__(self, job: Job, scheme: RingScheme, length: int) -> None:
         keys = scheme.generate_keys()
         # A run's id and names are as long as these.
-        parties = enrol("0" * 32, ("client-0", SERVER))
-        self._client = parties["client-0"]
+        vector = Vector(scheme.value_bits, job.tensors)
+        terms = Terms(weight_unit=600.0, initial_range=0.5, range_factor=4.0)
+        sessions = {
+            name: Session(identity, scheme, vector, terms, Monitor()).at(1, 1).under(keys.public)
+            for name, identity in enrol("0" * 32, {"client-0": 600}).items()
+        }
+        self._client = sessions["client-0"].after(terms.digest)  # any digest is as long
         self._parameters = scheme.parameters
-        self._length = length
-        self._about = (key_id_of(keys.public), scheme.fingerprint)  # is in every header
         self._encryptor = _clients_encryptor(job, scheme, keys)
         self._rng = np.random.default_rng(0)
 
-        train = Train("0" * 32, 1, SERVER, *self._about, 0, ())
-        weights_and_ranges = 4 * (job.parameters + len(job.tensors))  # float32
-        self.model = len(train.encode(parties[SERVER])) + weights_and_ranges
+        # Key and model, or, where the clients have both, the sum.
+        key = sessions[KEYHOLDER].write(PublicKey, (keys.public,))
+        down = len(key) + 4 * (job.parameters + len(job.tensors))  # float32
+        if CUSTODIES[job.custody].clients_share:
+            down = scheme.chunk_count(length) * scheme.max_chunk_bytes
+        self.down = len(sessions[SERVER].write(Train, ())) + down
         self.empty_update = len(self._update(()))
 
     def encrypt(self, slots: int) -> tuple[float, float]:
@@ -324,9 +333,7 @@ class _Post:
         return float(np.mean(sizes)), min(seconds)
 
     def _update(self, chunks: Iterable[Chunk]) -> bytes:
-        client = self._client
-        update = Update(client.run, 1, client.name, *self._about, self._length, chunks)
-        return update.encode(client)
+        return self._client.write(Update, chunks)
 
 
 def _clients_encryptor(job: Job, scheme: Scheme, keys: KeyPair) -> Encryptor:

@@ -31,9 +31,10 @@ class Streams:
     seed: int
     client: int
 
-    def at(self, stream: str, round_number: int) -> np.random.Generator:
-        """The generator of one stream ("batches", "rounding") in a round."""
-        return generator(self.seed, stream, round_number, self.client)
+    def at(self, stream: str, round_number: int, attempt: int = 1) -> np.random.Generator:
+        """The generator of one stream ("batches", "rounding") in an attempt of a round."""
+        again = () if attempt == 1 else (attempt,)
+        return generator(self.seed, stream, round_number, self.client, *again)
 
 
 def integer_seed(seed: int, stream: str) -> int:

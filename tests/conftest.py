@@ -179,14 +179,13 @@ class Federation:
     accuracies: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        from hyperlock.experiment import rounds, simulation
+        from hyperlock.experiment import simulation
 
         network = simulation.build_network(self.config, simulation.samples(self.dataset))
         scheme = simulation.build_scheme(self.config, network.sizes)
         self.parties = simulation.assemble(
             self.config, self.dataset, self.parts, scheme, network, run="run", monitor=self.monitor
         )
-        rounds.distribute_key(self.parties)
         self.initial = self.parties.keeper.model.weights
 
     def play(self) -> Federation:

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.peers.exchange import BATCH, RATE, Exchange
 from benchmarks.peers.turns import Turns
 from hyperlock.experiment import simulation
-from hyperlock.experiment.rounds import distribute_key, run_round
+from hyperlock.experiment.rounds import run_round
 from hyperlock.learning.types import LocalData
 from hyperlock.monitor import Monitor
 from hyperlock.randomness import generator
@@ -72,7 +72,6 @@ def play(clients: int, encryption: str, out: str) -> None:
         run="peers",
         monitor=Monitor(),
     )
-    distribute_key(parties)
     number = 0
     while turns.wait():
         number += 1

@@ -58,6 +58,11 @@ def encode(totals: Totals, value_bits: int) -> NDArray[np.int64]:
     return np.array(digits, np.int64)
 
 
+def possible(sums: NDArray[np.integer], value_bits: int, contributors: int) -> bool:
+    """Whether every digit, int[width(value_bits)], is one that so many shares can sum to."""
+    return bool(sums.min() >= 0 and sums.max() <= contributors * (2 ** (value_bits - 1) - 1))
+
+
 def decode(sums: NDArray[np.integer], value_bits: int) -> Totals:
     """The totals that summed digits, int[width(value_bits)], stand for."""
     values: dict[str, int] = {}

@@ -65,6 +65,14 @@ class Vector:
         width = totals.width(self.value_bits)
         return totals.decode(sums[:width], self.value_bits), sums[width:]
 
+    def possible(self, sums: NDArray[np.integer], contributors: int) -> bool:
+        """Whether sums int[length] are such as so many vectors can have: every coordinate within
+        `bound`, and no digit of the totals negative."""
+        width = totals.width(self.value_bits)
+        largest = max(int(sums.max()), -int(sums.min()))
+        digits = totals.possible(sums[:width], self.value_bits, contributors)
+        return digits and largest <= self.bound(contributors)
+
     def bound(self, contributors: int) -> int:
         """The largest magnitude of a coordinate in the sum of so many vectors."""
         return largest_sum(self.value_bits, contributors)

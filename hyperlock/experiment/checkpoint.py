@@ -22,7 +22,7 @@ from hyperlock.errors import ConfigError
 from hyperlock.parties.model import GlobalModel
 
 FILE = "checkpoint.npz"
-_VERSION = 1
+_VERSION = 2
 _SLOT = "slot."
 
 
@@ -37,6 +37,7 @@ class Checkpoint:
         slots: the server optimiser's arrays and counters, by field.
         overrides: what the run was started with.
         settings: all of them, by name, as the run's record has them.
+        run: its id, which its messages bear.
         run_id: of its record in MLflow; "" if it is not tracked.
         report: what the run came to so far, JSON.
     """
@@ -47,6 +48,7 @@ class Checkpoint:
     slots: dict[str, NDArray]
     overrides: list[str]
     settings: dict[str, str]
+    run: str
     run_id: str
     report: dict[str, Any]
 
@@ -86,6 +88,7 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
         "round": checkpoint.round,
         "overrides": checkpoint.overrides,
         "settings": checkpoint.settings,
+        "run": checkpoint.run,
         "run_id": checkpoint.run_id,
         "report": checkpoint.report,
     }
@@ -115,8 +118,15 @@ def load(directory: Path) -> Checkpoint:
     try:
         with np.load(path, allow_pickle=False) as stored:
             meta = json.loads(stored["meta"].tobytes())
-            if meta.pop("version") != _VERSION:
-                raise ValueError("another version")
+            version = meta.pop("version")
+            if version != _VERSION:
+                raise ConfigError(
+                    "resume",
+                    directory,
+                    f"{FILE} is of version {version} and this HyperLock writes version {_VERSION}: "
+                    "its parties would not understand each other",
+                    hint="the HyperLock that began it, or a new run",
+                )
             slots = {
                 name.removeprefix(_SLOT): stored[name]
                 for name in stored.files

@@ -28,6 +28,7 @@ from hyperlock.experiment import checkpoint, summary
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.report import Report, class_accuracies
 from hyperlock.experiment.rounds import Parties
+from hyperlock.parties.server import Server
 from hyperlock.settings.parse import Settings
 from hyperlock.settings.schema import Config, MlflowTracking
 from hyperlock.tracking import plots
@@ -111,14 +112,17 @@ class Checkpoints(Observer):
                 slots=checkpoint.optimizer_state(model.optimizer),
                 overrides=run.settings.overrides,
                 settings=run.settings.flat,
+                run=run.parties.run,
                 run_id="",
                 report=report.state(),
             )
             held = sum(array.nbytes for array in (state.weights, *state.slots.values()))
-            self._background.give(partial(self._save, self._directory, state), held)
+            save = partial(self._save, self._directory, state, run.parties.server)
+            self._background.give(save, held)
 
-    def _save(self, directory: Path, state: Checkpoint) -> None:
+    def _save(self, directory: Path, state: Checkpoint, server: Server) -> None:
         checkpoint.save(directory, replace(state, run_id=self._tracker.run_id))
+        server.kept = state.round
 
 
 class Record(Observer):

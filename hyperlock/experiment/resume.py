@@ -99,11 +99,6 @@ def go_on(report: Report, start: Checkpoint, config: Config) -> None:
         if number % every == 0 or number == last
     }
     log.info("going on after round %d", start.round)
-    if report.security_bits and config.keys.path is None:
-        log.info(
-            "the keys of the rounds before were kept nowhere (keys.path=null): "
-            "this run makes new ones"
-        )
 
 
 def _resumed(composed: DictConfig, given: Overrides, compose: Compose) -> Beginning:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption.totals import Totals
-from hyperlock.errors import RoundFailed
+from hyperlock.errors import ReleaseRefused, RoundFailed
+from hyperlock.experiment.journal import Journal, Traffic
 from hyperlock.learning.types import Evaluation
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
+from hyperlock.parties.client import Replica
 from hyperlock.parties.custody import Custody
+from hyperlock.parties.messages import Release, kind_of
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.server import Server
 from hyperlock.randomness import generator
@@ -35,45 +38,30 @@ class Parties:
     """The parties of one run, as the round loop reaches them.
 
     Attributes:
+        run: the run's id, which their messages bear.
         server: the server.
         clients: the clients' names, in order.
         runtime: reaches the clients and, where it is a party of its own, the key holder.
-        custody: how a sum is released.
-        public_key: the key holder's PublicKey message.
+        custody: how an attempt gets its key and a sum is released.
+        replica: what the clients share under keys=clients; None where they share nothing.
+        journal: what rounds moved.
         keeper: whoever holds the model; the experimenter reads it.
         network: the architecture, for evaluation.
         monitor: where the seconds of all of them go.
         between: called after each client, and may end the run by an error.
     """
 
+    run: str
     server: Server
     clients: list[str]
     runtime: Runtime
     custody: Custody
-    public_key: bytes
+    replica: Replica | None
+    journal: Journal
     keeper: ModelKeeper
     network: Network
     monitor: Monitor
     between: Callable[[], None] = lambda: None
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """What a round moved.
-
-    Attributes:
-        uplink: mean bytes a client sent.
-        downlink: bytes a client was sent.
-        replies: clients that answered.
-        refused: updates that the server refused.
-        lost: clients that did not answer.
-    """
-
-    uplink: float
-    downlink: int
-    replies: int
-    refused: int
-    lost: int
 
 
 @dataclass(frozen=True)
@@ -95,13 +83,6 @@ class RoundResult:
     evaluation: Evaluation | None
     seconds: Mapping[Stage, float]
     wall: float
-
-
-def distribute_key(parties: Parties) -> None:
-    """Give everyone the key holder's PublicKey message."""
-    parties.server.install_key(parties.public_key)
-    for _ in parties.runtime.exchange(dict.fromkeys(parties.clients, parties.public_key)):
-        parties.between()
 
 
 def evaluated_round(number: int, parties: Parties, dataset: Dataset, config: Config) -> RoundResult:
@@ -146,7 +127,7 @@ def play_round(number: int, parties: Parties, federation: Federation, seed: int)
         cohort = sample_cohort(clients, federation.cohort_size, seed, number, attempt)
         absent = drop_out(cohort, clients, federation.dropout, seed, number, attempt)
         try:
-            return run_round(number, parties, cohort, absent)
+            return run_round(number, parties, cohort, absent, attempt)
         except RoundFailed as error:
             if attempt == attempts:
                 more = f"federation.round_attempts={attempt + 4}"
@@ -157,15 +138,20 @@ def play_round(number: int, parties: Parties, federation: Federation, seed: int)
 
 
 def run_round(
-    number: int, parties: Parties, cohort: Sequence[str], absent: Collection[str] = ()
+    number: int,
+    parties: Parties,
+    cohort: Sequence[str],
+    absent: Collection[str] = (),
+    attempt: int = 1,
 ) -> Traffic:
-    """One round: train, encrypt, add, decrypt, step.
+    """One attempt of a round: a key, train, encrypt, add, decrypt, step.
 
     Args:
         number: the round, from 1.
         parties: of the run.
         cohort: who is asked for an update.
         absent: who of the cohort is to be lost, to simulate it; these are not asked at all.
+        attempt: of the round, from 1.
 
     Raises:
         RoundFailed: too few updates were accepted.
@@ -174,8 +160,18 @@ def run_round(
     server = parties.server
     runtime = parties.runtime
 
+    # A key for the attempt, unless a run that was killed had come further than it kept.
+    if _sent_again(number, parties):
+        return parties.journal.find(number)
+    begun = server.begin(number, attempt)
+    opened = parties.custody.open(begun, replica=parties.replica, runtime=runtime)
+    if kind_of(opened) == Release.kind:
+        server.take(opened)
+        log.info("round %d was released before: it is in the key holder's ledger", number)
+        return parties.journal.find(number)
+
     # The cohort trains and encrypts; the server adds what it accepts.
-    request = server.open(number, cohort)
+    request = server.open(opened, cohort)
     asked = [name for name in cohort if name not in absent]
     lost = len(cohort) - len(asked)
     uplink: list[int] = []
@@ -193,11 +189,27 @@ def run_round(
         raise RoundFailed(f"{error}; {lost} of {len(cohort)} clients did not answer") from None
 
     # The sum is decrypted, and whoever holds the model steps it.
+    moved = Traffic(float(np.mean(uplink)), len(request), len(uplink), server.refused, lost)
+    parties.journal.keep(number, moved)
     released = parties.custody.release(
-        number, aggregate, server=server, clients=parties.clients, runtime=runtime
+        aggregate, server=server, clients=parties.clients, runtime=runtime
     )
-    downlink = len(request) + released
-    return Traffic(float(np.mean(uplink)), downlink, len(uplink), server.refused, lost)
+    return replace(moved, downlink=moved.downlink + released)
+
+
+def _sent_again(number: int, parties: Parties) -> bool:
+    """Whether a sum that was about to be sent when the server stopped is released now."""
+    aggregate = parties.server.waiting(number)
+    if not aggregate:
+        return False
+    try:
+        parties.custody.release(
+            aggregate, server=parties.server, clients=parties.clients, runtime=parties.runtime
+        )
+    except ReleaseRefused as error:
+        log.info("round %d is played again: %s", number, error)
+        return False
+    return True
 
 
 def sample_cohort(

@@ -27,7 +27,7 @@ from hyperlock.experiment.observers import (
 )
 from hyperlock.experiment.report import Report, begin_report
 from hyperlock.experiment.resume import go_on
-from hyperlock.experiment.rounds import distribute_key, evaluated_round
+from hyperlock.experiment.rounds import evaluated_round
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
 from hyperlock.process import end_if_asked
@@ -81,12 +81,18 @@ def run(
                 go_on(report, start, config)
                 monitor.earlier = report.wall
             with monitor.measure(Stage.SETUP):
-                name = uuid.uuid4().hex
                 parties = simulation.assemble(
-                    config, dataset, split, scheme, network, run=name, monitor=monitor, start=start
+                    config,
+                    dataset,
+                    split,
+                    scheme,
+                    network,
+                    run=uuid.uuid4().hex if start is None else start.run,
+                    monitor=monitor,
+                    directory=directory,
+                    start=start,
                 )
                 parties = replace(parties, between=background.check)
-                distribute_key(parties)
             under_way = Run(settings, scheme, dataset, split, parties, report)
             _play(under_way, tracker, background, directory)
     summary.show(report, tracker.where())

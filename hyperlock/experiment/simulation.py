@@ -6,34 +6,38 @@ run can call its own alone.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from hyperlock.data.datasets import Dataset
 from hyperlock.data.split import Parts
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.processes import processes
-from hyperlock.encryption.scheme import Encryptor, KeyPair, Scheme
+from hyperlock.encryption.scheme import Encryptor, Scheme
 from hyperlock.encryption.vector import Vector
 from hyperlock.experiment.checkpoint import Checkpoint
+from hyperlock.experiment.journal import Journal
 from hyperlock.experiment.rounds import Parties
 from hyperlock.learning.types import Algorithm, LocalData, Samples, Trainer
 from hyperlock.monitor import Monitor
-from hyperlock.parties import keyfile
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.custody import CUSTODIES
 from hyperlock.parties.identity import KEYHOLDER, SERVER, enrol
 from hyperlock.parties.keyholder import KeyHolder
+from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.model import GlobalModel, ModelKeeper
+from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
+from hyperlock.parties.terms import Terms
 from hyperlock.randomness import Streams, integer_seed
 from hyperlock.settings.construct import OURS, construct, construct_group, target
+from hyperlock.settings.parse import flatten
 from hyperlock.settings.schema import ClientKeys, Config, MlflowTracking
 
 if TYPE_CHECKING:
@@ -140,24 +144,41 @@ def build_algorithm(config: Config, network: Network) -> Algorithm:
     return check_algorithm.build(make, name, network)
 
 
+def build_terms(config: Config, samples: int) -> Terms:
+    """What the parties of a run over so many samples in all are told alike: what decides what
+    clients compute, and nothing that may differ after a resume."""
+    groups = ("model.", "federation.", "encryption.")
+    free = ("federation.rounds", "federation.target_accuracy")
+    settings = {
+        key: value
+        for key, value in flatten(OmegaConf.structured(config)).items()
+        if key == "seed" or (key.startswith(groups) and key not in free)
+    }
+    return Terms(
+        weight_unit=samples / config.federation.clients,
+        initial_range=config.encryption.initial_range,
+        range_factor=config.encryption.range_factor,
+        settings=settings,
+    )
+
+
 def build_keeper(
     *,
     config: Config,
     network: Network,
     algorithm: Algorithm,
-    weight_unit: float,
+    terms: Terms,
     start: Checkpoint | None = None,
 ) -> ModelKeeper:
     """The global model before its first round, or after the last one of `start`."""
-    encryption = config.encryption
-    first_range = float(np.float32(encryption.initial_range))  # as it travels
+    first_range = float(np.float32(terms.initial_range))  # as it travels
     ranges = (first_range,) * len(network.sizes)
     model = GlobalModel(
         weights=network.initial_weights(),
         grid=Grid(network.sizes, ranges, config.value_bits),
         optimizer=algorithm.optimizer,
-        weight_unit=weight_unit,
-        range_factor=encryption.range_factor,
+        weight_unit=terms.weight_unit,
+        range_factor=terms.range_factor,
     )
     if start is None:
         return ModelKeeper(model)
@@ -165,28 +186,37 @@ def build_keeper(
 
 
 def build_keyholder(
-    *, config: Config, session: Session, start: Checkpoint | None = None
+    *,
+    config: Config,
+    session: Session,
+    folder: Path | None = None,
+    start: Checkpoint | None = None,
 ) -> KeyHolder:
-    """The one party that makes the keys, or has them from the file that the user named."""
-    keys: KeyPair | None = None
-    if config.keys.path:
-        keys = keyfile.load_or_make(Path(os.path.expanduser(config.keys.path)), session.scheme)
-    return KeyHolder(
+    """The one party that makes the keys; `folder` is its own, where what it releases is kept."""
+    return CUSTODIES[config.keys.custody].keyholder(
         session,
         min_clients=config.keys.min_clients,
         rounds=config.federation.rounds,
-        keys=keys,
-        decrypted=0 if start is None else start.round,
+        ledger=Ledger(folder, last=0 if start is None else start.round),
     )
 
 
 def build_server(
-    *, config: Config, session: Session, keeper: ModelKeeper, keyholder: KeyHolder | None = None
+    *,
+    config: Config,
+    session: Session,
+    keeper: ModelKeeper,
+    folder: Path | None = None,
+    keyholder: KeyHolder | None = None,
 ) -> Server:
-    """The server, with what its run's custody gives it of the model and the key holder."""
-    custody = CUSTODIES[config.keys.custody]
-    return custody.server(
-        session, min_clients=config.keys.min_clients, keeper=keeper, keyholder=keyholder
+    """The server, with what its run's custody gives it of the model and the key holder; `folder` is
+    its own, where it writes a sum down before it sends it."""
+    return CUSTODIES[config.keys.custody].server(
+        session,
+        min_clients=config.keys.min_clients,
+        keeper=keeper,
+        outbox=Outbox(folder),
+        keyholder=keyholder,
     )
 
 
@@ -197,7 +227,6 @@ def build_client(
     index: int,
     data: LocalData,
     trainer: Trainer,
-    weight_unit: float,
     replica: Replica | None = None,
 ) -> Client:
     """One client, with its own data and nobody else's; by `index` it draws its batches."""
@@ -207,7 +236,6 @@ def build_client(
         streams=Streams(config.seed, index),
         data=data,
         trainer=trainer,
-        weight_unit=weight_unit,
         encryptor=build_encryptor(session.scheme, replica, workers),
         replica=replica,
     )
@@ -235,31 +263,39 @@ def assemble(
     *,
     run: str,
     monitor: Monitor,
+    directory: Path | None = None,
     start: Checkpoint | None = None,
 ) -> Parties:
     """All parties of the run of this id, as they were after the last round of `start`, each client
-    with its part of the dataset."""
+    with its part of the dataset; in `directory`, if there is one, what outlives a kill."""
     # What all of them know.
     algorithm = build_algorithm(config, network)
+    terms = build_terms(config, len(dataset.y_train))
     vector = Vector(config.value_bits, network.sizes)
-    weight_unit = len(dataset.y_train) / config.federation.clients
-    names = [f"client-{i}" for i in range(len(parts))]
+    names = {f"client-{i}": len(part) for i, part in enumerate(parts)}
     sessions = {
-        name: Session(identity, scheme, vector, monitor)
-        for name, identity in enrol(run, [SERVER, KEYHOLDER, *names]).items()
+        name: Session(identity, scheme, vector, terms, monitor)
+        for name, identity in enrol(run, names).items()
     }
 
     # Who holds the model and the key, and who is given them.
     custody = CUSTODIES[config.keys.custody]
     keeper = build_keeper(
-        config=config, network=network, algorithm=algorithm, weight_unit=weight_unit, start=start
+        config=config, network=network, algorithm=algorithm, terms=terms, start=start
     )
-    keyholder = build_keyholder(config=config, session=sessions[KEYHOLDER], start=start)
+    keyholder = build_keyholder(
+        config=config, session=sessions[KEYHOLDER], folder=_in(directory, KEYHOLDER), start=start
+    )
     server = build_server(
-        config=config, session=sessions[SERVER], keeper=keeper, keyholder=keyholder
+        config=config,
+        session=sessions[SERVER],
+        keeper=keeper,
+        folder=_in(directory, SERVER),
+        keyholder=keyholder,
     )
     seeded = isinstance(config.keys, ClientKeys) and config.keys.seeded
-    replica = custody.replica(sessions[names[0]], keeper=keeper, keyholder=keyholder, seeded=seeded)
+    any_client = sessions[next(iter(names))]
+    replica = custody.replica(any_client, keeper=keeper, keyholder=keyholder, seeded=seeded)
 
     # The clients, each with its own samples.
     handlers = custody.handlers(keyholder)
@@ -270,17 +306,23 @@ def assemble(
             index=index,
             data=LocalData(dataset.x_train[part], dataset.y_train[part]),
             trainer=algorithm.trainer,
-            weight_unit=weight_unit,
             replica=replica,
         ).handle
 
     return Parties(
+        run=run,
         server=server,
-        clients=names,
+        clients=list(names),
         runtime=construct_group("runtime", config.runtime, {"handlers": handlers}),
         custody=custody,
-        public_key=keyholder.public_key(),
+        replica=replica,
+        journal=Journal(directory),
         keeper=keeper,
         network=network,
         monitor=monitor,
     )
+
+
+def _in(directory: Path | None, party: str) -> Path | None:
+    """A party's own folder."""
+    return None if directory is None else directory / party

@@ -14,9 +14,9 @@ from hyperlock.encryption.totals import Totals
 from hyperlock.errors import ClientFailure, MessageRefused
 from hyperlock.learning.types import LocalData, LocalUpdate, Trainer
 from hyperlock.metrics import Stage
-from hyperlock.parties.keyholder import KeyHolder
-from hyperlock.parties.messages import Aggregate, PublicKey, Train, Update, kind_of
-from hyperlock.parties.model import ModelKeeper
+from hyperlock.parties.keyholder import SharedKeyHolder
+from hyperlock.parties.messages import Aggregate, Train, Update, kind_of
+from hyperlock.parties.model import ModelKeeper, ranges_follow
 from hyperlock.parties.session import Session
 from hyperlock.randomness import Streams
 
@@ -30,6 +30,7 @@ class Replica:
 
     Attributes:
         keeper: of the model.
+        public: the public half of the shared key, serialised.
         encryptor: symmetric, for half the bytes; None where a setting or the scheme has none.
 
     Args:
@@ -40,14 +41,23 @@ class Replica:
     """
 
     def __init__(
-        self, session: Session, keyholder: KeyHolder, keeper: ModelKeeper, seeded: bool = False
+        self,
+        session: Session,
+        keyholder: SharedKeyHolder,
+        keeper: ModelKeeper,
+        seeded: bool = False,
     ) -> None:
         self.keeper = keeper
         self.encryptor = keyholder.symmetric_encryptor() if seeded else None
-        self._session = session.under(keyholder.public)
+        self.public = keyholder.public
+        self._session = session
         self._keyholder = keyholder
         self._last = b""
         self._stepping = threading.Lock()
+
+    def open(self, request: bytes) -> bytes:
+        """The PublicKey message that answers an Open."""
+        return self._keyholder.handle(request)
 
     def take(self, aggregate: bytes) -> None:
         """Decrypt, check and step; the same bytes again change nothing."""
@@ -58,7 +68,7 @@ class Replica:
 
 
 class Client:
-    """Holds its data and the public key; sees the global model and nothing of other clients.
+    """Holds its data; sees public keys, the global model and nothing of other clients.
 
     Attributes:
         name: as a party of the run.
@@ -68,8 +78,7 @@ class Client:
         streams: what decides its batches and its rounding.
         data: its training samples.
         trainer: from weights and data to an update.
-        weight_unit: the public sample count that has weight 1.
-        encryptor: from the public key to what encrypts.
+        encryptor: from a public key to what encrypts.
         replica: under keys=clients, the clients' copy of the model and of the secret key.
     """
 
@@ -80,7 +89,6 @@ class Client:
         streams: Streams,
         data: LocalData,
         trainer: Trainer,
-        weight_unit: float,
         encryptor: Callable[[bytes], Encryptor],
         replica: Replica | None = None,
     ) -> None:
@@ -89,35 +97,30 @@ class Client:
         self._streams = streams
         self._data = data
         self._trainer = trainer
-        self._weight = np.float32(len(data.y) / weight_unit)
+        self._weight = np.float32(len(data.y) / session.terms.weight_unit)
         self._encryptor = encryptor
         self._replica = replica
-        self._public: bytes | None = None
-        self._round = 0
+        # What it was last asked for, and the ranges that came with that.
+        self._seen = (0, 0)
+        self._ranges = (float(np.float32(session.terms.initial_range)),) * len(session.vector.sizes)
 
     def handle(self, data: bytes) -> bytes:
-        """Answer a message: PublicKey and Aggregate with nothing, Train with an Update.
+        """Answer a message: Train with an Update, Aggregate with nothing.
 
         Raises:
-            MessageRefused: it is none of these, not signed by who may send it, or of another run or
-                an earlier round.
+            MessageRefused: it is neither, not signed by who may send it, of another run, of an
+                attempt that is not later than the last, or with ranges that cannot be.
             ClientFailure: training gave NaN or Inf.
             ReleaseRefused: under keys=clients, the Aggregate may not be decrypted.
         """
         match kind_of(data):
             case Train.kind:
                 return self._train(data)
-            case PublicKey.kind:
-                self._install_key(data)
             case Aggregate.kind:
                 self._take(data)
+                return b""
             case kind:
                 raise MessageRefused(f"{self.name} does not take messages of kind {kind!r:.40}")
-        return b""
-
-    def _install_key(self, data: bytes) -> None:
-        self._public = self._session.public_key(data)
-        self._session = self._session.under(self._public)
 
     def _take(self, aggregate: bytes) -> None:
         if self._replica is None:
@@ -126,21 +129,41 @@ class Client:
 
     def _train(self, data: bytes) -> bytes:
         """An Update for a Train message: train, round to the grid, encrypt."""
-        if self._public is None:
-            raise MessageRefused(f"{self.name} has no public key yet")
-        message = self._session.read(Train, data)
-        if message.round < max(self._round, 1):
-            raise MessageRefused(f"round {message.round} after round {self._round}")
+        message = self._session.hear(Train, data)
+        at = (message.round, message.attempt)
+        if at <= self._seen or min(at) < 1:
+            raise MessageRefused(
+                f"round {at[0]}, attempt {at[1]} after round {self._seen[0]}, attempt "
+                f"{self._seen[1]}"
+            )
+        session, public = self._under_its_key(message)
         weights, grid = self._read_model(message)
-        self._round = message.round
+        self._seen = at
+        self._ranges = grid.ranges
 
-        vector = self._vector(weights, grid, message.round)
-        monitor = self._session.monitor
+        vector = self._vector(weights, grid)
+        monitor = session.monitor
         with monitor.measure(Stage.ENCRYPT):
-            chunks = self._encryptor(self._public).encrypt(vector)
-            count = self._session.scheme.chunk_count(vector.size)
-            payload = monitor.watch(chunks, count, f"{self.name} encrypts")
-            return self._session.write(Update, message.round, payload)
+            chunks = self._encryptor(public).encrypt(vector)
+            count = session.scheme.chunk_count(vector.size)
+            return session.write(Update, monitor.watch(chunks, count, f"{self.name} encrypts"))
+
+    def _under_its_key(self, message: Train) -> tuple[Session, bytes]:
+        """The voice in this attempt, and its public key: from the message or, under keys=clients,
+        the one that they share."""
+        session = self._session.at(message.round, message.attempt)
+        if self._replica is not None:
+            public = self._replica.public
+            train = self._replica.keeper.model.digest
+        else:
+            message.expect(train=b"")
+            if len(message.parts) != 3:
+                raise MessageRefused("a Train message without a key and a model")
+            public = session.read_public_key(bytes(message.parts[0]))
+            train = message.digest
+        session = session.under(public).after(train)
+        message.expect(key_id=session.key_id)
+        return session, public
 
     def _read_model(self, message: Train) -> tuple[NDArray[np.float32], Grid]:
         """Weights and grid of the round, from the message or, under keys=clients, from here."""
@@ -149,40 +172,44 @@ class Client:
             model = self._replica.keeper.model
             return model.weights, model.grid
         vector = self._session.vector
+        _, weights_bytes, ranges_bytes = message.parts
         due = [4 * vector.parameters, 4 * len(vector.sizes)]
-        if [len(part) for part in message.parts] != due:
+        if [len(weights_bytes), len(ranges_bytes)] != due:
             raise MessageRefused("the model has another size than this run's")
-        weights = np.frombuffer(message.parts[0], "<f4")
-        ranges = np.frombuffer(message.parts[1], "<f4")
-        if not np.isfinite(weights).all() or not np.isfinite(ranges).all() or ranges.min() <= 0:
+        weights = np.frombuffer(weights_bytes, "<f4")
+        ranges = tuple(map(float, np.frombuffer(ranges_bytes, "<f4")))
+        if not np.isfinite(weights).all() or not np.isfinite(ranges).all() or min(ranges) <= 0:
             raise MessageRefused("the model's weights or ranges are not finite")
-        return weights, Grid(vector.sizes, tuple(map(float, ranges)), vector.value_bits)
+        # Before the first round nothing has moved them.
+        rounds = message.round - max(self._seen[0], 1)
+        if not ranges_follow(ranges, self._ranges, rounds):
+            raise MessageRefused(
+                f"ranges that cannot have come about in {rounds} rounds: not the ones that "
+                "everybody else was sent"
+            )
+        return weights, Grid(vector.sizes, ranges, vector.value_bits)
 
-    def _vector(
-        self, weights: NDArray[np.float32], grid: Grid, round_number: int
-    ) -> NDArray[np.integer]:
+    def _vector(self, weights: NDArray[np.float32], grid: Grid) -> NDArray[np.integer]:
         """What is encrypted: this client's totals, and its weighted update on the grid.
 
         The update itself ends here, so that it takes no memory while it is encrypted.
         """
         monitor = self._session.monitor
         with monitor.measure(Stage.TRAIN):
-            batches = self._streams.at("batches", round_number)
-            update = self._trainer(weights, self._data, round_number, batches)
+            batches = self._streams.at("batches", *self._seen)
+            update = self._trainer(weights, self._data, self._seen[0], batches)
         with monitor.measure(Stage.QUANTISE):
-            return self._on_the_grid(update, grid, round_number)
+            return self._on_the_grid(update, grid)
 
-    def _on_the_grid(
-        self, update: LocalUpdate, grid: Grid, round_number: int
-    ) -> NDArray[np.integer]:
-        rounding = self._streams.at("rounding", round_number)
+    def _on_the_grid(self, update: LocalUpdate, grid: Grid) -> NDArray[np.integer]:
+        rounding = self._streams.at("rounding", *self._seen)
         try:
             if not np.isfinite(update.loss):
                 raise FloatingPointError("the training loss is NaN or Inf")
             values, saturated = grid.quantise(update.vector * self._weight, rounding)
         except FloatingPointError as error:
             raise ClientFailure(
-                f"{self.name}, round {round_number}: {error}; training diverged.\n"
+                f"{self.name}, round {self._seen[0]}: {error}; training diverged.\n"
                 "  try: a smaller federation.learning_rate"
             ) from None
         share = Totals(1, len(self._data.y), update.loss, saturated)

@@ -13,8 +13,10 @@ from typing import ClassVar, Protocol
 from hyperlock.errors import ReleaseRefused
 from hyperlock.parties.client import Replica
 from hyperlock.parties.identity import KEYHOLDER
-from hyperlock.parties.keyholder import KeyHolder
+from hyperlock.parties.keyholder import KeyHolder, SharedKeyHolder
+from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.model import ModelKeeper
+from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
 from hyperlock.runtime import Lost, Runtime
@@ -35,12 +37,19 @@ class Custody(Protocol):
     warning: ClassVar[str]
     clients_share: ClassVar[bool]
 
+    def keyholder(
+        self, session: Session, *, min_clients: int, rounds: int, ledger: Ledger
+    ) -> KeyHolder:
+        """Who makes the keys."""
+        ...
+
     def server(
         self,
         session: Session,
         *,
         min_clients: int,
         keeper: ModelKeeper,
+        outbox: Outbox,
         keyholder: KeyHolder | None = None,
     ) -> Server:
         """The server, with no more of the rest than it may have."""
@@ -56,20 +65,23 @@ class Custody(Protocol):
         """Who answers what is sent to the key holder, if it can be sent anything."""
         ...
 
+    def open(self, request: bytes, *, replica: Replica | None, runtime: Runtime) -> bytes:
+        """The answer to the server's Open: the attempt's PublicKey message, or the Release of a
+        round that was released before.
+
+        Raises:
+            ReleaseRefused: the key holder will not, or does not answer.
+        """
+        ...
+
     def release(
-        self,
-        round_number: int,
-        aggregate: bytes,
-        *,
-        server: Server,
-        clients: Sequence[str],
-        runtime: Runtime,
+        self, aggregate: bytes, *, server: Server, clients: Sequence[str], runtime: Runtime
     ) -> int:
         """Have the sum decrypted and the model stepped; bytes that every client was sent for it.
 
         Raises:
-            ReleaseRefused: the key holder will not, or does not answer. Another try would be
-                refused, should it have decrypted: it does so once a round.
+            ReleaseRefused: the key holder will not, or does not answer. Another try of the same
+                attempt would be refused, for its key is gone.
         """
         ...
 
@@ -79,32 +91,39 @@ class _ReleasedToServer:
 
     clients_share: ClassVar[bool] = False
 
+    def keyholder(
+        self, session: Session, *, min_clients: int, rounds: int, ledger: Ledger
+    ) -> KeyHolder:
+        """One with a key for each attempt."""
+        return KeyHolder(session, min_clients=min_clients, rounds=rounds, ledger=ledger)
+
     def replica(
         self, session: Session, *, keeper: ModelKeeper, keyholder: KeyHolder, seeded: bool
     ) -> None:
-        """Nothing: a client has the public key alone."""
+        """Nothing: a client has public keys alone."""
 
     def handlers(self, keyholder: KeyHolder) -> dict[str, Handler]:
         """The key holder, wherever it lives."""
         return {KEYHOLDER: keyholder.handle}
 
+    def open(self, request: bytes, *, replica: Replica | None, runtime: Runtime) -> bytes:
+        """By the key holder."""
+        return _asked(request, runtime)
+
     def release(
-        self,
-        round_number: int,
-        aggregate: bytes,
-        *,
-        server: Server,
-        clients: Sequence[str],
-        runtime: Runtime,
+        self, aggregate: bytes, *, server: Server, clients: Sequence[str], runtime: Runtime
     ) -> int:
         """The key holder decrypts, and the server steps by what it releases."""
-        [(_, release)] = runtime.exchange({KEYHOLDER: aggregate})
-        if isinstance(release, Lost):
-            raise ReleaseRefused(
-                f"round {round_number}: the key holder did not answer: {release.reason}"
-            )
-        server.take(release)
+        server.take(_asked(aggregate, runtime))
         return 0
+
+
+def _asked(request: bytes, runtime: Runtime) -> bytes:
+    """The key holder's answer."""
+    [(_, answer)] = runtime.exchange({KEYHOLDER: request})
+    if isinstance(answer, Lost):
+        raise ReleaseRefused(f"the key holder did not answer: {answer.reason}")
+    return answer
 
 
 class Authority(_ReleasedToServer):
@@ -119,10 +138,11 @@ class Authority(_ReleasedToServer):
         *,
         min_clients: int,
         keeper: ModelKeeper,
+        outbox: Outbox,
         keyholder: KeyHolder | None = None,
     ) -> Server:
         """One with the model, and not with the key holder."""
-        return Server(session, min_clients=min_clients, keeper=keeper)
+        return Server(session, min_clients=min_clients, keeper=keeper, outbox=outbox)
 
 
 class OneServer(_ReleasedToServer):
@@ -140,21 +160,33 @@ class OneServer(_ReleasedToServer):
         *,
         min_clients: int,
         keeper: ModelKeeper,
+        outbox: Outbox,
         keyholder: KeyHolder | None = None,
     ) -> Server:
         """One that has the key holder inside."""
         assert keyholder is not None, "under keys=server the key holder lives where the server does"
-        return DecryptingServer(
-            session, min_clients=min_clients, keeper=keeper, keyholder=keyholder
-        )
+        server = DecryptingServer(session, min_clients=min_clients, keeper=keeper, outbox=outbox)
+        server.keyholder = keyholder
+        return server
 
 
 class Clients:
-    """keys=clients: they share key and model and decrypt the sum; the server has neither."""
+    """keys=clients: they share key and model and decrypt the sum; the server has neither.
+
+    The key lives for the run: to have the clients share another one in every attempt, past the
+    server, takes a channel between them that there is not.
+    """
 
     key_held_by: ClassVar[str] = "the clients, who share it"
     warning: ClassVar[str] = ""
     clients_share: ClassVar[bool] = True
+
+    def keyholder(
+        self, session: Session, *, min_clients: int, rounds: int, ledger: Ledger
+    ) -> SharedKeyHolder:
+        """One with a key for the run; what it has released, the clients know."""
+        known = Ledger(last=ledger.last)
+        return SharedKeyHolder(session, min_clients=min_clients, rounds=rounds, ledger=known)
 
     def server(
         self,
@@ -162,29 +194,30 @@ class Clients:
         *,
         min_clients: int,
         keeper: ModelKeeper,
+        outbox: Outbox,
         keyholder: KeyHolder | None = None,
     ) -> Server:
         """One without the model."""
-        return Server(session, min_clients=min_clients, keeper=None)
+        return Server(session, min_clients=min_clients, keeper=None, outbox=outbox)
 
     def replica(
         self, session: Session, *, keeper: ModelKeeper, keyholder: KeyHolder, seeded: bool
     ) -> Replica:
         """The shared key and model."""
+        assert isinstance(keyholder, SharedKeyHolder), "made by this custody"
         return Replica(session, keyholder, keeper, seeded)
 
     def handlers(self, keyholder: KeyHolder) -> dict[str, Handler]:
         """Nobody: the key holder is no party that bytes reach."""
         return {}
 
+    def open(self, request: bytes, *, replica: Replica | None, runtime: Runtime) -> bytes:
+        """By the clients, who have one key for all attempts."""
+        assert replica is not None, "made by this custody"
+        return replica.open(request)
+
     def release(
-        self,
-        round_number: int,
-        aggregate: bytes,
-        *,
-        server: Server,
-        clients: Sequence[str],
-        runtime: Runtime,
+        self, aggregate: bytes, *, server: Server, clients: Sequence[str], runtime: Runtime
     ) -> int:
         """By all clients, who are sent the sum."""
         for _ in runtime.exchange(dict.fromkeys(clients, aggregate)):
@@ -199,17 +232,9 @@ class DecryptingServer(Server):
 
     Attributes:
         keyholder: what it decrypts with.
-
-    Args:
-        session, min_clients, keeper: as any server's.
-        keyholder: as above.
     """
 
-    def __init__(
-        self, session: Session, *, min_clients: int, keeper: ModelKeeper, keyholder: KeyHolder
-    ) -> None:
-        super().__init__(session, min_clients=min_clients, keeper=keeper)
-        self.keyholder = keyholder
+    keyholder: KeyHolder
 
 
 CUSTODIES: dict[str, Custody] = {

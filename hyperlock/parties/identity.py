@@ -6,7 +6,7 @@ nothing to do with the encryption's keys: they prove who speaks, and open no cip
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature
@@ -30,11 +30,14 @@ class Identity:
         name: the party's name in it.
         enrolled: raw Ed25519 public keys (32 bytes) of all parties by name; who is not in it has no
             say.
+        clients: who of them may send updates, each with the fewest and the most samples that it may
+            say it has.
     """
 
     run: str
     name: str
     enrolled: Mapping[str, bytes] = field(repr=False)
+    clients: Mapping[str, tuple[int, int]] = field(repr=False)
     _key: Ed25519PrivateKey = field(repr=False)
 
     def sign(self, data: bytes) -> bytes:
@@ -57,9 +60,21 @@ class Identity:
             raise MessageRefused(f"the signature is not that of {sender!r:.80}") from None
 
 
-def enrol(run: str, names: Iterable[str]) -> dict[str, Identity]:
+def enrol(run: str, clients: Mapping[str, int]) -> dict[str, Identity]:
     """New signing keys for all parties of a run that lives in one process; each knows all public
-    keys."""
-    keys = {name: Ed25519PrivateKey.generate() for name in names}
+    keys.
+
+    Args:
+        run: the run's id.
+        clients: their names, each with its number of samples, which is enrolled to within a power
+            of two.
+    """
+    keys = {name: Ed25519PrivateKey.generate() for name in (SERVER, KEYHOLDER, *clients)}
     public = {name: key.public_key().public_bytes_raw() for name, key in keys.items()}
-    return {name: Identity(run, name, public, key) for name, key in keys.items()}
+    limits = {name: sample_limits(samples) for name, samples in clients.items()}
+    return {name: Identity(run, name, public, limits, key) for name, key in keys.items()}
+
+
+def sample_limits(samples: int) -> tuple[int, int]:
+    """The powers of two around a number of samples, which say no more of it than its magnitude."""
+    return 2 ** (samples.bit_length() - 1), 2 ** (samples - 1).bit_length()

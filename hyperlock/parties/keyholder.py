@@ -1,114 +1,237 @@
 """The key holder: decrypts sums, never single updates, and is silent on what it does not release.
 
-Its policy: at least `min_clients` contributors, counted inside the sum; no coordinate larger than
-they can make it; one decryption a round, whatever comes of it, so that refusals are no oracle to
-ask again and again; rounds in order, and no more of them than the run has.
+A key lives for one attempt of one round: it is made for the attempt, and forgotten, which is to say
+unreachable, when its sum was looked at, released or not, and when another attempt begins. So
+refusals are no oracle, what is decrypted in one attempt says nothing of another's ciphertexts, and
+no two sums are ever decrypted under one key. A round is released once: the ledger gives the same
+bytes again to who asks for the same, and nothing to who asks for anything else.
+
+What is released is the sum of Updates that are named in the manifest, each signed by an enrolled
+client for this attempt, these terms and the same Train; as many as the sum itself says it holds, at
+least `min_clients`; no coordinate larger than they can make it, no digit of their totals that they
+cannot have, and as many samples as they are enrolled with.
 """
 
 from __future__ import annotations
 
+import hashlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.encryption.scheme import Encryptor, KeyPair
-from hyperlock.errors import CiphertextRefused, ReleaseRefused
+from hyperlock.encryption.scheme import Decryptor, Encryptor, KeyPair
+from hyperlock.errors import CiphertextRefused, MessageRefused, ReleaseRefused
 from hyperlock.metrics import Stage
-from hyperlock.parties.messages import Aggregate, PublicKey, Release
+from hyperlock.parties.ledger import Entry, Ledger
+from hyperlock.parties.messages import Aggregate, Open, PublicKey, Release, kind_of
 from hyperlock.parties.session import Session
 
 
-class KeyHolder:
-    """Keeps the secret key; sees the encrypted sum, no data and no model.
+@dataclass
+class _Attempt:
+    """What is known while an attempt is under way, and forgotten with it."""
 
-    Attributes:
-        session: its voice in the run, under the key that it holds.
-        public: the public half of that key, serialised.
+    session: Session
+    decryptor: Decryptor = field(repr=False)
+
+
+class KeyHolder:
+    """Makes a key for each attempt; sees the encrypted sum and who is in it, no data and no model.
 
     Args:
-        session: the same before there is a key.
+        session: its voice in the run.
         min_clients: sums of fewer updates are not released.
         rounds: of the run; nothing is decrypted for a later one.
-        keys: made before; new ones if there are none.
-        decrypted: the last round whose sum was looked at.
+        ledger: what it has released.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        *,
-        min_clients: int,
-        rounds: int,
-        keys: KeyPair | None = None,
-        decrypted: int = 0,
-    ) -> None:
-        keys = keys or session.scheme.generate_keys()
-        self.session = session.under(keys.public)
+    def __init__(self, session: Session, *, min_clients: int, rounds: int, ledger: Ledger) -> None:
+        self._session = session
         self._min_clients = min_clients
         self._rounds = rounds
-        self.public = keys.public
-        self._secret = keys.secret
-        self._decryptor = session.scheme.decryptor(keys.secret)
-        self._decrypted = decrypted
-
-    def public_key(self) -> bytes:
-        """The PublicKey message for everyone."""
-        return self.session.write(PublicKey, 0, (self.public,))
-
-    def symmetric_encryptor(self) -> Encryptor | None:
-        """For the clients that share this key (keys=clients)."""
-        return self.session.scheme.symmetric_encryptor(self._secret)
+        self._ledger = ledger
+        self._opened = (0, 0)
+        self._attempt: _Attempt | None = None
+        self._maker = ThreadPoolExecutor(1, "keys")
+        self._next: Future[KeyPair] | None = None
 
     def handle(self, data: bytes) -> bytes:
-        """Answer an Aggregate with a Release.
+        """Answer Open with the attempt's PublicKey, or the Release of a round that was released
+        already; Aggregate with the Release.
 
         Raises:
-            MessageRefused: the bytes are not an Aggregate of this run and key.
-            ReleaseRefused: the round was decrypted before or is not one of the run's, the sum does
-                not decrypt to integers that updates can sum to, or it holds too few of them.
+            MessageRefused: it is neither, or not of this run, its terms and this attempt.
+            ReleaseRefused: the round may not be opened, or its sum not be released.
         """
-        message = self.session.read(Aggregate, data)
-        self._spend(message.round)
-        sums = self._decrypt(message)
-        self._check(message.round, sums)
-        return self.session.write(Release, message.round, (sums.tobytes(),))
+        match kind_of(data):
+            case Open.kind:
+                return self._open(data)
+            case Aggregate.kind:
+                return self._answer(data)
+            case kind:
+                raise MessageRefused(f"a key holder does not take messages of kind {kind!r:.40}")
 
-    def _spend(self, round_number: int) -> None:
-        """A round's one decryption, used up before anything is decrypted."""
-        if not self._decrypted < round_number <= self._rounds:
+    def _open(self, data: bytes) -> bytes:
+        message = self._session.hear(Open, data)
+        message.expect(key_id="", train=b"")
+        kept = int.from_bytes(b"".join(message.parts), "little")
+        self._ledger.forget(min(kept, message.round - 1))
+        released = self._ledger.find(message.round)
+        if released is not None and released.release:
+            return released.release
+        self._refuse_round(message.round)
+        if (message.round, message.attempt) <= self._opened:
             raise ReleaseRefused(
-                f"round {round_number} was decrypted before, or is none of this run's "
-                f"{self._rounds}; the last was {self._decrypted}, and a key holder decrypts a "
-                "round once"
+                f"round {message.round}, attempt {message.attempt} comes after round "
+                f"{self._opened[0]}, attempt {self._opened[1]}: no attempt is opened twice"
             )
-        self._decrypted = round_number
+        self._opened = (message.round, message.attempt)
+        return self._new_attempt()
 
-    def _decrypt(self, message: Aggregate) -> NDArray[np.integer]:
+    def _new_attempt(self) -> bytes:
+        """The attempt's PublicKey; the key of the one before is gone."""
+        keys = self._new_keys()
+        session = self._session.at(*self._opened).under(keys.public)
+        self._attempt = _Attempt(session, self._session.scheme.decryptor(keys.secret))
+        return session.write(PublicKey, (keys.public,))
+
+    def _new_keys(self) -> KeyPair:
+        """A pair that was made while clients trained, the first one now; and the next is begun."""
+        made = self._session.scheme.generate_keys() if self._next is None else self._next.result()
+        self._next = self._maker.submit(self._session.scheme.generate_keys)
+        return made
+
+    def _answer(self, data: bytes) -> bytes:
+        """The Release of a sum, from the ledger if it is there."""
+        message = self._session.hear(Aggregate, data)
+        request = hashlib.sha256(message.envelope).digest()
+        released = self._ledger.find(message.round)
+        if released is not None and released.request == request and released.release:
+            return released.release
+        self._refuse_round(message.round)
+        session, decryptor = self._spend(message)
+        clients = self._check_manifest(session, message)
+        sums = self._decrypt(decryptor, message)
+        self._check_sums(session, clients, sums)
+        release = session.write(Release, (sums.tobytes(),))
+        self._ledger.keep(message.round, Entry(request, release))
+        return release
+
+    def _refuse_round(self, number: int) -> None:
+        """ReleaseRefused for a round that was released, or is none of the run's."""
+        last = self._ledger.last
+        if not last < number <= self._rounds:
+            raise ReleaseRefused(
+                f"round {number} was released before, or is none of this run's {self._rounds}; "
+                f"the last was {last}, and a key holder releases a round once"
+            )
+
+    def _spend(self, message: Aggregate) -> tuple[Session, Decryptor]:
+        """The attempt's key, which nobody has from then on but who decrypts this sum."""
+        attempt = self._attempt
+        if attempt is None:
+            raise ReleaseRefused(
+                f"round {message.round}, attempt {message.attempt}: its key is gone; a key lives "
+                "for one attempt and decrypts once"
+            )
+        session = attempt.session.after(message.train)
+        message.expect(round=session.round, attempt=session.attempt, key_id=session.key_id)
+        self._attempt = None
+        return session, attempt.decryptor
+
+    def _check_manifest(self, session: Session, message: Aggregate) -> list[str]:
+        """The clients whose Updates are in the sum; ReleaseRefused unless all are what they must
+        be."""
+        where = f"round {message.round}"
+        try:
+            envelopes = Aggregate.envelopes(message.parts[-1], session.scheme.max_clients)
+            updates = [session.read_envelope(envelope) for envelope in envelopes]
+        except MessageRefused as error:
+            raise ReleaseRefused(f"{where}: the manifest is refused: {error}") from None
+        names = [update.sender for update in updates]
+        strangers = [name for name in names if name not in session.identity.clients]
+        if strangers:
+            raise ReleaseRefused(f"{where}: {strangers[0]!r:.80} is not enrolled as a client")
+        if len(set(names)) < len(names):
+            raise ReleaseRefused(f"{where}: a client is named twice")
+        if len({update.digest for update in updates}) < len(updates):
+            raise ReleaseRefused(f"{where}: two clients sent the same ciphertexts")
+        if len(names) < self._min_clients:
+            raise ReleaseRefused(
+                f"{where}: the sum is of {len(names)} updates; of fewer than "
+                f"keys.min_clients={self._min_clients} nothing is released"
+            )
+        return names
+
+    def _decrypt(self, decryptor: Decryptor, message: Aggregate) -> NDArray[np.integer]:
         """The exact sums, int[length], before anything is known to be right with them."""
-        monitor = self.session.monitor
-        chunks = monitor.watch(message.parts, len(message.parts), "the key holder decrypts")
+        monitor = self._session.monitor
+        ciphertexts = message.parts[:-1]
+        chunks = monitor.watch(ciphertexts, len(ciphertexts), "the key holder decrypts")
         with monitor.measure(Stage.DECRYPT):
             try:
-                return self._decryptor.decrypt(chunks, self.session.vector.length)
+                return decryptor.decrypt(chunks, self._session.vector.length)
             except CiphertextRefused as error:
                 raise ReleaseRefused(f"round {message.round}: {error}") from None
 
-    def _check(self, round_number: int, sums: NDArray[np.integer]) -> None:
-        """Refuse what is not the sum of enough updates."""
-        totals, _ = self.session.vector.split(sums)
-        contributors = totals.contributors
-        most = self.session.scheme.max_clients
-        if not self._min_clients <= contributors <= most:
+    def _check_sums(self, session: Session, clients: list[str], sums: NDArray[np.integer]) -> None:
+        """Refuse what is not the sum of one update of each of these clients."""
+        where = f"round {session.round}"
+        totals, _ = session.vector.split(sums)
+        if totals.contributors != len(clients):
             raise ReleaseRefused(
-                f"round {round_number}: the sum holds {contributors} updates; between "
-                f"keys.min_clients={self._min_clients} and {most} are released"
+                f"{where}: the sum holds {totals.contributors} updates, and {len(clients)} are "
+                "named"
             )
-        largest = max(int(sums.max()), -int(sums.min()))
-        if largest > self.session.vector.bound(contributors):
+        if not session.vector.possible(sums, len(clients)):
             raise ReleaseRefused(
-                f"round {round_number}: a coordinate is larger than {contributors} updates "
-                "can make it"
+                f"{where}: a coordinate is larger than {len(clients)} updates can make it, or a "
+                "digit of their totals is none"
             )
-        if totals.samples < contributors:
+        limits = [session.identity.clients[name] for name in clients]
+        least = sum(limit[0] for limit in limits)
+        most = sum(limit[1] for limit in limits)
+        if not least <= totals.samples <= most:
             raise ReleaseRefused(
-                f"round {round_number}: {contributors} updates on {totals.samples} samples"
+                f"{where}: {totals.samples} samples, where these clients are enrolled with "
+                f"{least} to {most}"
             )
+
+
+class SharedKeyHolder(KeyHolder):
+    """keys=clients: the clients share one key, which lives for the run.
+
+    Attributes:
+        public: the public half of that key, serialised.
+
+    Args:
+        session, min_clients, rounds, ledger: as any key holder's.
+    """
+
+    def __init__(self, session: Session, *, min_clients: int, rounds: int, ledger: Ledger) -> None:
+        super().__init__(session, min_clients=min_clients, rounds=rounds, ledger=ledger)
+        keys = session.scheme.generate_keys()
+        self.public = keys.public
+        self._secret = keys.secret
+        self._shared = session.scheme.decryptor(keys.secret)
+
+    def symmetric_encryptor(self) -> Encryptor | None:
+        """For the clients."""
+        return self._session.scheme.symmetric_encryptor(self._secret)
+
+    def _open(self, data: bytes) -> bytes:
+        message = self._session.hear(Open, data)
+        session = self._session.at(message.round, message.attempt).under(self.public)
+        return session.write(PublicKey, (self.public,))
+
+    def _spend(self, message: Aggregate) -> tuple[Session, Decryptor]:
+        """The run's key, once for each round."""
+        at = (message.round, message.attempt)
+        if at <= self._opened:
+            raise ReleaseRefused(f"round {message.round} was decrypted before")
+        session = self._session.at(*at).under(self.public).after(message.train)
+        message.expect(key_id=session.key_id)
+        self._opened = at
+        return session, self._shared

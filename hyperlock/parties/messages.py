@@ -6,16 +6,19 @@ is allocated, refuses unknown or missing fields, a signature that is not the sen
 that does not match, and says why.
 
     kind        from -> to                payload
-    PublicKey   key holder -> everyone    the public key
-    Train       server -> client          model: float32[parameters], grid ranges: float32[tensors];
-                                          both absent when the clients hold the model (keys=clients)
+    Open        server -> key holder      the last round that the server keeps: uint64
+    PublicKey   key holder -> everyone    the public key of one attempt of one round
+    Train       server -> client          that PublicKey message; the model, float32[parameters];
+                                          the grid's ranges, float32[tensors]; nothing where the
+                                          clients hold key and model (keys=clients)
     Update      client -> server          ciphertexts of totals and update
-    Aggregate   server -> key holder      ciphertexts of the sum
+    Aggregate   server -> key holder      ciphertexts of the sum, and the manifest of who is in it
     Release     key holder -> server      the exact sum: int[length], as narrow as the scheme allows
 
-On the wire: the payload's parts, end to end; a msgpack array of the header and an Ed25519 signature
-over it; the size of that array in four bytes. The header names the parts' sizes and the SHA-256 of
-them all, so that the signature covers every byte. It stands behind the payload so that parts can be
+On the wire: the payload's parts, end to end; the envelope, a msgpack array of the header and an
+Ed25519 signature over it; the envelope's size in four bytes. The header names the parts' sizes and
+the SHA-256 of them all, so that the signature covers every byte: an envelope alone proves what its
+sender sent, and the manifest is a list of them. It stands behind the payload so that parts can be
 written as they are made, and they are read in place: neither end holds a large payload twice.
 Numbers are little-endian. The sizes in the metrics are `len` of these bytes.
 """
@@ -24,34 +27,37 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain, groupby, pairwise
+from typing import Any, ClassVar, Self, cast
 
 import msgpack
 
 from hyperlock.errors import MessageRefused
 from hyperlock.parties.identity import KEYHOLDER, SERVER, SIGNATURE_BYTES, Identity
 
-VERSION = 2
+VERSION = 3
 _MAX_TEXT = 256  # bytes of any name in a header
 _MAX_FIELDS = 16
-_MAX_FIXED_HEADER = 4096  # bytes of a header without its list of sizes
-_MAX_INTEGER = 9  # bytes of one entry of that list, at most
+_MAX_RUNS = 4  # of parts of one size
+_MAX_HEADER = 2048  # bytes
 _SIZE_BYTES = 4  # of the envelope's size
-_ENVELOPE = 128  # bytes around a header: the signature, and what msgpack adds
-_MAX_HEADER = 2**20  # where the payload's limits are not known yet
-_MAX_PUBLIC_KEY = 2**24
+MAX_ENVELOPE = _MAX_HEADER + 128  # bytes: a header, its signature, and what msgpack adds
+MAX_PUBLIC_KEY = 2**24
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 # Of a header, in this order, between its kind and version and its sizes and digest.
 _FIELDS: dict[str, type] = {
     "run": str,
     "round": int,
+    "attempt": int,
     "sender": str,
     "key_id": str,
     "fingerprint": str,
     "length": int,
+    "terms": bytes,
+    "train": bytes,
 }
 
 Part = bytes | memoryview
@@ -64,13 +70,19 @@ class Message:
     Attributes:
         run: the run's id; a message of another run is refused.
         round: the round, from 1; 0 before the first.
+        attempt: of that round, from 1; 0 of no attempt.
         sender: the party that wrote it.
         key_id: which public key (`key_id_of`).
         fingerprint: the scheme's, so that parties with other parameters or library versions are
             refused.
         length: number of coordinates of the vector that the payload holds, 0 if none.
+        terms: the digest of what the sender joined the run under.
+        train: the digest of the Train payload that this answers or follows; of the model, where the
+            clients hold it; empty before there is one.
         payload: raw byte strings: any iterable where a message is written, which `encode` goes
             through once; a tuple of views into the message's bytes where one was read.
+        digest: of the payload of a message that was read.
+        envelope: header and signature of a message that was read, as they were sent.
     """
 
     kind: ClassVar[str] = ""
@@ -79,11 +91,16 @@ class Message:
 
     run: str
     round: int
+    attempt: int
     sender: str
     key_id: str
     fingerprint: str
     length: int
+    terms: bytes
+    train: bytes
     payload: Iterable[Part]
+    digest: bytes = field(default=b"", compare=False)
+    envelope: bytes = field(default=b"", compare=False)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -108,7 +125,7 @@ class Message:
                 "kind": self.kind,
                 "version": VERSION,
                 **{name: getattr(self, name) for name in _FIELDS},
-                "sizes": sizes,
+                "sizes": _runs(sizes),
                 "digest": sha.digest(),
             }
         )
@@ -132,22 +149,49 @@ class Message:
             MessageRefused: anything about the bytes is not as it must be.
         """
         # No more bytes than the largest honest message has.
-        max_header = _MAX_FIXED_HEADER + _MAX_INTEGER * max_parts
-        limit = max_header + _ENVELOPE + max_parts * max_part_bytes
+        limit = MAX_ENVELOPE + _SIZE_BYTES + max_parts * max_part_bytes
         if not isinstance(data, bytes):
             raise MessageRefused(f"{type(data).__name__} where bytes were due")
         if len(data) > limit:
             raise MessageRefused(f"{len(data)} bytes where at most {limit} were due")
 
+        # A signed header of this run, version and kind.
+        view = memoryview(data)
+        end = _payload_end(data)
+        envelope = bytes(view[end:-_SIZE_BYTES])
+        message, sizes = cls._signed(envelope, identity, max_parts, max_part_bytes)
+
+        # The payload that was signed, all of it and nothing else.
+        ends = list(accumulate(sizes, initial=0))
+        if ends[-1] != end:
+            raise MessageRefused(f"a payload of {end} bytes where the header names {ends[-1]}")
+        if hashlib.sha256(view[:end]).digest() != message.digest:
+            raise MessageRefused("the digest does not match: the bytes were altered on the way")
+        return replace(message, payload=tuple(view[a:b] for a, b in pairwise(ends)))
+
+    @classmethod
+    def header(
+        cls, envelope: bytes, identity: Identity, *, max_parts: int, max_part_bytes: int
+    ) -> tuple[Self, int]:
+        """What an envelope proves without its payload: a message of this kind and run whose payload
+        has this `digest`, and how many parts; MessageRefused as by `decode`."""
+        message, sizes = cls._signed(envelope, identity, max_parts, max_part_bytes)
+        return message, len(sizes)
+
+    @classmethod
+    def _signed(
+        cls, envelope: bytes, identity: Identity, max_parts: int, max_part_bytes: int
+    ) -> tuple[Self, list[int]]:
+        """A message without its payload, and its payload's sizes."""
         # A header of this version and kind, each field of its type.
-        header_bytes, signature, end = _envelope(data, max_header)
+        header_bytes, signature = _opened(envelope)
         header = _header(header_bytes)
         if type(header.get("version")) is not int or header["version"] != VERSION:
             raise MessageRefused(f"version {header.get('version')!r:.20} instead of {VERSION}")
         if header.get("kind") != cls.kind:
             raise MessageRefused(f"kind {header.get('kind')!r:.40} instead of {cls.kind!r}")
         _check_fields(header)
-        _check_sizes(header["sizes"], max_parts, max_part_bytes)
+        sizes = _sizes(header["sizes"], max_parts, max_part_bytes)
         values = {name: header[name] for name in _FIELDS}
 
         # Signed by its sender, of this run, and of a kind that this sender sends.
@@ -158,15 +202,7 @@ class Message:
             raise MessageRefused(
                 f"a {cls.kind} message from {values['sender']!r:.80} instead of {cls.only_from!r}"
             )
-
-        # The payload that was signed, all of it and nothing else.
-        ends = list(accumulate(header["sizes"], initial=0))
-        if ends[-1] != end:
-            raise MessageRefused(f"a payload of {end} bytes where the header names {ends[-1]}")
-        view = memoryview(data)
-        if hashlib.sha256(view[:end]).digest() != header["digest"]:
-            raise MessageRefused("the digest does not match: the bytes were altered on the way")
-        return cls(**values, payload=tuple(view[a:b] for a, b in pairwise(ends)))
+        return cls(**values, payload=(), digest=header["digest"], envelope=envelope), sizes
 
     def expect(self, **values: object) -> None:
         """Refuse the message unless the named header fields have exactly these values."""
@@ -176,22 +212,20 @@ class Message:
                 raise MessageRefused(f"{name} {got!r:.80} instead of {due!r:.80}")
 
 
+class Open(Message):
+    """The beginning of an attempt: the server asks for its key."""
+
+    kind = "open"
+    only_from = SERVER
+    of_vector = False
+
+
 class PublicKey(Message):
-    """The public key, once a run."""
+    """The public key of one attempt of a round; of a run, under keys=clients."""
 
     kind = "public_key"
     only_from = KEYHOLDER
     of_vector = False
-
-    @classmethod
-    def read(cls, data: bytes, identity: Identity, *, fingerprint: str) -> bytes:
-        """The serialised key out of this run's message, or MessageRefused."""
-        message = cls.decode(data, identity, max_parts=1, max_part_bytes=_MAX_PUBLIC_KEY)
-        message.expect(round=0, fingerprint=fingerprint, length=0)
-        key = b"".join(message.parts)
-        if key_id_of(key) != message.key_id:
-            raise MessageRefused("the public key is not the one that its key id names")
-        return key
 
 
 class Train(Message):
@@ -209,10 +243,33 @@ class Update(Message):
 
 
 class Aggregate(Message):
-    """The encrypted sum."""
+    """The encrypted sum, and the envelopes of the Updates in it."""
 
     kind = "aggregate"
     only_from = SERVER
+
+    @staticmethod
+    def manifest(envelopes: Sequence[bytes]) -> bytes:
+        """The last part of the payload."""
+        return cast(bytes, msgpack.packb(list(envelopes)))
+
+    @staticmethod
+    def envelopes(manifest: Part, most: int) -> list[bytes]:
+        """The inverse; MessageRefused if it is none, or of more than `most`."""
+        try:
+            found = msgpack.unpackb(
+                manifest,
+                max_array_len=most,
+                max_bin_len=MAX_ENVELOPE,
+                max_str_len=0,
+                max_map_len=0,
+                max_ext_len=0,
+            )
+            if type(found) is not list or not all(type(one) is bytes for one in found):
+                raise ValueError("no list of envelopes")
+        except Exception as error:  # msgpack raises many kinds for malformed input
+            raise MessageRefused(f"not a manifest ({type(error).__name__})") from None
+        return found
 
 
 class Release(Message):
@@ -226,7 +283,7 @@ def kind_of(data: bytes) -> str:
     """The kind that a message claims to be, before anything else is believed of it; "" if it claims
     none."""
     try:
-        header, _, _ = _envelope(data, _MAX_HEADER)
+        header, _ = _opened(bytes(memoryview(data)[_payload_end(data) : -_SIZE_BYTES]))
         unpacker = msgpack.Unpacker(
             max_buffer_size=2 * _MAX_TEXT,
             max_str_len=_MAX_TEXT,
@@ -255,30 +312,49 @@ def _check_fields(header: dict[str, Any]) -> None:
     for name, kind in _FIELDS.items():
         if type(header[name]) is not kind:  # nor of a subclass: True is an int
             raise MessageRefused(f"header field {name} is not of type {kind.__name__}")
-    if header["round"] < 0 or header["length"] < 0:
-        raise MessageRefused("negative round or length")
+    if min(header["round"], header["attempt"], header["length"]) < 0:
+        raise MessageRefused("negative round, attempt or length")
     if type(header["digest"]) is not bytes or type(header["sizes"]) is not list:
         raise MessageRefused("not a message (wrong structure)")
 
 
-def _check_sizes(sizes: list[Any], max_parts: int, max_part_bytes: int) -> None:
-    """Refuse more parts than are due, and any larger one."""
-    if len(sizes) > max_parts:
-        raise MessageRefused(f"{len(sizes)} payload parts where at most {max_parts} were due")
-    if not all(type(size) is int and 0 <= size <= max_part_bytes for size in sizes):
+def _runs(sizes: Sequence[int]) -> list[int]:
+    """Sizes as count, size, count, size, ...: most parts of a payload are of one size."""
+    runs = [(len(list(equal)), size) for size, equal in groupby(sizes)]
+    return list(chain.from_iterable(runs))
+
+
+def _sizes(runs: list[Any], max_parts: int, max_part_bytes: int) -> list[int]:
+    """The inverse; refuse more parts than are due, any larger one, and what `_runs` does not
+    write."""
+    if len(runs) % 2 or len(runs) > 2 * _MAX_RUNS or not all(type(n) is int for n in runs):
+        raise MessageRefused("not a message (wrong sizes)")
+    counts = runs[::2]
+    each = runs[1::2]
+    if not all(0 <= size <= max_part_bytes for size in each):
         raise MessageRefused(f"a payload part is not of at most {max_part_bytes} bytes")
+    if any(count < 1 for count in counts) or any(a == b for a, b in pairwise(each)):
+        raise MessageRefused("not a message (wrong sizes)")
+    if sum(counts) > max_parts:
+        raise MessageRefused(f"{sum(counts)} payload parts where at most {max_parts} were due")
+    return [size for count, size in zip(counts, each, strict=True) for _ in range(count)]
 
 
-def _envelope(data: bytes, max_header: int) -> tuple[bytes, bytes, int]:
-    """Header bytes, signature, and where the payload ends."""
+def _payload_end(data: bytes) -> int:
+    """Where the payload ends and the envelope begins."""
     size = int.from_bytes(data[-_SIZE_BYTES:], "little")
     end = len(data) - _SIZE_BYTES - size
-    if end < 0 or size > max_header + _ENVELOPE:
+    if end < 0 or size > MAX_ENVELOPE:
         raise MessageRefused("not a message (no header)")
+    return end
+
+
+def _opened(envelope: bytes) -> tuple[bytes, bytes]:
+    """Header bytes and signature."""
     try:
         header, signature = msgpack.unpackb(
-            data[end:-_SIZE_BYTES],
-            max_bin_len=max(max_header, SIGNATURE_BYTES),
+            envelope,
+            max_bin_len=_MAX_HEADER,
             max_array_len=2,
             max_str_len=0,
             max_map_len=0,
@@ -290,7 +366,7 @@ def _envelope(data: bytes, max_header: int) -> tuple[bytes, bytes, int]:
             or len(signature) != SIGNATURE_BYTES
         ):
             raise ValueError("no header and signature")
-        return header, signature, end
+        return header, signature
     except Exception as error:  # msgpack raises many kinds for malformed input
         raise MessageRefused(f"not a message ({type(error).__name__})") from None
 
@@ -302,7 +378,7 @@ def _header(data: bytes) -> dict[str, Any]:
             data,
             max_map_len=_MAX_FIELDS,
             max_str_len=_MAX_TEXT,
-            max_bin_len=hashlib.sha256().digest_size,
+            max_bin_len=DIGEST_BYTES,
             max_ext_len=0,
         )
     except Exception as error:  # msgpack raises many kinds for malformed input

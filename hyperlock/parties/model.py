@@ -6,6 +6,8 @@ clients) computes the same next state from the same sums.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +23,8 @@ from hyperlock.parties.session import Session
 # Share of coordinates outside the range beyond which the range is doubled.
 _SATURATION_TOLERATED = 1e-3
 _SMALLEST_RANGE = 1e-8
+# By how much a range may grow or shrink in a round.
+RANGE_STEP = 16.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class GlobalModel:
             update by samples / weight_unit before the grid, so that weighting costs nothing under
             encryption.
         range_factor: the next range of a tensor is this times its largest mean magnitude in this
-            round.
+            round, but no more than `RANGE_STEP` times larger or smaller than this round's.
     """
 
     weights: NDArray[np.float32]
@@ -43,6 +47,13 @@ class GlobalModel:
     optimizer: ServerOptimizer
     weight_unit: float
     range_factor: float
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of weights and ranges, 32 bytes."""
+        found = hashlib.sha256(self.weights.astype("<f4").tobytes())
+        found.update(np.array(self.grid.ranges, "<f4").tobytes())
+        return found.digest()
 
     def step(self, totals: Totals, update: NDArray[np.integer]) -> GlobalModel:
         """The next state, from what a release says of the round and the exact sum of its updates.
@@ -64,7 +75,21 @@ class GlobalModel:
         tolerated = _SATURATION_TOLERATED * self.weights.size * totals.contributors
         if totals.saturated > tolerated:
             ranges = [max(new, 2 * old) for new, old in zip(ranges, self.grid.ranges, strict=True)]
-        return tuple(float(np.float32(value)) for value in ranges)
+        return tuple(
+            float(np.float32(min(max(new, old / RANGE_STEP), old * RANGE_STEP)))
+            for new, old in zip(ranges, self.grid.ranges, strict=True)
+        )
+
+
+def ranges_follow(new: Sequence[float], old: Sequence[float], rounds: int) -> bool:
+    """Whether ranges can have become these in so many rounds.
+
+    A client asks this of every Train: with ranges that only some of the clients are sent, or that
+    make most updates round to nothing, a server would see one client's update in the sum.
+    """
+    # A float32's rounding, once a round.
+    most = (RANGE_STEP * (1 + 2**-23)) ** rounds
+    return all(b / most <= a <= b * most for a, b in zip(new, old, strict=True))
 
 
 class ModelKeeper:
@@ -95,7 +120,8 @@ class ModelKeeper:
         Raises:
             MessageRefused: it is not that release, or one of no updates.
         """
-        message = session.read(Release, release, self.round + 1)
+        message = session.hear(Release, release)
+        message.expect(round=self.round + 1)
         sums = np.frombuffer(message.parts[0], session.vector.sum_type(session.scheme.max_clients))
         totals, update = session.vector.split(sums)
         if min(totals.contributors, totals.samples) < 1:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from itertools import chain
 
 import numpy as np
 
 from hyperlock.encryption.scheme import Accumulator
 from hyperlock.errors import CiphertextRefused, MessageRefused, RoundFailed
 from hyperlock.metrics import Stage
-from hyperlock.parties.messages import Aggregate, Train, Update
+from hyperlock.parties.messages import Aggregate, Open, Train, Update
 from hyperlock.parties.model import ModelKeeper
+from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.session import Session
 
 log = logging.getLogger(__name__)
@@ -21,48 +23,61 @@ class Server:
     """Holds the public key and, unless the clients do, the global model; sees ciphertexts and
     released sums.
 
-    Updates are folded into one running sum as they arrive, so memory does not grow with the cohort.
+    Updates are folded into one running sum as they arrive, so memory does not grow with the cohort,
+    but for their envelopes: the manifest, which proves to the key holder who is in the sum.
 
     Attributes:
         keeper: of the global model; None where the clients hold it.
         refused: updates of the open round that were refused.
+        kept: the last round after which the model was kept where a restart finds it.
 
     Args:
         session: its voice in the run.
         min_clients: a round with fewer accepted updates fails.
         keeper: as above.
+        outbox: where an Aggregate is written down before it is sent.
     """
 
-    def __init__(self, session: Session, *, min_clients: int, keeper: ModelKeeper | None) -> None:
+    def __init__(
+        self, session: Session, *, min_clients: int, keeper: ModelKeeper | None, outbox: Outbox
+    ) -> None:
         self.keeper = keeper
         self.refused = 0
+        self.kept = 0 if keeper is None else keeper.round
         self._session = session
         self._min_clients = min_clients
-        self._public = b""
-        self._round = 0
+        self._outbox = outbox
         self._waiting: set[str] = set()
-        self._accepted = 0
+        self._envelopes: list[bytes] = []
         self._sum: Accumulator | None = None
 
-    def install_key(self, data: bytes) -> None:
-        """Take the PublicKey message of this run."""
-        self._public = self._session.public_key(data)
-        self._session = self._session.under(self._public)
+    def begin(self, round_number: int, attempt: int) -> bytes:
+        """Begin an attempt and return the Open message for the key holder."""
+        self._session = self._session.at(round_number, attempt)
+        return self._session.write(Open, (self.kept.to_bytes(8, "little"),))
 
-    def open(self, round_number: int, cohort: Collection[str]) -> bytes:
-        """Begin a round and return the Train message for its cohort."""
-        self._round = round_number
+    def open(self, public_key: bytes, cohort: Collection[str]) -> bytes:
+        """Take the attempt's PublicKey message and return the Train message for its cohort.
+
+        Raises:
+            MessageRefused: it is not that.
+        """
+        key = self._session.read_public_key(public_key)
+        self._session = self._session.under(key)
         self._waiting = set(cohort)
-        self._accepted = 0
+        self._envelopes = []
         self.refused = 0
         length = self._session.vector.length
-        self._sum = self._session.scheme.accumulator(self._public, length)
+        self._sum = self._session.scheme.accumulator(key, length)
         payload: tuple[bytes, ...] = ()
         if self.keeper is not None:
             model = self.keeper.model
             ranges = np.array(model.grid.ranges, "<f4")
-            payload = (model.weights.astype("<f4").tobytes(), ranges.tobytes())
-        return self._session.write(Train, round_number, payload)
+            payload = (public_key, model.weights.astype("<f4").tobytes(), ranges.tobytes())
+        train = self._session.write(Train, payload)
+        if payload:
+            self._session = self._session.after(self._session.hear(Train, train).digest)
+        return train
 
     def receive(self, data: bytes) -> str | None:
         """Fold one Update in; the reason if it was refused, which leaves the sum as it was."""
@@ -70,32 +85,42 @@ class Server:
             raise RoundFailed("an update arrived while no round was open")
         with self._session.monitor.measure(Stage.AGGREGATE):
             try:
-                message = self._session.read(Update, data, self._round)
+                message = self._read(data)
                 self._check_sender(message.sender)
                 self._sum.add(message.parts)
             except (MessageRefused, CiphertextRefused) as error:
                 self.refused += 1
-                log.warning("round %d: an update was refused: %s", self._round, error)
+                log.warning("round %d: an update was refused: %s", self._session.round, error)
                 return str(error)
         self._waiting.remove(message.sender)
-        self._accepted += 1
+        self._envelopes.append(message.envelope)
+        self._session = self._session.after(message.train)
         return None
 
     def close(self) -> bytes:
-        """End the round and return the Aggregate message.
+        """End the attempt and return the Aggregate message, which is in the outbox by then.
 
         Raises:
             RoundFailed: fewer updates than `min_clients` were accepted.
         """
-        if self._sum is None or self._accepted < self._min_clients:
+        accepted = len(self._envelopes)
+        if self._sum is None or accepted < self._min_clients:
             raise RoundFailed(
-                f"round {self._round}: {self._accepted} updates were accepted and {self.refused} "
-                f"refused, but keys.min_clients={self._min_clients}"
+                f"round {self._session.round}: {accepted} updates were accepted and "
+                f"{self.refused} refused, but keys.min_clients={self._min_clients}"
             )
         with self._session.monitor.measure(Stage.AGGREGATE):
+            manifest = Aggregate.manifest(self._envelopes)
             total = self._sum.total()
             self._sum = None
-            return self._session.write(Aggregate, self._round, total)
+            aggregate = self._session.write(Aggregate, chain(total, [manifest]))
+            self._outbox.keep(self._session.round, aggregate)
+        return aggregate
+
+    def waiting(self, round_number: int) -> bytes:
+        """The Aggregate of this round that was sent, or about to be, when the server stopped; empty
+        if there is none."""
+        return self._outbox.find(round_number)
 
     def take(self, release: bytes) -> None:
         """Step the global model by the Release of this round."""
@@ -103,6 +128,14 @@ class Server:
             raise MessageRefused("the clients hold the model; the server takes no release")
         with self._session.monitor.measure(Stage.STEP):
             self.keeper.take(release, self._session)
+
+    def _read(self, data: bytes) -> Update:
+        """An Update of this attempt. What the clients hold themselves, only they can say: of its
+        digest the first Update's is the attempt's, and the key holder refuses if they differ."""
+        if self._session.train:
+            return self._session.read(Update, data)
+        message = self._session.hear(Update, data)
+        return self._session.after(message.train).read(Update, data)
 
     def _check_sender(self, sender: str) -> None:
         if sender not in self._waiting:

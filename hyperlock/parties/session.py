@@ -1,8 +1,9 @@
 """One party's voice in a run: how it writes messages, and all that it checks of those it reads.
 
 What the header and the size of a message must be follows from its kind and from what the party was
-told when it joined: the scheme, the vector's layout, the public key. That stands here and nowhere
-else; what a payload means is for the party to judge.
+told when it joined, the scheme, the vector's layout and the terms, and from the attempt that is
+under way: its round, its key, its Train. That stands here and nowhere else; what a payload means is
+for the party to judge.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from hyperlock.errors import MessageRefused
 from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import Identity
 from hyperlock.parties.messages import (
+    MAX_ENVELOPE,
+    MAX_PUBLIC_KEY,
     Aggregate,
     Message,
+    Open,
     Part,
     PublicKey,
     Release,
@@ -27,8 +31,10 @@ from hyperlock.parties.messages import (
     Update,
     key_id_of,
 )
+from hyperlock.parties.terms import Terms
 
 M = TypeVar("M", bound=Message)
+_KEPT_BYTES = 8
 
 
 @lru_cache(maxsize=2)
@@ -45,65 +51,106 @@ class Session:
         identity: its name, its signing key, and who else is enrolled.
         scheme: the encryption.
         vector: the layout of what is encrypted.
+        terms: what it joined the run under.
         monitor: where its seconds go.
+        round, attempt: what is under way; 0 before the first.
         key_id: which public key is in use; "" before there is one.
+        train: digest of the Train payload that was sent or received; empty before there is one.
     """
 
     identity: Identity
     scheme: Scheme
     vector: Vector
+    terms: Terms
     monitor: Monitor
+    round: int = 0
+    attempt: int = 0
     key_id: str = ""
+    train: bytes = b""
 
     @property
     def name(self) -> str:
         """The party's, under which it is enrolled."""
         return self.identity.name
 
+    def at(self, round_number: int, attempt: int) -> Session:
+        """The same party in this attempt, before there is a key for it."""
+        return replace(self, round=round_number, attempt=attempt, key_id="", train=b"")
+
     def under(self, public_key: bytes) -> Session:
         """The same party, once it has this public key."""
         return replace(self, key_id=key_id_of(public_key))
 
-    def public_key(self, data: bytes) -> bytes:
-        """The key in this run's PublicKey message, or MessageRefused."""
-        key = PublicKey.read(data, self.identity, fingerprint=self.scheme.fingerprint)
-        return _one_copy(key)
+    def after(self, train: bytes) -> Session:
+        """The same party, once it has the Train payload of this digest."""
+        return replace(self, train=train)
 
-    def write(self, kind: type[Message], round_number: int, payload: Iterable[Part]) -> bytes:
+    def write(self, kind: type[Message], payload: Iterable[Part]) -> bytes:
         """A signed message of this party."""
         message = kind(
             run=self.identity.run,
-            round=round_number,
+            round=self.round,
+            attempt=self.attempt,
             sender=self.identity.name,
             key_id=self.key_id,
             fingerprint=self.scheme.fingerprint,
             length=self._length(kind),
+            terms=self.terms.digest,
+            train=self.train,
             payload=payload,
         )
         return message.encode(self.identity)
 
-    def read(self, kind: type[M], data: bytes, round_number: int | None = None) -> M:
-        """A message of this run, scheme and key, with a payload of the size that its kind has.
+    def read(self, kind: type[M], data: bytes) -> M:
+        """A message of this run, scheme, terms, attempt, key and Train, with a payload of the size
+        that its kind has; MessageRefused if it is not that, with a text that says why."""
+        message = self.hear(kind, data)
+        self._expect_here(message)
+        return message
 
-        Args:
-            kind: what is due.
-            data: what arrived.
-            round_number: of the message; None where the reader judges that itself.
-
-        Raises:
-            MessageRefused: it is not that; the text says why.
-        """
+    def hear(self, kind: type[M], data: bytes) -> M:
+        """The same of any attempt, key and Train, which the reader judges."""
         parts, part_bytes = self._limits(kind)
         message = kind.decode(data, self.identity, max_parts=parts, max_part_bytes=part_bytes)
-        if round_number is not None:
-            message.expect(round=round_number)
-        fingerprint = self.scheme.fingerprint
-        message.expect(key_id=self.key_id, fingerprint=fingerprint, length=self._length(kind))
+        self._expect_joined(message)
         if kind in (Update, Aggregate) and len(message.parts) != parts:
-            raise MessageRefused(f"{len(message.parts)} ciphertexts instead of {parts}")
+            raise MessageRefused(f"{len(message.parts)} payload parts instead of {parts}")
         if kind is Release and [len(part) for part in message.parts] != [part_bytes]:
             raise MessageRefused("the release has another length than the model")
         return message
+
+    def read_envelope(self, envelope: bytes) -> Update:
+        """An Update of this attempt by its envelope alone; MessageRefused if it is none."""
+        parts, part_bytes = self._limits(Update)
+        message, found = Update.header(
+            envelope, self.identity, max_parts=parts, max_part_bytes=part_bytes
+        )
+        if found != parts:
+            raise MessageRefused(f"{found} payload parts instead of {parts}")
+        self._expect_joined(message)
+        self._expect_here(message)
+        return message
+
+    def read_public_key(self, data: bytes) -> bytes:
+        """The serialised key in the PublicKey message of this attempt, or MessageRefused."""
+        message = self.hear(PublicKey, data)
+        message.expect(round=self.round, attempt=self.attempt, train=b"")
+        key = b"".join(message.parts)
+        if key_id_of(key) != message.key_id:
+            raise MessageRefused("the public key is not the one that its key id names")
+        return _one_copy(key)
+
+    def _expect_joined(self, message: Message) -> None:
+        """Refuse what was written under another scheme or other terms."""
+        message.expect(
+            fingerprint=self.scheme.fingerprint,
+            length=self._length(type(message)),
+            terms=self.terms.digest,
+        )
+
+    def _expect_here(self, message: Message) -> None:
+        """Refuse what is of another attempt, key or Train."""
+        message.expect(round=self.round, attempt=self.attempt, key_id=self.key_id, train=self.train)
 
     def _length(self, kind: type[Message]) -> int:
         """What a header of this kind says of its payload's length, in coordinates."""
@@ -111,9 +158,18 @@ class Session:
 
     def _limits(self, kind: type[Message]) -> tuple[int, int]:
         """The most parts that a payload of this kind has, and the most bytes of each."""
+        if kind is Open:
+            return 1, _KEPT_BYTES
+        if kind is PublicKey:
+            return 1, MAX_PUBLIC_KEY
         if kind is Train:
-            return 2, 4 * max(self.vector.parameters, len(self.vector.sizes))
+            model = 4 * max(self.vector.parameters, len(self.vector.sizes))
+            return 3, max(MAX_PUBLIC_KEY + MAX_ENVELOPE, model)
         if kind is Release:
             sums = self.vector.sum_type(self.scheme.max_clients)
             return 1, self.vector.length * sums.itemsize
-        return self.scheme.chunk_count(self.vector.length), self.scheme.max_chunk_bytes
+        ciphertexts = self.scheme.chunk_count(self.vector.length)
+        if kind is Aggregate:
+            manifest = self.scheme.max_clients * MAX_ENVELOPE
+            return ciphertexts + 1, max(self.scheme.max_chunk_bytes, manifest)
+        return ciphertexts, self.scheme.max_chunk_bytes

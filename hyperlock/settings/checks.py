@@ -6,11 +6,9 @@ Nothing heavy is imported to say so.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
@@ -29,7 +27,6 @@ def check(config: Config) -> None:
     if isinstance(config.federation, LocalTraining):
         _check_local_training(config.federation)
     _check_min_clients(config)
-    _check_key_file(config)
     _check_max_clients(config)
 
 
@@ -153,25 +150,6 @@ def _what_decides_the_cohort(federation: Federation) -> str:
         if getattr(federation, setting):
             return f"federation.{setting}"
     return "federation.clients"
-
-
-def _check_key_file(config: Config) -> None:
-    path = config.keys.path
-    if path is None:
-        return
-    if config.encryption.scheme == "none":
-        problem = "encryption=none has no keys to keep"
-        raise ConfigError("keys.path", path, problem, hint="keys.path=null")
-    root = Path(config.paths.root).resolve()
-    if Path(os.path.expanduser(path)).resolve().is_relative_to(root):
-        raise ConfigError(
-            "keys.path",
-            path,
-            "lies in the project's folder, from where keys get into version control and backups "
-            "of outputs",
-            allowed=f"a file outside {config.paths.root}",
-            hint="keys.path=$HOME/.hyperlock/NAME.key",
-        )
 
 
 def _check_max_clients(config: Config) -> None:

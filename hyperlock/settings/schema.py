@@ -352,7 +352,6 @@ class Keys:
 
     custody: str = MISSING
     min_clients: int = 3
-    path: str | None = None
 
 
 @dataclass

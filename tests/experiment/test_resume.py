@@ -159,7 +159,7 @@ def test_a_killed_run_goes_on_in_the_same_record(
 EXAMPLE = Checkpoint(
     3, np.arange(5, dtype=np.float32), (0.5, 0.25), {"first": np.ones(5), "rate": np.asarray(0.1)},
     ["a=1"], {"a": "1"},
-    "id", {"rounds": 3},
+    "run", "id", {"rounds": 3},
 )  # fmt: skip
 
 

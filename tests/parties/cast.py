@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
 from hyperlock.encryption import totals
 from hyperlock.encryption.grid import Grid, integer_type, largest_value
-from hyperlock.encryption.scheme import KeyPair, Scheme
+from hyperlock.encryption.scheme import Scheme
 from hyperlock.encryption.totals import Totals
 from hyperlock.encryption.vector import Vector
 from hyperlock.experiment.simulation import build_encryptor
@@ -17,14 +19,20 @@ from hyperlock.learning.types import LocalData, LocalUpdate
 from hyperlock.monitor import Monitor
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.identity import KEYHOLDER, SERVER, Identity, enrol
-from hyperlock.parties.keyholder import KeyHolder
-from hyperlock.parties.messages import Aggregate, Message, Release, Update, key_id_of
+from hyperlock.parties.keyholder import KeyHolder, SharedKeyHolder
+from hyperlock.parties.ledger import Ledger
+from hyperlock.parties.messages import Aggregate, Message, Release, Train, Update, key_id_of
 from hyperlock.parties.model import GlobalModel, ModelKeeper
+from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
+from hyperlock.parties.terms import Terms
 from hyperlock.randomness import Streams
 
+M = TypeVar("M", bound=Message)
 NAMES = [f"client-{i}" for i in range(6)]
+SAMPLES = 10  # of each client
+TERMS = Terms(weight_unit=10.0, initial_range=0.5, range_factor=4.0)
 SIZES = (12_300, 100)  # two ciphertexts
 ROUNDS = 9  # of a run; the key holder decrypts for no later one
 
@@ -56,8 +64,9 @@ class Cast:
     sizes: tuple[int, ...] = SIZES
     monitor: Monitor = field(default_factory=Monitor)
     parties: dict[str, Identity] = field(
-        default_factory=lambda: enrol("run", [SERVER, KEYHOLDER, *NAMES])
+        default_factory=lambda: enrol("run", dict.fromkeys(NAMES, SAMPLES))
     )
+    shared: bool = False  # the clients share the key, as under keys=clients
 
     def __post_init__(self) -> None:
         self.layout = Vector(self.scheme.value_bits, self.sizes)
@@ -65,48 +74,73 @@ class Cast:
         weights = np.linspace(-1, 1, sum(self.sizes)).astype(np.float32)
         grid = Grid(self.sizes, (0.5,) * len(self.sizes), self.scheme.value_bits)
         self.keeper = ModelKeeper(GlobalModel(weights, grid, Sgd(1.0), 10.0, 4.0))
+        self.ledger = Ledger()
         self.keyholder = self.another_keyholder()
         self.server = self.another_server(self.keeper)
-        self.public = self.keyholder.public
-        self.key_id = key_id_of(self.public)
+        self.open()
 
     def session(self, name: str) -> Session:
-        """A party's, before it has a key."""
-        return Session(self.parties[name], self.scheme, self.layout, self.monitor)
+        """A party's, before there is an attempt."""
+        return Session(self.parties[name], self.scheme, self.layout, TERMS, self.monitor)
 
-    def another_keyholder(self, keys: KeyPair | None = None) -> KeyHolder:
-        """One with keys of its own, or with these, that has decrypted nothing yet."""
-        session = self.session(KEYHOLDER)
-        return KeyHolder(session, min_clients=self.min_clients, rounds=ROUNDS, keys=keys)
+    def here(self, name: str) -> Session:
+        """A party's, in the attempt that is open."""
+        return self.session(name).at(*self.at).under(self.public).after(self.train)
 
-    def another_server(self, keeper: ModelKeeper | None) -> Server:
-        """One that has the public key."""
-        server = Server(self.session(SERVER), min_clients=self.min_clients, keeper=keeper)
-        server.install_key(self.keyholder.public_key())
-        return server
+    def another_keyholder(self, ledger: Ledger | None = None) -> KeyHolder:
+        """One with keys of its own, and this ledger or that of the cast."""
+        kind = SharedKeyHolder if self.shared else KeyHolder
+        return kind(
+            self.session(KEYHOLDER),
+            min_clients=self.min_clients,
+            rounds=ROUNDS,
+            ledger=self.ledger if ledger is None else ledger,
+        )
+
+    def another_server(self, keeper: ModelKeeper | None, outbox: Outbox | None = None) -> Server:
+        """One at which no attempt is open."""
+        return Server(
+            self.session(SERVER),
+            min_clients=self.min_clients,
+            keeper=keeper,
+            outbox=outbox or Outbox(),
+        )
+
+    def open(
+        self,
+        round_number: int = 1,
+        attempt: int = 1,
+        server: Server | None = None,
+        cohort: Sequence[str] = NAMES,
+    ) -> bytes:
+        """Have the server open an attempt, and return its Train message; keys and Train are that
+        attempt's from then on."""
+        server = server or self.server
+        self.at = (round_number, attempt)
+        self.key_message = self.keyholder.handle(server.begin(round_number, attempt))
+        self.public = self.session(SERVER).at(*self.at).read_public_key(self.key_message)
+        self.key_id = key_id_of(self.public)
+        self.request = server.open(self.key_message, cohort)
+        self.train = self.session(NAMES[0]).hear(Train, self.request).digest
+        return self.request
 
     def client(
         self,
         trainer: Trainer,
         index: int = 3,
-        samples: int = 10,
+        samples: int = SAMPLES,
         seed: int = 0,
         replica: Replica | None = None,
-        keyed: bool = True,
     ) -> Client:
-        """One that has the public key, unless it is not `keyed`."""
-        made = Client(
+        """One of the run."""
+        return Client(
             self.session(f"client-{index}"),
             streams=Streams(seed, index),
             data=LocalData(np.zeros((samples, 2)), np.zeros(samples, np.int32)),
             trainer=trainer,
-            weight_unit=10.0,
             encryptor=build_encryptor(self.scheme, replica),
             replica=replica,
         )
-        if keyed:
-            made.handle(self.keyholder.public_key())
-        return made
 
     def sign(self, message: Message, signer: str = "") -> bytes:
         """Its bytes, signed by `signer` as if it were the sender, whatever run and sender the
@@ -114,7 +148,7 @@ class Cast:
         identity = self.parties[signer or message.sender]
         return message.encode(replace(identity, run=message.run, name=message.sender))
 
-    def vector(self, seed: int = 0, samples: int = 10) -> np.ndarray:
+    def vector(self, seed: int = 0, samples: int = SAMPLES) -> np.ndarray:
         """One client's plaintext: totals and update."""
         levels = 2 ** (self.scheme.value_bits - 1) - 1
         update = np.random.default_rng(seed).integers(
@@ -125,41 +159,61 @@ class Cast:
             [totals.encode(Totals(1, samples, 1.5, 2), self.scheme.value_bits), update]
         )
 
-    def message(
-        self, sender: str, vector: np.ndarray, round_number: int = 1, **changes: object
-    ) -> Update:
-        """What the client would send, or a variation of it."""
+    def message(self, sender: str, vector: np.ndarray, **changes: object) -> Update:
+        """What the client would send in the open attempt, or a variation of it."""
         chunks = tuple(self.scheme.encryptor(self.public).encrypt(vector))
-        fingerprint = self.scheme.fingerprint
-        message = Update("run", round_number, sender, self.key_id, fingerprint, vector.size, chunks)
-        return replace(message, **changes)  # type: ignore[arg-type]
+        changes = {"length": vector.size, **changes}
+        return replace(self.of(Update, sender, chunks), **changes)  # type: ignore[arg-type]
 
-    def update(
-        self, sender: str, vector: np.ndarray, round_number: int = 1, **changes: object
-    ) -> bytes:
+    def update(self, sender: str, vector: np.ndarray, **changes: object) -> bytes:
         """Its bytes."""
-        return self.sign(self.message(sender, vector, round_number, **changes), sender)
+        return self.sign(self.message(sender, vector, **changes), sender)
 
     def aggregate(
-        self, vectors: list[np.ndarray], round_number: int = 1, **changes: object
+        self, vectors: list[np.ndarray], names: Sequence[str] = NAMES, **changes: object
     ) -> bytes:
-        """The sum of these vectors, as a server would send it, without a server's checks."""
-        encryptor = self.scheme.encryptor(self.public)
+        """The sum of these vectors, one of each of the first clients or of these, as a server would
+        send it, without a server's checks."""
         accumulator = self.scheme.accumulator(self.public, vectors[0].size)
-        for vector in vectors:
-            accumulator.add(tuple(encryptor.encrypt(vector)))
-        fingerprint = self.scheme.fingerprint
-        total = tuple(accumulator.total())
-        message = Aggregate(
-            "run", round_number, SERVER, self.key_id, fingerprint, self.length, total
+        envelopes = []
+        for i, vector in enumerate(vectors):
+            message = self.message(names[i % len(names)], vector)
+            accumulator.add(message.parts)
+            envelopes.append(self.envelope(message))
+        payload = (*accumulator.total(), Aggregate.manifest(envelopes))
+        message = replace(self.of(Aggregate, SERVER, payload), **changes)  # type: ignore[arg-type]
+        return self.sign(message, SERVER)
+
+    def envelope(self, message: Message) -> bytes:
+        """Header and signature of a message, without its payload."""
+        return envelope_of(self.sign(message))
+
+    def of(self, kind: type[M], sender: str, payload: tuple[bytes, ...]) -> M:
+        """A message of the open attempt."""
+        return kind(
+            run="run",
+            round=self.at[0],
+            attempt=self.at[1],
+            sender=sender,
+            key_id=self.key_id,
+            fingerprint=self.scheme.fingerprint,
+            length=self.length,
+            terms=TERMS.digest,
+            train=self.train,
+            payload=payload,
         )
-        return self.sign(replace(message, **changes), SERVER)  # type: ignore[arg-type]
 
     def read(self, kind: type[Message], data: bytes, reader: str = SERVER) -> Message:
         """A message as a party of the run decodes it."""
-        return kind.decode(data, self.parties[reader], max_parts=9, max_part_bytes=10**6)
+        return kind.decode(data, self.parties[reader], max_parts=9, max_part_bytes=10**7)
 
     def sums(self, release: bytes) -> np.ndarray:
         """The exact sums in a Release, at the width that the scheme's largest sum takes."""
         largest = self.scheme.max_clients * largest_value(self.scheme.value_bits)
         return np.frombuffer(self.read(Release, release).parts[0], integer_type(largest))
+
+
+def envelope_of(data: bytes) -> bytes:
+    """Of a message's bytes, what stands behind the payload, but for its size."""
+    size = int.from_bytes(data[-4:], "little")
+    return data[-4 - size : -4]

@@ -1,0 +1,54 @@
+"""What rounds moved, on a disk before they are released: after a restart a round may be taken from
+the key holder's ledger, and then moves nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a round moved.
+
+    Attributes:
+        uplink: mean bytes a client sent.
+        downlink: bytes a client was sent.
+        replies: clients that answered.
+        refused: updates that the server refused.
+        lost: clients that did not answer.
+    """
+
+    uplink: float
+    downlink: int
+    replies: int
+    refused: int
+    lost: int
+
+
+class Journal:
+    """A line a round.
+
+    Args:
+        folder: where it is written; in memory alone if None.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._file = None if folder is None else folder / "rounds.jsonl"
+        self._known: dict[int, Traffic] = {}
+        if self._file is not None and self._file.exists():
+            for line in self._file.read_text().splitlines():
+                entry = json.loads(line)
+                self._known[entry.pop("round")] = Traffic(**entry)
+
+    def keep(self, round_number: int, traffic: Traffic) -> None:
+        """Note it."""
+        self._known[round_number] = traffic
+        if self._file is not None:
+            with open(self._file, "a") as file:
+                file.write(json.dumps({"round": round_number, **asdict(traffic)}) + "\n")
+
+    def find(self, round_number: int) -> Traffic:
+        """What a round moved, as far as is known."""
+        return self._known.get(round_number, Traffic(0.0, 0, 0, 0, 0))
