@@ -17,7 +17,7 @@ from hyperlock import process
 from hyperlock.errors import HyperLockError
 from hyperlock.settings.compose import set_root
 from hyperlock.settings.overrides import Overrides
-from hyperlock.settings.parse import refuse_passwords
+from hyperlock.settings.parse import refuse_gone, refuse_passwords
 from hyperlock.settings.schema import register
 
 process.leave_early()
@@ -63,6 +63,7 @@ if __name__ == "__main__":
     process.end_on_signals()
     try:
         refuse_passwords(sys.argv[1:])  # before Hydra writes the command line to its files
+        refuse_gone(sys.argv[1:])
     except HyperLockError as refusal:
         print(f"ERROR {refusal}", file=sys.stderr)
         sys.exit(1)

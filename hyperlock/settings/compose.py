@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hyperlock.errors import ConfigError, HyperLockError
+from hyperlock.settings.parse import refuse_gone
 from hyperlock.settings.schema import register
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,7 @@ def compose(
             "  try: pip install --editable FOLDER, with the folder that holds conf/"
         )
     texts = list(overrides)
+    refuse_gone(texts)
     if config_dir is not None:
         texts.append(_search_path(config_dir))
     set_root()

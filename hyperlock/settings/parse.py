@@ -40,6 +40,15 @@ class Settings:
     overrides: list[str]
 
 
+# Settings that were, and why they are not any more.
+_GONE = {
+    "keys.path": (
+        "a key lives for one attempt of one round and is never on a disk, so that no two sums are "
+        "decrypted under one key"
+    )
+}
+
+
 def read(composed: DictConfig, overrides: Iterable[str] = ()) -> Settings:
     """Settings out of what Hydra composed and what was typed.
 
@@ -79,6 +88,7 @@ def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
     for key in map(str, node):
         name = f"{path}{key}"
         if known is not None and key not in known:
+            _refuse_gone(name, OmegaConf.select(node, key, throw_on_missing=False))
             raise ConfigError(
                 name,
                 OmegaConf.select(node, key, throw_on_missing=False),
@@ -94,6 +104,18 @@ def _known_keys(node: DictConfig) -> list[str] | None:
     """The fields of a node's schema; None where it has none and any key is welcome."""
     schema = OmegaConf.get_type(node)
     return [f.name for f in fields(schema)] if is_dataclass(schema) else None
+
+
+def refuse_gone(overrides: Iterable[str]) -> None:
+    """ConfigError for an override of a setting that was, which Hydra would only call unknown."""
+    for override in Overrides(overrides):
+        _refuse_gone(override.key, override.value)
+
+
+def _refuse_gone(name: str, value: object) -> None:
+    if name in _GONE:
+        problem = f"there is no such setting any more: {_GONE[name]}"
+        raise ConfigError(name, value, problem, hint=f"the same without {name}")
 
 
 def refuse_passwords(overrides: Iterable[str]) -> None:

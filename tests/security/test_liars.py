@@ -1,4 +1,4 @@
-"""What a lying server or client tries, in its own words, and what comes of it; each with the control
+"""What a lying server or client tries, in its own words, and what comes of it; each with a control
 that shows what it would have, were the measure not there.
 
 The victim is client-0: an attack succeeds if what is released is its update.
@@ -154,7 +154,7 @@ def test_made_up_contributors(cast: Cast, unchecked: Callable) -> None:
         cast.keyholder.handle(summed(cast, [victim, made_up]))
     cast.open(attempt=2)
     victim, made_up = cast.message("client-0", vector), cast.message(SERVER, filler)
-    with pytest.raises(ReleaseRefused, match="of fewer than keys.min_clients=3"):
+    with pytest.raises(ReleaseRefused, match=r"of fewer than keys\.min_clients=3"):
         cast.keyholder.handle(summed(cast, [victim, made_up], [cast.envelope(victim)]))
 
     unchecked("_check_manifest", "_check_sums")
@@ -248,7 +248,7 @@ def test_ranges_that_jump(cast: Cast, factor: float, monkeypatch: pytest.MonkeyP
     key, weights, ranges = (bytes(part) for part in message.parts)
     wrong = (np.frombuffer(ranges, "<f4") * np.float32(factor)).tobytes()
     forged = cast.sign(replace(message, payload=(key, weights, wrong)))
-    with pytest.raises(MessageRefused, match="ranges that cannot have come about|not finite"):
+    with pytest.raises(MessageRefused, match=r"ranges that cannot have|not finite"):
         client.handle(forged)
     if 1e-3 < factor < 1e3:
         monkeypatch.setattr(client_module, "ranges_follow", lambda *_: True)
@@ -301,8 +301,8 @@ def test_another_key_for_some(cast: Cast) -> None:
         ({6: -127, 7: -127}, "a digit of their totals is none"),
     ],
     ids=[
-        "two of itself",
-        "none of itself",
+        "twice itself",
+        "nobody",
         "too many samples",
         "negative samples",
         "negative loss",
