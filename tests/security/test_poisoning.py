@@ -1,0 +1,77 @@
+"""What one client can still do to the model in a round, all checks standing: as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from hyperlock.encryption import totals
+from hyperlock.encryption.grid import largest_value
+from hyperlock.errors import ReleaseRefused
+from hyperlock.parties.client import Client
+
+ATTACKED = 4
+ROUNDS = 8
+CLIENTS = 10
+LIAR = "client-7"
+
+
+def lying(coordinate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one round one client's coordinates are all of this magnitude; its totals are honest."""
+    honest = Client._vector
+
+    def vector(self: Client, *given: object) -> np.ndarray:
+        made = honest(self, *given).astype(np.int64)  # type: ignore[arg-type]
+        if self.name == LIAR and self._seen[0] == ATTACKED:
+            width = totals.width(self._session.vector.value_bits)
+            signs = np.random.default_rng(0).choice([-1, 1], made.size - width)
+            made[width:] = coordinate * signs
+        return made
+
+    monkeypatch.setattr(Client, "_vector", vector)
+
+
+def played(federate: Callable) -> tuple[list[float], list[float], list[float]]:
+    """rms step, mean range and accuracy of each round."""
+    federation = federate(
+        f"federation.clients={CLIENTS}",
+        f"federation.rounds={ROUNDS}",
+        "encryption=bfv",
+        "encryption.value_bits=8",
+    ).play()
+    before = [federation.initial, *federation.weights]
+    steps = [
+        float(np.sqrt(np.mean((b - a) ** 2))) for a, b in zip(before, before[1:], strict=False)
+    ]
+    ranges = [float(np.mean(grid.ranges)) for grid in federation.grids]
+    return steps, ranges, federation.accuracies
+
+
+def test_at_most_its_share_of_every_coordinate(
+    federate: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at the grid's limit, and all at the most that a sum of ten can hold beside the others'."""
+    honest_steps, honest_ranges, accuracies = played(federate)
+    factors = {}
+    for name, coordinate in (("its own limit", 127), ("the sum's", 127 * CLIENTS - 9 * 64)):
+        with monkeypatch.context() as patch:
+            lying(coordinate, patch)
+            steps, ranges, harmed = played(federate)
+        factors[name] = steps[ATTACKED - 1] / honest_steps[ATTACKED - 1]
+        # The rounds before are those of the honest run, and three rounds later ranges are too.
+        assert steps[: ATTACKED - 1] == honest_steps[: ATTACKED - 1]
+        assert max(ranges) <= 16 * honest_ranges[ATTACKED - 1]
+        assert ranges[ATTACKED + 2] <= 4 * honest_ranges[ATTACKED + 2]
+        assert harmed[-1] > accuracies[-1] - 0.1
+    # 2.0 and 9.8 seen; 43,000 before samples, counts and ranges were checked.
+    assert factors["its own limit"] < 4
+    assert factors["the sum's"] < 2 * CLIENTS
+
+
+def test_no_more_than_the_sums_limit(federate: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond what ten clients can have together, the round is refused, and so ends the run."""
+    lying(2 * CLIENTS * largest_value(8), monkeypatch)
+    with pytest.raises(ReleaseRefused, match="out of range|larger than 10 updates can make it"):
+        played(federate)
