@@ -20,6 +20,7 @@ class Stage(StrEnum):
     QUANTISE = "quantise"
     ENCRYPT = "encrypt"
     AGGREGATE = "aggregate"
+    VERIFY = "verify"  # commitments, roster and witness, under trust=malicious
     DECRYPT = "decrypt"
     STEP = "step"  # of the global model
     EVALUATE = "evaluate"
@@ -68,6 +69,7 @@ CATALOGUE = (
     Metric("time/round_s", "s", "one round from first message to evaluation, by the clock"),
     Metric("bytes/uplink_per_client", "bytes", "one client's upload in a round, mean"),
     Metric("bytes/downlink_per_client", "bytes", "what one client is sent in a round"),
+    Metric("bytes/proofs", "bytes", "commitments, rosters and the witness, all parties, one round"),
     Metric("bytes/per_parameter", "bytes", "a client's upload by parameter; float32 is 4"),
     Metric("updates/accepted", "", "updates in the released sum"),
     Metric("updates/refused", "", "updates that the server refused"),

@@ -11,9 +11,9 @@ import io
 import json
 import os
 import zipfile
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,26 +59,10 @@ class Checkpoint:
         Raises:
             ConfigError: it is of another architecture or optimiser.
         """
-        known = {f.name for f in fields(cast(Any, model.optimizer))}
-        fits = self.weights.shape == model.weights.shape and len(self.ranges) == len(
-            model.grid.ranges
-        )
-        if not fits or not known >= self.slots.keys():
+        restored = model.restored(self.weights, self.ranges, self.slots)
+        if restored is None:
             raise ConfigError("resume", FILE, "the checkpoint is of another model or optimiser")
-        grid = replace(model.grid, ranges=self.ranges)
-        slots = {name: value if value.ndim else value.item() for name, value in self.slots.items()}
-        optimizer = replace(cast(Any, model.optimizer), **slots)
-        return replace(model, weights=self.weights, grid=grid, optimizer=optimizer)
-
-
-def optimizer_state(optimizer: Any) -> dict[str, NDArray]:
-    """The arrays and numbers of a server optimiser, by field."""
-    values = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)}
-    return {
-        name: np.asarray(value)
-        for name, value in values.items()
-        if isinstance(value, np.ndarray | float | int)
-    }
+        return restored
 
 
 def save(directory: Path, checkpoint: Checkpoint) -> None:

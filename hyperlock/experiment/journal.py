@@ -18,6 +18,7 @@ class Traffic:
         replies: clients that answered.
         refused: updates that the server refused.
         lost: clients that did not answer.
+        proofs: bytes of commitments, rosters and the witness, over all parties; 0 at trust=curious.
     """
 
     uplink: float
@@ -25,6 +26,7 @@ class Traffic:
     replies: int
     refused: int
     lost: int
+    proofs: int = 0
 
 
 class Journal:

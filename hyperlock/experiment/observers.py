@@ -28,6 +28,7 @@ from hyperlock.experiment import checkpoint, summary
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.report import Report, class_accuracies
 from hyperlock.experiment.rounds import Parties
+from hyperlock.parties.model import optimizer_state
 from hyperlock.parties.server import Server
 from hyperlock.settings.parse import Settings
 from hyperlock.settings.schema import Config, MlflowTracking
@@ -109,7 +110,7 @@ class Checkpoints(Observer):
                 round=report.rounds,
                 weights=model.weights,
                 ranges=model.grid.ranges,
-                slots=checkpoint.optimizer_state(model.optimizer),
+                slots=optimizer_state(model.optimizer),
                 overrides=run.settings.overrides,
                 settings=run.settings.flat,
                 run=run.parties.run,

@@ -99,6 +99,7 @@ class Report:
             "time/round_s": result.wall,
             "bytes/uplink_per_client": traffic.uplink,
             "bytes/downlink_per_client": traffic.downlink,
+            "bytes/proofs": traffic.proofs,
             "bytes/per_parameter": traffic.uplink / self.parameters,
             "updates/accepted": totals.contributors,
             "updates/refused": traffic.refused,

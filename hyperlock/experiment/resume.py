@@ -35,6 +35,7 @@ _NAMED_BY = {
     "federation": "algorithm",
     "encryption": "scheme",
     "keys": "custody",
+    "trust": "level",
     "tracking": "sink",
 }
 _NOT_SET = "not set"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import ReleaseRefused, RoundFailed
+from hyperlock.experiment.exchange import exchange_of
 from hyperlock.experiment.journal import Journal, Traffic
 from hyperlock.learning.types import Evaluation
 from hyperlock.metrics import Stage
@@ -172,24 +173,34 @@ def run_round(
 
     # The cohort trains and encrypts; the server adds what it accepts.
     request = server.open(opened, cohort)
+    exchange = exchange_of(server, runtime, opened)
     asked = [name for name in cohort if name not in absent]
     lost = len(cohort) - len(asked)
     uplink: list[int] = []
-    replies = runtime.exchange(dict.fromkeys(asked, request))
+    replies = exchange.updates(asked, request)
     for _, reply in parties.monitor.watch(replies, len(asked), f"round {number}: clients"):
         parties.between()
         if isinstance(reply, Lost):
             lost += 1
             continue
         uplink.append(len(reply))
-        server.receive(reply)
+        if server.receive(reply) is None:
+            exchange.accepted(reply)
     try:
+        exchange.close()
         aggregate = server.close()
     except RoundFailed as error:
         raise RoundFailed(f"{error}; {lost} of {len(cohort)} clients did not answer") from None
 
     # The sum is decrypted, and whoever holds the model steps it.
-    moved = Traffic(float(np.mean(uplink)), len(request), len(uplink), server.refused, lost)
+    moved = Traffic(
+        uplink=float(np.mean(uplink)),
+        downlink=len(request),
+        replies=len(uplink),
+        refused=server.refused,
+        lost=lost,
+        proofs=exchange.bytes,
+    )
     parties.journal.keep(number, moved)
     released = parties.custody.release(
         aggregate, server=server, clients=parties.clients, runtime=runtime

@@ -6,10 +6,11 @@ run can call its own alone.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -22,12 +23,12 @@ from hyperlock.encryption.scheme import Encryptor, Scheme
 from hyperlock.encryption.vector import Vector
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.journal import Journal
-from hyperlock.experiment.rounds import Parties
+from hyperlock.experiment.rounds import Parties, sample_cohort
 from hyperlock.learning.types import Algorithm, LocalData, Samples, Trainer
 from hyperlock.monitor import Monitor
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.custody import CUSTODIES
-from hyperlock.parties.identity import KEYHOLDER, SERVER, enrol
+from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS, enrol
 from hyperlock.parties.keyholder import KeyHolder
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.model import GlobalModel, ModelKeeper
@@ -35,6 +36,13 @@ from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
 from hyperlock.parties.terms import Terms
+from hyperlock.parties.verified import (
+    Cohorts,
+    CommittingClient,
+    VerifiedServer,
+    VerifyingKeyHolder,
+)
+from hyperlock.parties.witness import Witness
 from hyperlock.randomness import Streams, integer_seed
 from hyperlock.settings.construct import OURS, construct, construct_group, target
 from hyperlock.settings.parse import flatten
@@ -189,16 +197,31 @@ def build_keyholder(
     *,
     config: Config,
     session: Session,
+    keeper: ModelKeeper,
     folder: Path | None = None,
     start: Checkpoint | None = None,
 ) -> KeyHolder:
-    """The one party that makes the keys; `folder` is its own, where what it releases is kept."""
-    return CUSTODIES[config.keys.custody].keyholder(
-        session,
-        min_clients=config.keys.min_clients,
-        rounds=config.federation.rounds,
-        ledger=Ledger(folder, last=0 if start is None else start.round),
-    )
+    """The one party that makes the keys; `folder` is its own, where what it releases is kept, and
+    so is `keeper`, if it steps the model."""
+    given: dict[str, Any] = {
+        "min_clients": config.keys.min_clients,
+        "rounds": config.federation.rounds,
+        "ledger": Ledger(folder, last=0 if start is None else start.round),
+    }
+    if not config.trust.malicious:
+        return CUSTODIES[config.keys.custody].keyholder(session, **given)
+    cohorts = build_cohorts(config, list(session.identity.clients))
+    return VerifyingKeyHolder(session, keeper=keeper, cohorts=cohorts, **given)
+
+
+def build_cohorts(config: Config, clients: Sequence[str]) -> Cohorts:
+    """How the key holder draws them: in a simulation from the run's seed, as the server would."""
+    size = config.federation.cohort_size
+
+    def draw(round_number: int, attempt: int) -> list[str]:
+        return sample_cohort(clients, size, config.seed, round_number, attempt)
+
+    return Cohorts(draw, config.seed, secrets.token_bytes(32))
 
 
 def build_server(
@@ -211,6 +234,13 @@ def build_server(
 ) -> Server:
     """The server, with what its run's custody gives it of the model and the key holder; `folder` is
     its own, where it writes a sum down before it sends it."""
+    if config.trust.malicious:
+        return VerifiedServer(
+            session,
+            min_clients=config.keys.min_clients,
+            keeper=keeper,
+            outbox=Outbox(folder),
+        )
     return CUSTODIES[config.keys.custody].server(
         session,
         min_clients=config.keys.min_clients,
@@ -227,18 +257,22 @@ def build_client(
     index: int,
     data: LocalData,
     trainer: Trainer,
+    keeper: ModelKeeper,
     replica: Replica | None = None,
 ) -> Client:
-    """One client, with its own data and nobody else's; by `index` it draws its batches."""
+    """One client, with its own data and nobody else's; by `index` it draws its batches. Under
+    trust=malicious it steps `keeper` itself."""
     workers = getattr(config.runtime, "workers", 1)
-    return Client(
-        session,
-        streams=Streams(config.seed, index),
-        data=data,
-        trainer=trainer,
-        encryptor=build_encryptor(session.scheme, replica, workers),
-        replica=replica,
-    )
+    given: dict[str, Any] = {
+        "streams": Streams(config.seed, index),
+        "data": data,
+        "trainer": trainer,
+        "encryptor": build_encryptor(session.scheme, replica, workers),
+    }
+    if config.trust.malicious:
+        least = config.keys.min_clients
+        return CommittingClient(session, keeper=keeper, min_clients=least, **given)
+    return Client(session, replica=replica, **given)
 
 
 def build_encryptor(
@@ -273,18 +307,29 @@ def assemble(
     terms = build_terms(config, len(dataset.y_train))
     vector = Vector(config.value_bits, network.sizes)
     names = {f"client-{i}": len(part) for i, part in enumerate(parts)}
+    roles = (SERVER, KEYHOLDER, *([WITNESS] if config.trust.malicious else []))
     sessions = {
         name: Session(identity, scheme, vector, terms, monitor)
-        for name, identity in enrol(run, names).items()
+        for name, identity in enrol(run, names, roles).items()
     }
 
     # Who holds the model and the key, and who is given them.
     custody = CUSTODIES[config.keys.custody]
-    keeper = build_keeper(
-        config=config, network=network, algorithm=algorithm, terms=terms, start=start
+    a_keeper = partial(
+        build_keeper,
+        config=config,
+        network=network,
+        algorithm=algorithm,
+        terms=terms,
+        start=start,
     )
+    keeper = a_keeper()
     keyholder = build_keyholder(
-        config=config, session=sessions[KEYHOLDER], folder=_in(directory, KEYHOLDER), start=start
+        config=config,
+        session=sessions[KEYHOLDER],
+        keeper=a_keeper(),
+        folder=_in(directory, KEYHOLDER),
+        start=start,
     )
     server = build_server(
         config=config,
@@ -299,6 +344,9 @@ def assemble(
 
     # The clients, each with its own samples.
     handlers = custody.handlers(keyholder)
+    if config.trust.malicious:
+        handlers[WITNESS] = Witness(sessions[WITNESS]).handle
+    theirs = a_keeper()
     for index, (name, part) in enumerate(zip(names, parts, strict=True)):
         handlers[name] = build_client(
             config=config,
@@ -306,6 +354,7 @@ def assemble(
             index=index,
             data=LocalData(dataset.x_train[part], dataset.y_train[part]),
             trainer=algorithm.trainer,
+            keeper=theirs,
             replica=replica,
         ).handle
 

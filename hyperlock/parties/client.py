@@ -146,7 +146,12 @@ class Client:
         with monitor.measure(Stage.ENCRYPT):
             chunks = self._encryptor(public).encrypt(vector)
             count = session.scheme.chunk_count(vector.size)
-            return session.write(Update, monitor.watch(chunks, count, f"{self.name} encrypts"))
+            watched = monitor.watch(chunks, count, f"{self.name} encrypts")
+            return self._answer(session, session.write(Update, watched))
+
+    def _answer(self, session: Session, update: bytes) -> bytes:
+        """What Train is answered with."""
+        return update
 
     def _under_its_key(self, message: Train) -> tuple[Session, bytes]:
         """The voice in this attempt, and its public key: from the message or, under keys=clients,

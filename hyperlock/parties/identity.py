@@ -6,7 +6,7 @@ nothing to do with the encryption's keys: they prove who speaks, and open no cip
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature
@@ -16,6 +16,7 @@ from hyperlock.errors import MessageRefused
 
 SERVER = "server"
 KEYHOLDER = "keyholder"
+WITNESS = "witness"
 SIGNATURE_BYTES = 64
 # So that no signature made for another purpose is one of a message.
 _DOMAIN = b"hyperlock message\0"
@@ -60,7 +61,9 @@ class Identity:
             raise MessageRefused(f"the signature is not that of {sender!r:.80}") from None
 
 
-def enrol(run: str, clients: Mapping[str, int]) -> dict[str, Identity]:
+def enrol(
+    run: str, clients: Mapping[str, int], roles: Iterable[str] = (SERVER, KEYHOLDER)
+) -> dict[str, Identity]:
     """New signing keys for all parties of a run that lives in one process; each knows all public
     keys.
 
@@ -68,8 +71,9 @@ def enrol(run: str, clients: Mapping[str, int]) -> dict[str, Identity]:
         run: the run's id.
         clients: their names, each with its number of samples, which is enrolled to within a power
             of two.
+        roles: the other parties.
     """
-    keys = {name: Ed25519PrivateKey.generate() for name in (SERVER, KEYHOLDER, *clients)}
+    keys = {name: Ed25519PrivateKey.generate() for name in (*roles, *clients)}
     public = {name: key.public_key().public_bytes_raw() for name, key in keys.items()}
     limits = {name: sample_limits(samples) for name, samples in clients.items()}
     return {name: Identity(run, name, public, limits, key) for name, key in keys.items()}

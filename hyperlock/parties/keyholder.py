@@ -25,13 +25,13 @@ from hyperlock.encryption.scheme import Decryptor, Encryptor, KeyPair
 from hyperlock.errors import CiphertextRefused, MessageRefused, ReleaseRefused
 from hyperlock.metrics import Stage
 from hyperlock.parties.ledger import Entry, Ledger
-from hyperlock.parties.messages import Aggregate, Open, PublicKey, Release, kind_of
+from hyperlock.parties.messages import Aggregate, Open, Part, PublicKey, Release, kind_of
 from hyperlock.parties.session import Session
 
 
 @dataclass
-class _Attempt:
-    """What is known while an attempt is under way, and forgotten with it."""
+class Attempt:
+    """What a key holder knows while an attempt is under way, and forgets with it."""
 
     session: Session
     decryptor: Decryptor = field(repr=False)
@@ -47,13 +47,15 @@ class KeyHolder:
         ledger: what it has released.
     """
 
+    _proofs = 0  # parts that follow an Aggregate's manifest
+
     def __init__(self, session: Session, *, min_clients: int, rounds: int, ledger: Ledger) -> None:
         self._session = session
         self._min_clients = min_clients
         self._rounds = rounds
         self._ledger = ledger
         self._opened = (0, 0)
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt | None = None
         self._maker = ThreadPoolExecutor(1, "keys")
         self._next: Future[KeyPair] | None = None
 
@@ -94,8 +96,12 @@ class KeyHolder:
         """The attempt's PublicKey; the key of the one before is gone."""
         keys = self._new_keys()
         session = self._session.at(*self._opened).under(keys.public)
-        self._attempt = _Attempt(session, self._session.scheme.decryptor(keys.secret))
-        return session.write(PublicKey, (keys.public,))
+        self._attempt = Attempt(session, self._session.scheme.decryptor(keys.secret))
+        return session.write(PublicKey, (keys.public, *self._announced(session)))
+
+    def _announced(self, session: Session) -> tuple[bytes, ...]:
+        """What everybody is told beside the key."""
+        return ()
 
     def _new_keys(self) -> KeyPair:
         """A pair that was made while clients trained, the first one now; and the next is begun."""
@@ -117,7 +123,11 @@ class KeyHolder:
         self._check_sums(session, clients, sums)
         release = session.write(Release, (sums.tobytes(),))
         self._ledger.keep(message.round, Entry(request, release))
+        self._released(release)
         return release
+
+    def _released(self, release: bytes) -> None:
+        """It is in the ledger."""
 
     def _refuse_round(self, number: int) -> None:
         """ReleaseRefused for a round that was released, or is none of the run's."""
@@ -146,7 +156,10 @@ class KeyHolder:
         be."""
         where = f"round {message.round}"
         try:
-            envelopes = Aggregate.envelopes(message.parts[-1], session.scheme.max_clients)
+            _, manifest, proofs = self._parts(message)
+            if len(proofs) != self._proofs:
+                raise MessageRefused(f"{len(proofs)} proofs of the sum instead of {self._proofs}")
+            envelopes = Aggregate.envelopes(manifest, session.scheme.max_clients)
             updates = [session.read_envelope(envelope) for envelope in envelopes]
         except MessageRefused as error:
             raise ReleaseRefused(f"{where}: the manifest is refused: {error}") from None
@@ -165,10 +178,15 @@ class KeyHolder:
             )
         return names
 
+    def _parts(self, message: Aggregate) -> tuple[tuple[Part, ...], Part, tuple[Part, ...]]:
+        """The ciphertexts, the manifest, and what follows."""
+        count = self._session.scheme.chunk_count(self._session.vector.length)
+        return message.parts[:count], message.parts[count], message.parts[count + 1 :]
+
     def _decrypt(self, decryptor: Decryptor, message: Aggregate) -> NDArray[np.integer]:
         """The exact sums, int[length], before anything is known to be right with them."""
         monitor = self._session.monitor
-        ciphertexts = message.parts[:-1]
+        ciphertexts, _, _ = self._parts(message)
         chunks = monitor.watch(ciphertexts, len(ciphertexts), "the key holder decrypts")
         with monitor.measure(Stage.DECRYPT):
             try:

@@ -15,6 +15,17 @@ that does not match, and says why.
     Aggregate   server -> key holder      ciphertexts of the sum, and the manifest of who is in it
     Release     key holder -> server      the exact sum: int[length], as narrow as the scheme allows
 
+Under trust=malicious the PublicKey has a second part, what the key holder announces: the cohort and
+the digest of the model; a Train has that digest instead of the model; an Aggregate ends with the
+Tally; and there are
+
+    State       server -> client          Releases that the client missed, or the model
+    Commitment  client -> server          the SHA-256 of the client's whole Update message
+    Commitments server -> key holder      those of a cohort, as they were signed
+    Roster      key holder -> everyone    who has committed, and to what
+    Close       server -> witness         nothing: all Updates are there
+    Tally       witness -> server         the roster, whose Updates it added, the sum's SHA-256
+
 On the wire: the payload's parts, end to end; the envelope, a msgpack array of the header and an
 Ed25519 signature over it; the envelope's size in four bytes. The header names the parts' sizes and
 the SHA-256 of them all, so that the signature covers every byte: an envelope alone proves what its
@@ -27,7 +38,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain, groupby, pairwise
 from typing import Any, ClassVar, Self, cast
@@ -35,7 +46,7 @@ from typing import Any, ClassVar, Self, cast
 import msgpack
 
 from hyperlock.errors import MessageRefused
-from hyperlock.parties.identity import KEYHOLDER, SERVER, SIGNATURE_BYTES, Identity
+from hyperlock.parties.identity import KEYHOLDER, SERVER, SIGNATURE_BYTES, WITNESS, Identity
 
 VERSION = 3
 _MAX_TEXT = 256  # bytes of any name in a header
@@ -279,6 +290,106 @@ class Release(Message):
     only_from = KEYHOLDER
 
 
+class State(Message):
+    """What a client lacks of the model."""
+
+    kind = "state"
+    only_from = SERVER
+    of_vector = False
+
+
+class Commitment(Message):
+    """One client's promise of exactly one Update."""
+
+    kind = "commitment"
+    of_vector = False
+
+
+class Commitments(Message):
+    """All that a cohort promised."""
+
+    kind = "commitments"
+    only_from = SERVER
+    of_vector = False
+
+
+class Roster(Message):
+    """Whose Updates may be in the sum, and which; one for a key, ever."""
+
+    kind = "roster"
+    only_from = KEYHOLDER
+    of_vector = False
+
+    @staticmethod
+    def write(entries: Mapping[str, bytes]) -> bytes:
+        """The payload: commitments by name."""
+        return cast(bytes, msgpack.packb(dict(entries)))
+
+    @staticmethod
+    def entries(payload: Part) -> dict[str, bytes]:
+        """The inverse; MessageRefused if it is none."""
+        found = _unpacked(payload, "roster")
+        good = isinstance(found, dict) and all(
+            type(name) is str and type(commitment) is bytes and len(commitment) == DIGEST_BYTES
+            for name, commitment in found.items()
+        )
+        if not good:
+            raise MessageRefused("not a roster (wrong structure)")
+        return cast(dict[str, bytes], found)
+
+
+class Close(Message):
+    """The end of an attempt's Updates."""
+
+    kind = "close"
+    only_from = SERVER
+    of_vector = False
+
+
+class Tally(Message):
+    """What the witness added."""
+
+    kind = "tally"
+    only_from = WITNESS
+    of_vector = False
+
+
+@dataclass(frozen=True)
+class Announced:
+    """What the key holder says with an attempt's key, under trust=malicious.
+
+    Attributes:
+        cohort: who is asked for an update.
+        model: the digest of the model that they start from.
+        cohorts: the commitment to the seed that cohorts are drawn from, the same in every attempt.
+    """
+
+    cohort: tuple[str, ...]
+    model: bytes
+    cohorts: bytes
+
+    def write(self) -> bytes:
+        """As a part of a payload."""
+        return cast(bytes, msgpack.packb([list(self.cohort), self.model, self.cohorts]))
+
+    @classmethod
+    def read(cls, part: Part) -> Announced:
+        """The inverse; MessageRefused if it is none."""
+        found = _unpacked(part, "announcement")
+        try:
+            cohort, model, cohorts = found
+            good = (
+                all(type(name) is str for name in cohort)
+                and type(model) is bytes
+                and type(cohorts) is bytes
+            )
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise MessageRefused("not an announcement (wrong structure)")
+        return cls(tuple(cohort), model, cohorts)
+
+
 def kind_of(data: bytes) -> str:
     """The kind that a message claims to be, before anything else is believed of it; "" if it claims
     none."""
@@ -303,6 +414,14 @@ def kind_of(data: bytes) -> str:
 def key_id_of(public_key: bytes) -> str:
     """The name of a public key: 128 bits of its SHA-256, in hexadecimal."""
     return hashlib.sha256(public_key).hexdigest()[:32]
+
+
+def _unpacked(part: Part, name: str) -> Any:
+    """What msgpack packed; no string of it is longer than a name or a digest."""
+    try:
+        return msgpack.unpackb(part, max_str_len=_MAX_TEXT, max_bin_len=DIGEST_BYTES, max_ext_len=0)
+    except Exception as error:  # msgpack raises many kinds for malformed input
+        raise MessageRefused(f"not a {name} ({type(error).__name__})") from None
 
 
 def _check_fields(header: dict[str, Any]) -> None:

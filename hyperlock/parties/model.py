@@ -7,9 +7,12 @@ clients) computes the same next state from the same sums.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, cast
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,12 +51,58 @@ class GlobalModel:
     weight_unit: float
     range_factor: float
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
-        """SHA-256 of weights and ranges, 32 bytes."""
-        found = hashlib.sha256(self.weights.astype("<f4").tobytes())
-        found.update(np.array(self.grid.ranges, "<f4").tobytes())
-        return found.digest()
+        """SHA-256 of the state, 32 bytes."""
+        return hashlib.sha256(self.encode()).digest()
+
+    def encode(self) -> bytes:
+        """Weights, ranges and the optimiser's slots: all that the next steps depend on."""
+        slots = {
+            name: [value.dtype.str, list(value.shape), value.tobytes()]
+            for name, value in optimizer_state(self.optimizer).items()
+        }
+        weights = self.weights.astype("<f4").tobytes()
+        ranges = np.array(self.grid.ranges, "<f4").tobytes()
+        return cast(bytes, msgpack.packb([weights, ranges, slots]))
+
+    def decode(self, data: bytes | memoryview) -> GlobalModel:
+        """The state that `encode` wrote, of a model like this one; MessageRefused if it is none."""
+        try:
+            weights, ranges, slots = msgpack.unpackb(data)
+            arrays = {
+                name: np.frombuffer(content, dtype).reshape(shape)
+                for name, (dtype, shape, content) in slots.items()
+            }
+            found = self.restored(
+                np.frombuffer(weights, "<f4"),
+                tuple(map(float, np.frombuffer(ranges, "<f4"))),
+                arrays,
+            )
+        except Exception as error:  # msgpack and NumPy raise many kinds for malformed input
+            raise MessageRefused(f"not a model ({type(error).__name__})") from None
+        if found is None:
+            raise MessageRefused("not a model of this run's kind")
+        return found
+
+    def restored(
+        self,
+        weights: NDArray[np.float32],
+        ranges: tuple[float, ...],
+        slots: Mapping[str, NDArray],
+    ) -> GlobalModel | None:
+        """This model with another state; None if that is of another architecture or optimiser."""
+        known = {f.name for f in fields(cast(Any, self.optimizer))}
+        fits = weights.shape == self.weights.shape and len(ranges) == len(self.grid.ranges)
+        if not fits or not known >= slots.keys():
+            return None
+        values = {name: value if value.ndim else value.item() for name, value in slots.items()}
+        return replace(
+            self,
+            weights=weights,
+            grid=replace(self.grid, ranges=ranges),
+            optimizer=replace(cast(Any, self.optimizer), **values),
+        )
 
     def step(self, totals: Totals, update: NDArray[np.integer]) -> GlobalModel:
         """The next state, from what a release says of the round and the exact sum of its updates.
@@ -79,6 +128,16 @@ class GlobalModel:
             float(np.float32(min(max(new, old / RANGE_STEP), old * RANGE_STEP)))
             for new, old in zip(ranges, self.grid.ranges, strict=True)
         )
+
+
+def optimizer_state(optimizer: Any) -> dict[str, NDArray]:
+    """The arrays and numbers of a server optimiser, by field."""
+    values = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)}
+    return {
+        name: np.asarray(value)
+        for name, value in values.items()
+        if isinstance(value, np.ndarray | float | int)
+    }
 
 
 def ranges_follow(new: Sequence[float], old: Sequence[float], rounds: int) -> bool:
@@ -109,6 +168,16 @@ class ModelKeeper:
         self.model = model
         self.round = round_number
         self.totals: Totals | None = None
+
+    def put(self, model: GlobalModel, round_number: int) -> None:
+        """Take a state that somebody vouches for, as that after this round."""
+        self.model = model
+        self.round = round_number
+
+    def lacks(self, release: bytes, session: Session) -> bool:
+        """Whether this is the Release of the next round, and not of one before; MessageRefused if
+        it is no Release."""
+        return session.hear(Release, release).round > self.round
 
     def take(self, release: bytes, session: Session) -> None:
         """Step the model by the next round's Release.

@@ -11,6 +11,7 @@ import numpy as np
 from hyperlock.encryption.scheme import Accumulator
 from hyperlock.errors import CiphertextRefused, MessageRefused, RoundFailed
 from hyperlock.metrics import Stage
+from hyperlock.monitor import Monitor
 from hyperlock.parties.messages import Aggregate, Open, Train, Update
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.outbox import Outbox
@@ -51,6 +52,11 @@ class Server:
         self._envelopes: list[bytes] = []
         self._sum: Accumulator | None = None
 
+    @property
+    def monitor(self) -> Monitor:
+        """Where its seconds go."""
+        return self._session.monitor
+
     def begin(self, round_number: int, attempt: int) -> bytes:
         """Begin an attempt and return the Open message for the key holder."""
         self._session = self._session.at(round_number, attempt)
@@ -63,17 +69,25 @@ class Server:
             MessageRefused: it is not that.
         """
         key = self._session.read_public_key(public_key)
+        self._begin_sum(key, cohort)
+        payload: tuple[bytes, ...] = ()
+        if self.keeper is not None:
+            model = self.keeper.model
+            ranges = np.array(model.grid.ranges, "<f4")
+            payload = (public_key, model.weights.astype("<f4").tobytes(), ranges.tobytes())
+        return self._train(payload)
+
+    def _begin_sum(self, key: bytes, cohort: Collection[str]) -> None:
+        """Under a key, of these clients' updates."""
         self._session = self._session.under(key)
         self._waiting = set(cohort)
         self._envelopes = []
         self.refused = 0
         length = self._session.vector.length
         self._sum = self._session.scheme.accumulator(key, length)
-        payload: tuple[bytes, ...] = ()
-        if self.keeper is not None:
-            model = self.keeper.model
-            ranges = np.array(model.grid.ranges, "<f4")
-            payload = (public_key, model.weights.astype("<f4").tobytes(), ranges.tobytes())
+
+    def _train(self, payload: tuple[bytes, ...]) -> bytes:
+        """The Train message, whose digest is this attempt's."""
         train = self._session.write(Train, payload)
         if payload:
             self._session = self._session.after(self._session.hear(Train, train).digest)
@@ -113,9 +127,14 @@ class Server:
             manifest = Aggregate.manifest(self._envelopes)
             total = self._sum.total()
             self._sum = None
-            aggregate = self._session.write(Aggregate, chain(total, [manifest]))
+            parts = chain(total, [manifest], self._tallied())
+            aggregate = self._session.write(Aggregate, parts)
             self._outbox.keep(self._session.round, aggregate)
         return aggregate
+
+    def _tallied(self) -> tuple[bytes, ...]:
+        """What else proves the sum."""
+        return ()
 
     def waiting(self, round_number: int) -> bytes:
         """The Aggregate of this round that was sent, or about to be, when the server stopped; empty

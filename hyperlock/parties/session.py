@@ -19,14 +19,22 @@ from hyperlock.errors import MessageRefused
 from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import Identity
 from hyperlock.parties.messages import (
+    DIGEST_BYTES,
     MAX_ENVELOPE,
     MAX_PUBLIC_KEY,
     Aggregate,
+    Announced,
+    Close,
+    Commitment,
+    Commitments,
     Message,
     Open,
     Part,
     PublicKey,
     Release,
+    Roster,
+    State,
+    Tally,
     Train,
     Update,
     key_id_of,
@@ -35,6 +43,8 @@ from hyperlock.parties.terms import Terms
 
 M = TypeVar("M", bound=Message)
 _KEPT_BYTES = 8
+_NAME_BYTES = 300  # of a name and what is around it, at most
+_MOST_SLOTS = 4  # float64 vectors of a server optimiser, and the weights
 
 
 @lru_cache(maxsize=2)
@@ -113,8 +123,9 @@ class Session:
         parts, part_bytes = self._limits(kind)
         message = kind.decode(data, self.identity, max_parts=parts, max_part_bytes=part_bytes)
         self._expect_joined(message)
-        if kind in (Update, Aggregate) and len(message.parts) != parts:
-            raise MessageRefused(f"{len(message.parts)} payload parts instead of {parts}")
+        due = {Update: (parts,), Aggregate: (parts - 1, parts)}.get(kind)
+        if due and len(message.parts) not in due:
+            raise MessageRefused(f"{len(message.parts)} payload parts instead of {due[0]}")
         if kind is Release and [len(part) for part in message.parts] != [part_bytes]:
             raise MessageRefused("the release has another length than the model")
         return message
@@ -133,12 +144,24 @@ class Session:
 
     def read_public_key(self, data: bytes) -> bytes:
         """The serialised key in the PublicKey message of this attempt, or MessageRefused."""
+        (key,) = self._public_key(data, 1)
+        return key
+
+    def read_announced(self, data: bytes) -> tuple[bytes, Announced]:
+        """The same under trust=malicious, with what the key holder announces."""
+        key, announced = self._public_key(data, 2)
+        return key, Announced.read(announced)
+
+    def _public_key(self, data: bytes, parts: int) -> tuple[bytes, ...]:
+        """Key and whatever else, as many parts as are due."""
         message = self.hear(PublicKey, data)
         message.expect(round=self.round, attempt=self.attempt, train=b"")
-        key = b"".join(message.parts)
+        if len(message.parts) != parts:
+            raise MessageRefused(f"{len(message.parts)} payload parts instead of {parts}")
+        key, *others = map(bytes, message.parts)
         if key_id_of(key) != message.key_id:
             raise MessageRefused("the public key is not the one that its key id names")
-        return _one_copy(key)
+        return _one_copy(key), *others
 
     def _expect_joined(self, message: Message) -> None:
         """Refuse what was written under another scheme or other terms."""
@@ -160,16 +183,31 @@ class Session:
         """The most parts that a payload of this kind has, and the most bytes of each."""
         if kind is Open:
             return 1, _KEPT_BYTES
+        clients = len(self.identity.clients)
         if kind is PublicKey:
-            return 1, MAX_PUBLIC_KEY
+            return 2, MAX_PUBLIC_KEY
+        if kind is Commitment:
+            return 1, DIGEST_BYTES
+        if kind is Close:
+            return 0, 0
+        if kind is Tally:
+            return 1, _NAME_BYTES * clients
+        if kind is Roster:
+            return 1, (_NAME_BYTES + DIGEST_BYTES) * clients
+        if kind is Commitments:
+            return clients, MAX_ENVELOPE + 2 * DIGEST_BYTES
         if kind is Train:
             model = 4 * max(self.vector.parameters, len(self.vector.sizes))
             return 3, max(MAX_PUBLIC_KEY + MAX_ENVELOPE, model)
+        sums = self.vector.length * self.vector.sum_type(self.scheme.max_clients).itemsize
         if kind is Release:
-            sums = self.vector.sum_type(self.scheme.max_clients)
-            return 1, self.vector.length * sums.itemsize
+            return 1, sums
+        if kind is State:
+            slots = _MOST_SLOTS * 8 * self.vector.parameters
+            return 2, max(sums + MAX_ENVELOPE, slots + MAX_ENVELOPE)
         ciphertexts = self.scheme.chunk_count(self.vector.length)
         if kind is Aggregate:
+            # The manifest and, under trust=malicious, the tally.
             manifest = self.scheme.max_clients * MAX_ENVELOPE
-            return ciphertexts + 1, max(self.scheme.max_chunk_bytes, manifest)
+            return ciphertexts + 2, max(self.scheme.max_chunk_bytes, manifest)
         return ciphertexts, self.scheme.max_chunk_bytes

@@ -27,6 +27,7 @@ def check(config: Config) -> None:
     if isinstance(config.federation, LocalTraining):
         _check_local_training(config.federation)
     _check_min_clients(config)
+    _check_trust(config)
     _check_max_clients(config)
 
 
@@ -142,6 +143,31 @@ def _check_min_clients(config: Config) -> None:
             hint=f"keys.min_clients={cohort}"
             if enough
             else "federation.fraction=null federation.cohort=3",
+        )
+
+
+def _check_trust(config: Config) -> None:
+    if not config.trust.malicious:
+        return
+    custody = config.keys.custody
+    if custody != "authority":
+        held = "the clients share the key" if custody == "clients" else "the server has the key"
+        raise ConfigError(
+            "trust",
+            "malicious",
+            f"keys={custody}: {held}, and no commitment or witness can keep a sum from it",
+            allowed="keys=authority",
+            hint="keys=authority, or trust=curious",
+        )
+    least = config.keys.colluders + 2
+    if config.keys.min_clients < least:
+        raise ConfigError(
+            "keys.min_clients",
+            config.keys.min_clients,
+            f"of a sum of so few, keys.colluders={config.keys.colluders} clients can subtract "
+            "their own and are left with one client's update",
+            allowed=f"at least {least}",
+            hint=f"keys.min_clients={least}",
         )
 
 

@@ -352,6 +352,7 @@ class Keys:
 
     custody: str = MISSING
     min_clients: int = 3
+    colluders: int = bounded(1, at_least(0, "1"))
 
 
 @dataclass
@@ -360,6 +361,18 @@ class ClientKeys(Keys):
 
     custody: str = "clients"
     seeded: bool = True
+
+
+@dataclass
+class Trust:
+    """trust=curious and trust=malicious."""
+
+    level: str = MISSING
+
+    @property
+    def malicious(self) -> bool:
+        """Whether the server may do anything."""
+        return self.level == "malicious"
 
 
 @dataclass
@@ -413,6 +426,7 @@ class Config:
     federation: Any = MISSING
     encryption: Any = MISSING
     keys: Any = MISSING
+    trust: Any = MISSING
     runtime: Any = MISSING
     tracking: Any = MISSING
     paths: Paths = field(default_factory=Paths)
@@ -457,6 +471,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "encryption": {"ckks": CkksEncryption, "bfv": BfvEncryption, "none": NoEncryption},
     "keys": {"authority": Keys, "clients": ClientKeys, "server": Keys},
+    "trust": {"curious": Trust, "malicious": Trust},
     "runtime": {"local": LocalRuntime},
     "tracking": {"mlflow": MlflowTracking, "none": NoTracking},
 }

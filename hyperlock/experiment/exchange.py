@@ -1,0 +1,122 @@
+"""How a cohort's updates are collected: asked for, or promised, listed, sent and witnessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from hyperlock.errors import ReleaseRefused
+from hyperlock.metrics import Stage
+from hyperlock.parties.identity import KEYHOLDER, WITNESS
+from hyperlock.parties.server import Server
+from hyperlock.parties.verified import VerifiedServer
+from hyperlock.runtime import Lost, Reply, Runtime
+
+
+class Exchange(Protocol):
+    """One attempt's way.
+
+    Attributes:
+        bytes: moved so far to prove things, over all parties.
+    """
+
+    bytes: int
+
+    def updates(self, asked: Sequence[str], request: bytes) -> Iterator[tuple[str, Reply]]:
+        """Who answered a Train message, and with what."""
+        ...
+
+    def accepted(self, update: bytes) -> None:
+        """The server took this one."""
+        ...
+
+    def close(self) -> None:
+        """There are no more."""
+        ...
+
+
+class Plain:
+    """trust=curious: every client answers with its Update."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.bytes = 0
+        self._runtime = runtime
+
+    def updates(self, asked: Sequence[str], request: bytes) -> Iterator[tuple[str, Reply]]:
+        """One message there and one back."""
+        yield from self._runtime.exchange(dict.fromkeys(asked, request))
+
+    def accepted(self, update: bytes) -> None:
+        """Nobody else is told."""
+
+    def close(self) -> None:
+        """Nothing is proved."""
+
+
+class Verified:
+    """trust=malicious: commitments, the roster, updates, the witness.
+
+    Args:
+        server: what it does in between.
+        runtime: reaches the others.
+        opened: the attempt's PublicKey message.
+    """
+
+    def __init__(self, server: VerifiedServer, runtime: Runtime, opened: bytes) -> None:
+        self.bytes = 0
+        self._server = server
+        self._runtime = runtime
+        self._opened = opened
+
+    def updates(self, asked: Sequence[str], request: bytes) -> Iterator[tuple[str, Reply]]:
+        """The model's missing rounds, promises, the roster; then what each sends who is on it."""
+        server = self._server
+        monitor = server.monitor
+
+        # Who was not asked of late has rounds to catch up on.
+        states = {name: state for name in asked if (state := server.state(name))}
+        for name, reply in self._runtime.exchange(states) if states else ():
+            if isinstance(reply, Lost):
+                yield name, reply
+                asked = [other for other in asked if other != name]
+        self.bytes += sum(map(len, states.values()))
+
+        # Promises, and the list of them that the key holder closes.
+        for name, reply in self._runtime.exchange(dict.fromkeys(asked, request)):
+            if isinstance(reply, Lost):
+                yield name, reply
+                continue
+            with monitor.measure(Stage.VERIFY):
+                server.commit(reply)
+            self.bytes += len(reply)
+        roster = self._ask(KEYHOLDER, server.commitments())
+        names = server.install_roster(roster)
+        self._ask(WITNESS, self._opened)
+        self._ask(WITNESS, roster)
+        self.bytes += len(roster) * len(names)
+
+        # What was promised.
+        yield from self._runtime.exchange(dict.fromkeys(names, roster))
+
+    def accepted(self, update: bytes) -> None:
+        """The witness is given it too."""
+        self._ask(WITNESS, update)
+
+    def close(self) -> None:
+        """The witness says what it came to."""
+        self._server.install_tally(self._ask(WITNESS, self._server.end()))
+
+    def _ask(self, party: str, request: bytes) -> bytes:
+        """The answer of somebody without whom there is no round."""
+        [(_, reply)] = self._runtime.exchange({party: request})
+        if isinstance(reply, Lost):
+            raise ReleaseRefused(f"the {party} did not answer: {reply.reason}")
+        self.bytes += len(request) + len(reply)
+        return reply
+
+
+def exchange_of(server: Server, runtime: Runtime, opened: bytes) -> Exchange:
+    """The way of this server's attempt."""
+    if isinstance(server, VerifiedServer):
+        return Verified(server, runtime, opened)
+    return Plain(runtime)
