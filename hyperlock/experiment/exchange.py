@@ -9,7 +9,7 @@ from hyperlock.errors import ReleaseRefused
 from hyperlock.metrics import Stage
 from hyperlock.parties.identity import KEYHOLDER, WITNESS
 from hyperlock.parties.server import Server
-from hyperlock.parties.verified import VerifiedServer
+from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.runtime import Lost, Reply, Runtime
 
 
@@ -17,10 +17,10 @@ class Exchange(Protocol):
     """One attempt's way.
 
     Attributes:
-        bytes: moved so far to prove things, over all parties.
+        moved: bytes so far to prove things, over all parties.
     """
 
-    bytes: int
+    moved: int
 
     def updates(self, asked: Sequence[str], request: bytes) -> Iterator[tuple[str, Reply]]:
         """Who answered a Train message, and with what."""
@@ -39,7 +39,7 @@ class Plain:
     """trust=curious: every client answers with its Update."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self.bytes = 0
+        self.moved = 0
         self._runtime = runtime
 
     def updates(self, asked: Sequence[str], request: bytes) -> Iterator[tuple[str, Reply]]:
@@ -63,7 +63,7 @@ class Verified:
     """
 
     def __init__(self, server: VerifiedServer, runtime: Runtime, opened: bytes) -> None:
-        self.bytes = 0
+        self.moved = 0
         self._server = server
         self._runtime = runtime
         self._opened = opened
@@ -79,7 +79,7 @@ class Verified:
             if isinstance(reply, Lost):
                 yield name, reply
                 asked = [other for other in asked if other != name]
-        self.bytes += sum(map(len, states.values()))
+        self.moved += sum(map(len, states.values()))
 
         # Promises, and the list of them that the key holder closes.
         for name, reply in self._runtime.exchange(dict.fromkeys(asked, request)):
@@ -88,12 +88,12 @@ class Verified:
                 continue
             with monitor.measure(Stage.VERIFY):
                 server.commit(reply)
-            self.bytes += len(reply)
+            self.moved += len(reply)
         roster = self._ask(KEYHOLDER, server.commitments())
         names = server.install_roster(roster)
         self._ask(WITNESS, self._opened)
         self._ask(WITNESS, roster)
-        self.bytes += len(roster) * len(names)
+        self.moved += len(roster) * len(names)
 
         # What was promised.
         yield from self._runtime.exchange(dict.fromkeys(names, roster))
@@ -111,7 +111,7 @@ class Verified:
         [(_, reply)] = self._runtime.exchange({party: request})
         if isinstance(reply, Lost):
             raise ReleaseRefused(f"the {party} did not answer: {reply.reason}")
-        self.bytes += len(request) + len(reply)
+        self.moved += len(request) + len(reply)
         return reply
 
 

@@ -21,9 +21,11 @@ from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
 from hyperlock.parties.client import Replica
 from hyperlock.parties.custody import Custody
+from hyperlock.parties.identity import KEYHOLDER
 from hyperlock.parties.messages import Release, kind_of
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.server import Server
+from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.randomness import generator
 from hyperlock.runtime import Lost, Runtime
 from hyperlock.settings.schema import Config, Federation
@@ -199,13 +201,27 @@ def run_round(
         replies=len(uplink),
         refused=server.refused,
         lost=lost,
-        proofs=exchange.bytes,
+        proofs=exchange.moved,
     )
     parties.journal.keep(number, moved)
     released = parties.custody.release(
         aggregate, server=server, clients=parties.clients, runtime=runtime
     )
     return replace(moved, downlink=moved.downlink + released)
+
+
+def close_run(parties: Parties) -> None:
+    """After the last round: that cohorts were drawn as the key holder had promised.
+
+    Raises:
+        RoundFailed: they were not.
+    """
+    server = parties.server
+    if isinstance(server, VerifiedServer):
+        [(_, shown)] = parties.runtime.exchange({KEYHOLDER: server.show()})
+        if isinstance(shown, Lost):
+            raise RoundFailed(f"the key holder does not show its seed: {shown.reason}")
+        server.check_cohorts(shown)
 
 
 def _sent_again(number: int, parties: Parties) -> bool:

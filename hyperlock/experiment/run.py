@@ -27,7 +27,7 @@ from hyperlock.experiment.observers import (
 )
 from hyperlock.experiment.report import Report, begin_report
 from hyperlock.experiment.resume import go_on
-from hyperlock.experiment.rounds import evaluated_round
+from hyperlock.experiment.rounds import close_run, evaluated_round
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
 from hyperlock.process import end_if_asked
@@ -127,6 +127,7 @@ def _watched(run: Run, observers: Sequence[Observer], background: Background) ->
             with monitor.measure(Stage.TRACK):
                 for observer in observers:
                     observer.after_round(run, metrics)
+        close_run(run.parties)
         with monitor.measure(Stage.TRACK):
             for observer in reversed(observers):
                 observer.end(run)

@@ -6,6 +6,7 @@ run can call its own alone.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from hyperlock.data.datasets import Dataset
@@ -24,24 +26,23 @@ from hyperlock.encryption.vector import Vector
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.journal import Journal
 from hyperlock.experiment.rounds import Parties, sample_cohort
+from hyperlock.files import write_whole
 from hyperlock.learning.types import Algorithm, LocalData, Samples, Trainer
 from hyperlock.monitor import Monitor
 from hyperlock.parties.client import Client, Replica
+from hyperlock.parties.committing_client import CommittingClient
 from hyperlock.parties.custody import CUSTODIES
 from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS, enrol
 from hyperlock.parties.keyholder import KeyHolder
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.model import GlobalModel, ModelKeeper
 from hyperlock.parties.outbox import Outbox
+from hyperlock.parties.proofs import Cohorts, Draw
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
 from hyperlock.parties.terms import Terms
-from hyperlock.parties.verified import (
-    Cohorts,
-    CommittingClient,
-    VerifiedServer,
-    VerifyingKeyHolder,
-)
+from hyperlock.parties.verified_server import VerifiedServer
+from hyperlock.parties.verifying_keyholder import VerifyingKeyHolder
 from hyperlock.parties.witness import Witness
 from hyperlock.randomness import Streams, integer_seed
 from hyperlock.settings.construct import OURS, construct, construct_group, target
@@ -152,9 +153,10 @@ def build_algorithm(config: Config, network: Network) -> Algorithm:
     return check_algorithm.build(make, name, network)
 
 
-def build_terms(config: Config, samples: int) -> Terms:
+def build_terms(config: Config, samples: int, initial: NDArray[np.float32]) -> Terms:
     """What the parties of a run over so many samples in all are told alike: what decides what
-    clients compute, and nothing that may differ after a resume."""
+    clients compute, the initial weights float32[parameters] too, and nothing that may differ after
+    a resume."""
     groups = ("model.", "federation.", "encryption.")
     free = ("federation.rounds", "federation.target_accuracy")
     settings = {
@@ -162,6 +164,7 @@ def build_terms(config: Config, samples: int) -> Terms:
         for key, value in flatten(OmegaConf.structured(config)).items()
         if key == "seed" or (key.startswith(groups) and key not in free)
     }
+    settings["initial_weights"] = hashlib.sha256(initial.astype("<f4").tobytes()).hexdigest()
     return Terms(
         weight_unit=samples / config.federation.clients,
         initial_range=config.encryption.initial_range,
@@ -210,18 +213,36 @@ def build_keyholder(
     }
     if not config.trust.malicious:
         return CUSTODIES[config.keys.custody].keyholder(session, **given)
-    cohorts = build_cohorts(config, list(session.identity.clients))
-    return VerifyingKeyHolder(session, keeper=keeper, cohorts=cohorts, **given)
+    return VerifyingKeyHolder(
+        session,
+        keeper=keeper,
+        cohorts=build_cohorts(config, folder),
+        draw=build_draw(config, list(session.identity.clients)),
+        **given,
+    )
 
 
-def build_cohorts(config: Config, clients: Sequence[str]) -> Cohorts:
-    """How the key holder draws them: in a simulation from the run's seed, as the server would."""
+def build_cohorts(config: Config, folder: Path | None) -> Cohorts:
+    """What the key holder draws cohorts from: in a simulation the run's own seed. What hides it
+    until the end is kept in its folder, for a resumed run has committed to it already."""
+    nonce = secrets.token_bytes(32)
+    if folder is not None:
+        file = folder / "cohorts"
+        if file.exists():
+            nonce = file.read_bytes()
+        else:
+            write_whole(file, nonce)
+    return Cohorts(config.seed, nonce)
+
+
+def build_draw(config: Config, clients: Sequence[str]) -> Draw:
+    """How a cohort comes from a seed."""
     size = config.federation.cohort_size
 
-    def draw(round_number: int, attempt: int) -> list[str]:
-        return sample_cohort(clients, size, config.seed, round_number, attempt)
+    def draw(seed: int, round_number: int, attempt: int) -> list[str]:
+        return sample_cohort(clients, size, seed, round_number, attempt)
 
-    return Cohorts(draw, config.seed, secrets.token_bytes(32))
+    return draw
 
 
 def build_server(
@@ -240,6 +261,7 @@ def build_server(
             min_clients=config.keys.min_clients,
             keeper=keeper,
             outbox=Outbox(folder),
+            draw=build_draw(config, list(session.identity.clients)),
         )
     return CUSTODIES[config.keys.custody].server(
         session,
@@ -304,7 +326,7 @@ def assemble(
     with its part of the dataset; in `directory`, if there is one, what outlives a kill."""
     # What all of them know.
     algorithm = build_algorithm(config, network)
-    terms = build_terms(config, len(dataset.y_train))
+    terms = build_terms(config, len(dataset.y_train), network.initial_weights())
     vector = Vector(config.value_bits, network.sizes)
     names = {f"client-{i}": len(part) for i, part in enumerate(parts)}
     roles = (SERVER, KEYHOLDER, *([WITNESS] if config.trust.malicious else []))

@@ -82,6 +82,7 @@ class KeyHolder:
         self._ledger.forget(min(kept, message.round - 1))
         released = self._ledger.find(message.round)
         if released is not None and released.release:
+            self._released(released.release)
             return released.release
         self._refuse_round(message.round)
         if (message.round, message.attempt) <= self._opened:
@@ -127,7 +128,7 @@ class KeyHolder:
         return release
 
     def _released(self, release: bytes) -> None:
-        """It is in the ledger."""
+        """It is in the ledger, and given now."""
 
     def _refuse_round(self, number: int) -> None:
         """ReleaseRefused for a round that was released, or is none of the run's."""

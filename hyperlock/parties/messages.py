@@ -25,6 +25,8 @@ Tally; and there are
     Roster      key holder -> everyone    who has committed, and to what
     Close       server -> witness         nothing: all Updates are there
     Tally       witness -> server         the roster, whose Updates it added, the sum's SHA-256
+    Show        server -> key holder      nothing: the run is over
+    Shown       key holder -> server      the seed that cohorts were drawn from, and its nonce
 
 On the wire: the payload's parts, end to end; the envelope, a msgpack array of the header and an
 Ed25519 signature over it; the envelope's size in four bytes. The header names the parts' sizes and
@@ -351,6 +353,22 @@ class Tally(Message):
 
     kind = "tally"
     only_from = WITNESS
+    of_vector = False
+
+
+class Show(Message):
+    """The run is over; what were cohorts drawn from?"""
+
+    kind = "show"
+    only_from = SERVER
+    of_vector = False
+
+
+class Shown(Message):
+    """The seed of all cohorts."""
+
+    kind = "shown"
+    only_from = KEYHOLDER
     of_vector = False
 
 

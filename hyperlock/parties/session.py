@@ -33,6 +33,8 @@ from hyperlock.parties.messages import (
     PublicKey,
     Release,
     Roster,
+    Show,
+    Shown,
     State,
     Tally,
     Train,
@@ -44,6 +46,7 @@ from hyperlock.parties.terms import Terms
 M = TypeVar("M", bound=Message)
 _KEPT_BYTES = 8
 _NAME_BYTES = 300  # of a name and what is around it, at most
+_SHOWN_BYTES = 40  # a nonce and a seed
 _MOST_SLOTS = 4  # float64 vectors of a server optimiser, and the weights
 
 
@@ -188,8 +191,10 @@ class Session:
             return 2, MAX_PUBLIC_KEY
         if kind is Commitment:
             return 1, DIGEST_BYTES
-        if kind is Close:
+        if kind in (Close, Show):
             return 0, 0
+        if kind is Shown:
+            return 1, _SHOWN_BYTES
         if kind is Tally:
             return 1, _NAME_BYTES * clients
         if kind is Roster:

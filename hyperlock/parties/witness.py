@@ -12,8 +12,8 @@ from hyperlock.encryption.scheme import Accumulator
 from hyperlock.errors import CiphertextRefused, MessageRefused
 from hyperlock.metrics import Stage
 from hyperlock.parties.messages import Close, PublicKey, Roster, Tally, Update, kind_of
+from hyperlock.parties.proofs import Tallied, digest, sum_digest
 from hyperlock.parties.session import Session
-from hyperlock.parties.verified import Tallied, digest, sum_digest
 
 
 class Witness:

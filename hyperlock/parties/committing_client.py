@@ -1,0 +1,127 @@
+"""A client under trust=malicious (`proofs.py`)."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlock.encryption.grid import Grid
+from hyperlock.errors import MessageRefused
+from hyperlock.metrics import Stage
+from hyperlock.parties.client import Client
+from hyperlock.parties.messages import Commitment, Roster, State, Train, kind_of
+from hyperlock.parties.model import ModelKeeper
+from hyperlock.parties.proofs import digest
+from hyperlock.parties.session import Session
+
+
+class CommittingClient(Client):
+    """Steps the model itself, and commits to its Update before it sends it.
+
+    Args:
+        keeper: of the model; a simulation's clients share one.
+        min_clients: a roster of fewer is refused.
+        others: as any client's.
+    """
+
+    def __init__(
+        self, session: Session, *, keeper: ModelKeeper, min_clients: int, **others: Any
+    ) -> None:
+        super().__init__(session, **others)
+        self._keeper = keeper
+        self._min_clients = min_clients
+        self._cohorts = b""
+        self._candidate = b""
+        self._here: Session | None = None
+        self._waiting: IO[bytes] | None = None
+        self._committed = b""
+
+    def handle(self, data: bytes) -> bytes:
+        """As any client, but Train with a Commitment, Roster with the Update; State with nothing.
+
+        Raises:
+            MessageRefused: besides what any client refuses: a model that is not what it holds, a
+                cohort or a roster without it, a second roster.
+        """
+        match kind_of(data):
+            case State.kind:
+                return self._catch_up(data)
+            case Roster.kind:
+                return self._upload(data)
+        return super().handle(data)
+
+    def _catch_up(self, data: bytes) -> bytes:
+        """Step by the Releases that it missed; of a whole model the key holder says next whether
+        it is the one."""
+        first, *parts = map(bytes, self._session.hear(State, data).parts)
+        if first == b"model" and len(parts) == 1:
+            self._candidate = parts[0]
+            return b""
+        for release in (first, *parts):
+            if self._keeper.lacks(release, self._session):
+                self._keeper.take(release, self._session)
+        return b""
+
+    def _under_its_key(self, message: Train) -> tuple[Session, bytes]:
+        session = self._session.at(message.round, message.attempt)
+        message.expect(train=b"")
+        if len(message.parts) != 2:
+            raise MessageRefused("a Train message without a key and a model's digest")
+        key, announced = session.read_announced(bytes(message.parts[0]))
+        if self.name not in announced.cohort:
+            raise MessageRefused(f"{self.name} is not in the cohort that the key holder drew")
+        if self._cohorts not in (b"", announced.cohorts):
+            raise MessageRefused("the key holder draws cohorts from another seed than it said")
+        self._cohorts = announced.cohorts
+        if bytes(message.parts[1]) != announced.model:
+            raise MessageRefused("another model than the key holder's")
+        self._settle(announced.model, message.round)
+        session = session.under(key).after(message.digest)
+        message.expect(key_id=session.key_id)
+        return session, key
+
+    def _settle(self, model: bytes, round_number: int) -> None:
+        """Hold the model of this digest, or refuse."""
+        candidate = self._candidate
+        self._candidate = b""
+        if self._keeper.model.digest == model:
+            return
+        if digest(candidate) != model:
+            raise MessageRefused("another model than the one that this client has stepped to")
+        self._keeper.put(self._keeper.model.decode(candidate), round_number - 1)
+
+    def _read_model(self, message: Train) -> tuple[NDArray[np.float32], Grid]:
+        model = self._keeper.model
+        return model.weights, model.grid
+
+    def _answer(self, session: Session, update: bytes) -> bytes:
+        """Keep the Update on a disk until the roster is closed, so that memory does not grow with
+        the cohort: it is ciphertext."""
+        self._here = session
+        if self._waiting is not None:
+            self._waiting.close()  # of an attempt that came to nothing
+        with session.monitor.measure(Stage.VERIFY):
+            self._committed = digest(update)
+            self._waiting = tempfile.TemporaryFile(prefix="update")  # noqa: SIM115, closed when sent
+            self._waiting.write(update)
+            return session.write(Commitment, (self._committed,))
+
+    def _upload(self, data: bytes) -> bytes:
+        here = self._here
+        if here is None or self._waiting is None:
+            raise MessageRefused(f"{self.name} has committed to nothing, or sent it already")
+        entries = Roster.entries(b"".join(here.read(Roster, data).parts))
+        if entries.get(self.name) != self._committed:
+            raise MessageRefused(f"{self.name} is on the roster with another update, or not at all")
+        if len(entries) < self._min_clients:
+            raise MessageRefused(f"a roster of {len(entries)} clients")
+        if len(set(entries.values())) < len(entries):
+            raise MessageRefused("a roster on which two clients have the same update")
+        with self._waiting as file:
+            file.seek(0)
+            update = file.read()
+        self._waiting = None
+        return update
