@@ -153,7 +153,10 @@ def test_requests_and_sums_altered_on_the_way_are_refused_by_their_receivers(
 ) -> None:
     """An error that ends the round: the server is not there to lie to its clients."""
 
+    @dataclass
     class Altering(Hostile):
+        what: str = ""
+
         def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, Reply]]:
             altered = {party: self.alter(data) for party, data in requests.items()}
             yield from self.inner.exchange(altered)
@@ -161,13 +164,14 @@ def test_requests_and_sums_altered_on_the_way_are_refused_by_their_receivers(
         def alter(self, data: bytes) -> bytes:
             altered = bytearray(data)
             altered[0] ^= 1
-            return bytes(altered) if opened(data)[1]["kind"] == what else data
+            return bytes(altered) if opened(data)[1]["kind"] == self.what else data
 
     # Under keys=clients nobody is sent an Open, and a Train is nothing but a header.
     for what in ("open", "train", "aggregate")[2 if custody == "clients" else 0 :]:
         federation = federate(f"keys={custody}")
+        inner = federation.parties.runtime
         federation.parties = replace(
-            federation.parties, runtime=Altering(federation.parties.runtime, lambda *given: given)
+            federation.parties, runtime=Altering(inner, lambda party, good: [good], what)
         )
         with pytest.raises(MessageRefused, match="digest does not match"):
             federation.play()
