@@ -284,7 +284,10 @@ def assemble(
         config=config, network=network, algorithm=algorithm, terms=terms, start=start
     )
     keyholder = build_keyholder(
-        config=config, session=sessions[KEYHOLDER], folder=_in(directory, KEYHOLDER), start=start
+        config=config,
+        session=sessions[KEYHOLDER],
+        folder=_in(directory, KEYHOLDER, run),
+        start=start,
     )
     server = build_server(
         config=config,
@@ -323,6 +326,7 @@ def assemble(
     )
 
 
-def _in(directory: Path | None, party: str) -> Path | None:
-    """A party's own folder."""
-    return None if directory is None else directory / party
+def _in(directory: Path | None, party: str, run: str = "") -> Path | None:
+    """A party's own folder; in it that of this run alone, for what another run in the same
+    directory must not find."""
+    return None if directory is None else directory / party / run
