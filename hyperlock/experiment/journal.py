@@ -42,7 +42,8 @@ class Journal:
         if self._file is not None and self._file.exists():
             for line in self._file.read_text().splitlines():
                 entry = json.loads(line)
-                self._known[entry.pop("round")] = Traffic(**entry)
+                number = entry.pop("round")
+                self._known[number] = Traffic(**entry)
 
     def keep(self, round_number: int, traffic: Traffic) -> None:
         """Note it."""

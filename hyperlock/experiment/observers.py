@@ -100,9 +100,11 @@ class Checkpoints(Observer):
         """Save, if it is time to."""
         config = run.settings.config
         every = config.checkpoint_every
-        if self._directory is None or not every:
-            return
         report = run.report
+        if self._directory is None or not every:
+            # There is no restart, which would ask for an earlier round's release again.
+            run.parties.server.kept = report.rounds
+            return
         reached = report.rounds_to_target is not None
         if reached or report.rounds == config.federation.rounds or report.rounds % every == 0:
             model = run.parties.keeper.model

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hyperlock.data.datasets import Dataset
 from hyperlock.encryption.totals import Totals
-from hyperlock.errors import ReleaseRefused, RoundFailed
+from hyperlock.errors import MessageRefused, ReleaseRefused, RoundFailed
 from hyperlock.experiment.exchange import exchange_of
 from hyperlock.experiment.journal import Journal, Traffic
 from hyperlock.learning.types import Evaluation
@@ -233,7 +233,7 @@ def _sent_again(number: int, parties: Parties) -> bool:
         parties.custody.release(
             aggregate, server=parties.server, clients=parties.clients, runtime=parties.runtime
         )
-    except ReleaseRefused as error:
+    except (MessageRefused, ReleaseRefused) as error:
         log.info("round %d is played again: %s", number, error)
         return False
     return True

@@ -350,7 +350,7 @@ def assemble(
         config=config,
         session=sessions[KEYHOLDER],
         keeper=a_keeper(),
-        folder=_in(directory, KEYHOLDER),
+        folder=_in(directory, KEYHOLDER, run),
         start=start,
     )
     server = build_server(
@@ -394,6 +394,7 @@ def assemble(
     )
 
 
-def _in(directory: Path | None, party: str) -> Path | None:
-    """A party's own folder."""
-    return None if directory is None else directory / party
+def _in(directory: Path | None, party: str, run: str = "") -> Path | None:
+    """A party's own folder; in it that of this run alone, for what another run in the same
+    directory must not find."""
+    return None if directory is None else directory / party / run

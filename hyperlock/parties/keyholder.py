@@ -25,7 +25,15 @@ from hyperlock.encryption.scheme import Decryptor, Encryptor, KeyPair
 from hyperlock.errors import CiphertextRefused, MessageRefused, ReleaseRefused
 from hyperlock.metrics import Stage
 from hyperlock.parties.ledger import Entry, Ledger
-from hyperlock.parties.messages import Aggregate, Open, Part, PublicKey, Release, kind_of
+from hyperlock.parties.messages import (
+    Aggregate,
+    Open,
+    Part,
+    PublicKey,
+    Release,
+    kind_of,
+    signed_again,
+)
 from hyperlock.parties.session import Session
 
 
@@ -78,12 +86,10 @@ class KeyHolder:
     def _open(self, data: bytes) -> bytes:
         message = self._session.hear(Open, data)
         message.expect(key_id="", train=b"")
-        kept = int.from_bytes(b"".join(message.parts), "little")
-        self._ledger.forget(min(kept, message.round - 1))
+        self._forget(message)
         released = self._ledger.find(message.round)
         if released is not None and released.release:
-            self._released(released.release)
-            return released.release
+            return self._given_again(released)
         self._refuse_round(message.round)
         if (message.round, message.attempt) <= self._opened:
             raise ReleaseRefused(
@@ -92,6 +98,17 @@ class KeyHolder:
             )
         self._opened = (message.round, message.attempt)
         return self._new_attempt()
+
+    def _forget(self, message: Open) -> None:
+        """Drop the Releases that nobody will ask for again."""
+        kept = int.from_bytes(b"".join(message.parts), "little")
+        self._ledger.forget(min(kept, message.round - 1))
+
+    def _given_again(self, released: Entry) -> bytes:
+        """The Release of the ledger."""
+        release = signed_again(released.release, self._session.identity)
+        self._released(release)
+        return release
 
     def _new_attempt(self) -> bytes:
         """The attempt's PublicKey; the key of the one before is gone."""
@@ -116,7 +133,7 @@ class KeyHolder:
         request = hashlib.sha256(message.envelope).digest()
         released = self._ledger.find(message.round)
         if released is not None and released.request == request and released.release:
-            return released.release
+            return self._given_again(released)
         self._refuse_round(message.round)
         session, decryptor = self._spend(message)
         clients = self._check_manifest(session, message)
@@ -242,6 +259,7 @@ class SharedKeyHolder(KeyHolder):
 
     def _open(self, data: bytes) -> bytes:
         message = self._session.hear(Open, data)
+        self._forget(message)
         session = self._session.at(message.round, message.attempt).under(self.public)
         return session.write(PublicKey, (self.public,))
 

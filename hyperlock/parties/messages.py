@@ -142,8 +142,7 @@ class Message:
                 "digest": sha.digest(),
             }
         )
-        envelope = msgpack.packb([header, identity.sign(header)])
-        out.write(envelope + len(envelope).to_bytes(_SIZE_BYTES, "little"))
+        out.write(_enclosed(header, identity))
         return out.getvalue()
 
     @classmethod
@@ -429,6 +428,14 @@ def kind_of(data: bytes) -> str:
     return kind if name == "kind" and isinstance(kind, str) else ""
 
 
+def signed_again(data: bytes, identity: Identity) -> bytes:
+    """A party's own message, signed with the key that it has now: the same bytes, unless it has
+    another than when it wrote the message, as where all parties of a run were restarted."""
+    end = _payload_end(data)
+    header, _ = _opened(data[end:-_SIZE_BYTES])
+    return data[:end] + _enclosed(header, identity)
+
+
 def key_id_of(public_key: bytes) -> str:
     """The name of a public key: 128 bits of its SHA-256, in hexadecimal."""
     return hashlib.sha256(public_key).hexdigest()[:32]
@@ -475,6 +482,12 @@ def _sizes(runs: list[Any], max_parts: int, max_part_bytes: int) -> list[int]:
     if sum(counts) > max_parts:
         raise MessageRefused(f"{sum(counts)} payload parts where at most {max_parts} were due")
     return [size for count, size in zip(counts, each, strict=True) for _ in range(count)]
+
+
+def _enclosed(header: bytes, identity: Identity) -> bytes:
+    """What stands behind a payload: the envelope and its size."""
+    envelope = cast(bytes, msgpack.packb([header, identity.sign(header)]))
+    return envelope + len(envelope).to_bytes(_SIZE_BYTES, "little")
 
 
 def _payload_end(data: bytes) -> int:

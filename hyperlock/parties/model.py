@@ -28,6 +28,8 @@ _SATURATION_TOLERATED = 1e-3
 _SMALLEST_RANGE = 1e-8
 # By how much a range may grow or shrink in a round.
 RANGE_STEP = 16.0
+# In so many rounds a range may become any other float32.
+_ALL_ROUNDS = 70
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def ranges_follow(new: Sequence[float], old: Sequence[float], rounds: int) -> bo
     make most updates round to nothing, a server would see one client's update in the sum.
     """
     # A float32's rounding, once a round.
-    most = (RANGE_STEP * (1 + 2**-23)) ** rounds
+    most = (RANGE_STEP * (1 + 2**-23)) ** min(rounds, _ALL_ROUNDS)
     return all(b / most <= a <= b * most for a, b in zip(new, old, strict=True))
 
 

@@ -138,8 +138,14 @@ class Server:
 
     def waiting(self, round_number: int) -> bytes:
         """The Aggregate of this round that was sent, or about to be, when the server stopped; empty
-        if there is none."""
-        return self._outbox.find(round_number)
+        if there is none that this run's key holder would take."""
+        aggregate = self._outbox.find(round_number)
+        try:
+            self._session.hear(Aggregate, aggregate)
+        except MessageRefused:
+            # None, one of another run, or one from before all parties were given other keys.
+            return b""
+        return aggregate
 
     def take(self, release: bytes) -> None:
         """Step the global model by the Release of this round."""

@@ -9,31 +9,43 @@ import re
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyperlock.encryption.plain import Plain
+from hyperlock.encryption.vector import Vector
 from hyperlock.errors import MessageRefused
+from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import KEYHOLDER, SERVER, Identity, enrol
 from hyperlock.parties.messages import (
+    DIGEST_BYTES,
+    MAX_ENVELOPE,
     VERSION,
     Aggregate,
     Message,
+    Open,
     PublicKey,
     Release,
     Train,
     Update,
     key_id_of,
     kind_of,
+    signed_again,
 )
+from hyperlock.parties.session import Session
+from hyperlock.parties.terms import Terms
+from tests.parties.cast import envelope_of
 
-KINDS = [PublicKey, Train, Update, Aggregate, Release]
+KINDS = [Open, PublicKey, Train, Update, Aggregate, Release]
 BOUNDS = {"max_parts": 4, "max_part_bytes": 1000}
 NAMES = st.text(max_size=40)
 PARTS = st.lists(st.binary(max_size=1000), max_size=4).map(tuple)
-PARTIES = enrol("run", [SERVER, KEYHOLDER, "client-0", "client-1"])
+DIGESTS = st.binary(max_size=DIGEST_BYTES)
+PARTIES = enrol("run", {"client-0": 10, "client-1": 10})
 READER = PARTIES["client-0"]
 
 
@@ -44,16 +56,41 @@ def messages(kind: type[Message]) -> st.SearchStrategy[Message]:
         kind,
         run=NAMES,
         round=numbers,
+        attempt=numbers,
         sender=sender,
         key_id=NAMES,
         fingerprint=NAMES,
         length=numbers,
+        terms=DIGESTS,
+        train=DIGESTS,
         payload=PARTS,
     )
 
 
 ANY = st.one_of([messages(kind) for kind in KINDS])
-EXAMPLE = Update("run", 3, "client-1", "key", "ckks/4096", 7, (b"first", b"", bytes(range(200))))
+EXAMPLE = Update(
+    run="run",
+    round=3,
+    attempt=2,
+    sender="client-1",
+    key_id="key",
+    fingerprint="ckks/4096",
+    length=7,
+    terms=b"terms",
+    train=b"train",
+    payload=(b"first", b"", bytes(range(200))),
+)
+FIELDS = (
+    "run",
+    "round",
+    "attempt",
+    "sender",
+    "key_id",
+    "fingerprint",
+    "length",
+    "terms",
+    "train",
+)
 
 
 def encode(message: Message, signer: Identity = PARTIES["client-1"]) -> bytes:
@@ -81,8 +118,8 @@ def enclose(envelope: bytes, parts: object = ()) -> bytes:
 
 def header(parts: object = (), **changes: object) -> dict[str, object]:
     """EXAMPLE's header, over these parts."""
-    fields = {name: value for name, value in vars(EXAMPLE).items() if name != "payload"}
-    sizes = [len(part) for part in parts]
+    fields = {name: getattr(EXAMPLE, name) for name in FIELDS}
+    sizes = [number for size, same in groupby(map(len, parts)) for number in (len([*same]), size)]  # type: ignore[call-overload]
     digest = hashlib.sha256(b"".join(parts)).digest()  # type: ignore[attr-defined]
     return {
         "kind": "update",
@@ -113,6 +150,8 @@ def test_every_kind_survives_the_wire(message: Message) -> None:
     assert decoded == message and type(decoded) is type(message)
     assert encode(decoded) == data
     assert kind_of(data) == message.kind
+    assert decoded.digest == hashlib.sha256(b"".join(message.parts)).digest()
+    assert decoded.envelope == envelope_of(data)
 
 
 def test_kinds_have_names_of_their_own() -> None:
@@ -243,12 +282,12 @@ def test_a_header_field_of_another_type_is_refused(value: object, name: str) -> 
     refused(pack(header(**{name: value})))
 
 
-@pytest.mark.parametrize("version", [True, 2.0])
+@pytest.mark.parametrize("version", [True, float(VERSION)])
 def test_a_version_that_only_equals_the_number_is_refused(version: object) -> None:
     refused(pack(header(version=version)))
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, -1, "2", None, 2**63])
+@pytest.mark.parametrize("version", [0, 1, 2, VERSION + 1, -1, "3", None, 2**63])
 def test_another_version_is_refused_by_name(version: object) -> None:
     assert f"instead of {VERSION}" in refused(pack(header(version=version)))
 
@@ -268,7 +307,7 @@ def test_an_unknown_field_is_refused(extra: dict) -> None:
     refused(pack({**header(), **extra}))
 
 
-@pytest.mark.parametrize("name", ["round", "length"])
+@pytest.mark.parametrize("name", ["round", "attempt", "length"])
 @pytest.mark.parametrize("value", [-1, -(2**63), True, 1.0, "1", None])
 def test_a_number_that_is_no_count_is_refused(name: str, value: object) -> None:
     refused(pack(header(**{name: value})))
@@ -282,6 +321,22 @@ def test_a_name_that_is_too_long_or_no_text_is_refused(name: str) -> None:
     refused(pack(broken))
 
 
+@pytest.mark.parametrize("name", ["terms", "train"])
+def test_a_digest_field_that_is_too_long_or_no_bytes_is_refused(name: str) -> None:
+    for value in (bytes(DIGEST_BYTES + 1), "text", 5, None, [b"x"]):
+        refused(pack(header(**{name: value})))
+    assert refused(pack(header(**{name: "text"}))) == f"header field {name} is not of type bytes"
+
+
+def test_a_message_of_version_2_is_refused_by_name() -> None:
+    """As it was written: no attempt, no terms and no Train, and a size a part."""
+    parts = [b"payload", b""]
+    old = header(parts, version=2, sizes=[7, 0])
+    for name in ("attempt", "terms", "train"):
+        del old[name]
+    assert refused(pack(old, parts)) == "version 2 instead of 3"
+
+
 def test_a_wrong_digest_is_refused_as_such() -> None:
     parts = [b"payload"]
     for digest in (bytes(32), hashlib.sha256(msgpack.packb(header(parts))).digest()):
@@ -292,26 +347,78 @@ def test_a_wrong_digest_is_refused_as_such() -> None:
 
 def test_the_header_knows_where_a_part_ends() -> None:
     parts = [b"ab", b"c"]
-    for sizes in ([1, 2], [3], [3, 0]):  # the digest alone would let these pass
+    # The digest alone would let these pass.
+    for sizes in ([1, 1, 1, 2], [1, 3], [1, 3, 1, 0]):
         data = pack(header(parts), parts)
-        old, new = (msgpack.packb(header(parts, sizes=value)) for value in ([2, 1], sizes))
+        old, new = (msgpack.packb(header(parts, sizes=value)) for value in ([1, 2, 1, 1], sizes))
         assert data.replace(old, new) != data
         refused(data.replace(old, new))
+        assert len(Update.decode(pack(header(parts, sizes=sizes), parts), READER, **BOUNDS).parts)
     for sizes in (
-        [2],
+        [1, 2],
         [2, 2],
         [],
-        [2**63],
-        [3, -1],
-        [-1, 4],
-        [1.0, 2],
-        [True, 2],
-        ["2", 1],
-        [[2, 1]],
+        [1, 2**63],
+        [2**63, 1],
+        [1, 4, 1, -1],
+        [1, -1, 1, 4],
         None,
         3,
     ):
         refused(pack(header(parts, sizes=sizes), parts))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [1, 1, 1, 1, 1, 1],  # what is one run of three
+        [2, 1, 1, 1],
+        [1, 1, 2, 1],
+        [3, 1, 0, 1],
+        [0, 5, 3, 1],
+        [3, 1, 0, 7],
+        [-1, 1, 4, 1],
+        [3],
+        [3, 1, 1],
+        [1, 3, 0],
+        [True, 3],
+        [3, True],
+        [3.0, 1],
+        [3, 1.0],
+        ["3", 1],
+        [[3, 1]],
+        [None, 1],
+    ],
+    ids=str,
+)
+def test_sizes_are_written_in_one_way(sizes: object) -> None:
+    """Else one payload had many headers, and a signature would not say which."""
+    parts = [b"a", b"b", b"c"]
+    assert header(parts)["sizes"] == [3, 1]
+    assert Update.decode(pack(header(parts), parts), READER, **BOUNDS).parts == tuple(parts)
+    assert refused(pack(header(parts, sizes=sizes), parts)) == "not a message (wrong sizes)"
+
+
+def test_more_runs_of_sizes_than_any_payload_has_are_refused() -> None:
+    def data(*sizes: int) -> bytes:
+        return encode(replace(EXAMPLE, payload=[bytes(size) for size in sizes]))
+
+    bounds = {"max_parts": 9, "max_part_bytes": 9}
+    message = Update.decode(data(1, 2, 2, 3, 1), READER, **bounds)
+    assert list(map(len, message.parts)) == [1, 2, 2, 3, 1]
+    assert refused(data(1, 2, 1, 2, 1), **bounds) == "not a message (wrong sizes)"
+
+
+def test_a_count_of_parts_is_bounded_before_it_is_counted_out() -> None:
+    tracemalloc.start()
+    try:
+        for count in (5, 2**40, 2**63):
+            reason = refused(pack(header(sizes=[count, 0])))
+            assert reason == f"{count} payload parts where at most 4 were due"
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20
 
 
 @pytest.mark.parametrize("extra", [b"x", bytes(1000)])
@@ -420,7 +527,19 @@ def test_a_message_of_another_run_is_refused_though_the_signature_is_good() -> N
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.only_from])
 def test_a_kind_is_taken_only_from_the_party_that_sends_it(kind: type[Message]) -> None:
     for name, signer in PARTIES.items():
-        data = encode(kind("run", 0, name, "key", "print", 0, ()), signer)
+        message = kind(
+            run="run",
+            round=0,
+            attempt=0,
+            sender=name,
+            key_id="key",
+            fingerprint="print",
+            length=0,
+            terms=b"",
+            train=b"",
+            payload=(),
+        )
+        data = encode(message, signer)
         if name == kind.only_from:
             assert kind.decode(data, READER, **BOUNDS).sender == name
         else:
@@ -433,30 +552,209 @@ def test_nobody_signs_for_another_by_mistake(change: dict) -> None:
         replace(EXAMPLE, **change).encode(PARTIES["client-1"])
 
 
+# Envelopes, and the manifest
+
+
+@given(message=ANY)
+def test_an_envelope_alone_proves_what_was_sent(message: Message) -> None:
+    envelope = envelope_of(encode(message))
+    found, parts = type(message).header(envelope, reader_of(message), **BOUNDS)
+    assert found == replace(message, payload=()) and parts == len(message.parts)
+    assert found.digest == hashlib.sha256(b"".join(message.parts)).digest()
+    assert found.envelope == envelope
+
+
+def header_refused(envelope: bytes, kind: type[Message] = Update, **bounds: int) -> str:
+    with pytest.raises(MessageRefused) as caught:
+        kind.header(envelope, READER, **{**BOUNDS, **bounds})
+    return str(caught.value)
+
+
+def test_an_envelope_that_is_none_is_refused() -> None:
+    good = envelope_of(encode(EXAMPLE))
+    for bad in (b"", b"garbage", good[:-1], good[1:], good + b"x", encode(EXAMPLE)):
+        header_refused(bad)
+    for place in range(len(good)):
+        header_refused(good[:place] + bytes([good[place] ^ 0x41]) + good[place + 1 :])
+
+
+def test_an_envelope_is_held_to_what_a_message_is() -> None:
+    good = envelope_of(encode(EXAMPLE))
+    forged = envelope_of(encode(EXAMPLE, PARTIES["client-0"]))
+    assert header_refused(forged) == "the signature is not that of 'client-1'"
+    other_run = envelope_of(encode(replace(EXAMPLE, run="other")))
+    assert header_refused(other_run) == "run 'other' instead of 'run'"
+    assert header_refused(good, Release) == "kind 'update' instead of 'release'"
+    assert header_refused(good, max_parts=2) == "3 payload parts where at most 2 were due"
+    assert "part is not of at most 199 bytes" in header_refused(good, max_part_bytes=199)
+    server = envelope_of(encode(Train(**{**fields_of(EXAMPLE), "payload": ()})))
+    assert "from 'client-1' instead of 'server'" in header_refused(server, Train)
+
+
+def fields_of(message: Message) -> dict[str, object]:
+    return {name: getattr(message, name) for name in FIELDS}
+
+
+def test_the_largest_envelope_that_can_be_written_is_within_the_bound() -> None:
+    """Every field as long as it may be."""
+    longest = dict.fromkeys(("run", "sender", "key_id", "fingerprint"), "x" * 256)
+    message = Update(
+        **longest,  # type: ignore[arg-type]
+        round=2**63,
+        attempt=2**63,
+        length=2**63,
+        terms=bytes(DIGEST_BYTES),
+        train=bytes(DIGEST_BYTES),
+        payload=[b"a", bytes(1000), b"b", bytes(1000)],
+    )
+    data = encode(message)
+    assert len(envelope_of(data)) <= MAX_ENVELOPE
+    assert Update.decode(data, reader_of(message), **BOUNDS).length == 2**63
+
+
+def test_an_envelope_beyond_the_bound_is_refused_before_it_is_read() -> None:
+    data = pack(header(run="x" * 3000))
+    assert len(envelope_of(data)) > MAX_ENVELOPE
+    assert refused(data, max_part_bytes=10**6) == "not a message (no header)"
+    assert "not a message" in header_refused(envelope_of(data))
+    assert kind_of(data) == ""
+
+
+ENVELOPES = st.lists(st.binary(max_size=MAX_ENVELOPE), max_size=5)
+
+
+@given(envelopes=ENVELOPES)
+def test_a_manifest_is_a_list_of_envelopes(envelopes: list[bytes]) -> None:
+    manifest = Aggregate.manifest(envelopes)
+    for form in (manifest, memoryview(manifest)):
+        assert Aggregate.envelopes(form, len(envelopes)) == envelopes
+    if envelopes:
+        with pytest.raises(MessageRefused, match="not a manifest"):
+            Aggregate.envelopes(manifest, len(envelopes) - 1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        5,
+        b"bytes",
+        "text",
+        {},
+        {b"a": b"b"},
+        [1],
+        [b"good", 1],
+        [b"good", "text"],
+        ["text"],
+        [None],
+        [[b"inside"]],
+        [b"good", [b"inside"]],
+        [{}],
+        [{b"a": b"b"}],
+        [msgpack.ExtType(1, b"x")],
+        [msgpack.Timestamp(1, 2)],
+        [bytes(MAX_ENVELOPE + 1)],
+        [b"x"] * 6,
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_well_formed_msgpack_that_is_no_manifest_is_refused(value: object) -> None:
+    with pytest.raises(MessageRefused, match=r"^not a manifest \(\w+\)$"):
+        Aggregate.envelopes(msgpack.packb(value), 5)
+
+
+@given(garbage=st.binary(max_size=99))
+def test_garbage_is_no_manifest(garbage: bytes) -> None:
+    try:
+        found = Aggregate.envelopes(garbage, 5)
+    except MessageRefused:
+        return
+    # A short list of short strings is one that means something, by chance.
+    assert len(found) <= 5 and all(type(one) is bytes for one in found)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, -1])
+def test_a_manifest_that_was_cut_or_prolonged_is_refused(cut: int) -> None:
+    manifest = Aggregate.manifest([b"one", b"two"])
+    for bad in (manifest[:cut], manifest + b"x"):
+        with pytest.raises(MessageRefused, match="not a manifest"):
+            Aggregate.envelopes(bad, 5)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\x91\xc6\xff\xff\xff\xff",
+        b"\x91\xdd\xff\xff\xff\xff",
+        b"\x91" * 4000,
+    ],
+    ids=lambda data: data[:8].hex(),
+)
+def test_huge_lengths_in_a_manifest_allocate_nothing(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(MessageRefused, match="not a manifest"):
+            Aggregate.envelopes(data, 10**6)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_a_message_signed_again_is_the_same_under_the_same_key() -> None:
+    data = encode(EXAMPLE)
+    assert signed_again(data, PARTIES["client-1"]) == data
+    others = enrol("run", {"client-1": 10})
+    again = signed_again(data, others["client-1"])
+    assert again != data and Update.decode(again, others[SERVER], **BOUNDS) == EXAMPLE
+    assert "the signature is not" in refused(again)
+
+
 # Public keys
 
 
+def session(name: str) -> Session:
+    """In the second attempt of the third round."""
+    terms = Terms(1.0, 1.0, 1.0)
+    scheme = Plain(8, 16)
+    return Session(PARTIES[name], scheme, Vector(8, (4,)), terms, Monitor()).at(3, 2)
+
+
 def public_key(key: bytes = b"the key", **changes: object) -> bytes:
-    message = PublicKey("run", 0, KEYHOLDER, key_id_of(key), "fingerprint", 0, (key,))
-    return encode(replace(message, **changes), PARTIES[KEYHOLDER])
+    party = session(KEYHOLDER).under(key)
+    message = PublicKey.decode(party.write(PublicKey, (key,)), READER, **BOUNDS)
+    return encode(replace(message, **changes), PARTIES[KEYHOLDER])  # type: ignore[arg-type]
 
 
 def test_a_public_key_is_read_from_its_message() -> None:
-    assert PublicKey.read(public_key(), READER, fingerprint="fingerprint") == b"the key"
+    assert session("client-0").read_public_key(public_key()) == b"the key"
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"run": "other"}, {"round": 1}, {"fingerprint": "other"}, {"key_id": key_id_of(b"other")},
+        {"run": "other"},
+        {"round": 2},
+        {"attempt": 1},
+        {"fingerprint": "other"},
+        {"terms": b"other"},
+        {"train": b"other"},
+        {"length": 1},
+        {"key_id": key_id_of(b"other")},
         {"key_id": ""},
-        {"payload": ()}, {"payload": (b"other",)}, {"payload": (b"the key", b"the key")},
+        {"payload": ()},
+        {"payload": (b"other",)},
+        {"payload": (b"the key", b"the key")},
     ],
     ids=str,
-)  # fmt: skip
-def test_a_public_key_of_another_run_scheme_or_name_is_refused(changes: dict) -> None:
+)
+def test_a_public_key_of_another_run_attempt_scheme_or_name_is_refused(changes: dict) -> None:
     with pytest.raises(MessageRefused):
-        PublicKey.read(public_key(**changes), READER, fingerprint="fingerprint")
+        session("client-0").read_public_key(public_key(**changes))
 
 
 def test_keys_have_ids_of_their_own() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, groupby, pairwise
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -156,6 +159,33 @@ def closed(payload: bytes, header: object, signer: Identity) -> bytes:
 def enclosed(payload: bytes, envelope: bytes) -> bytes:
     """A message of this payload and whatever stands where header and signature should."""
     return payload + envelope + len(envelope).to_bytes(4, "little")
+
+
+def runs(sizes: Sequence[int]) -> list[int]:
+    """Sizes as a header names them: count, size, count, size, ..."""
+    return [n for size, equal in groupby(sizes) for n in (len(list(equal)), size)]
+
+
+def parts_of(message: bytes) -> list[bytes]:
+    """The payload's parts of a good message."""
+    payload, header, _ = opened(message)
+    named: Any = header["sizes"]
+    sizes = [size for count, size in pairs(named) for _ in range(count)]
+    return [payload[a:b] for a, b in pairwise(accumulate(sizes, initial=0))]
+
+
+def pairs(flat: Sequence[int]) -> Iterable[tuple[int, int]]:
+    """Two at a time."""
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def with_parts(message: bytes, signer: Identity, *parts: bytes, **changes: object) -> bytes:
+    """A message with another payload and maybe other header fields, signed anew."""
+    payload = b"".join(parts)
+    sizes = runs([len(part) for part in parts])
+    digest = hashlib.sha256(payload).digest()
+    _, header, _ = opened(message)
+    return closed(payload, {**header, "sizes": sizes, "digest": digest, **changes}, signer)
 
 
 def resealed(message: bytes, signer: Identity, **changes: object) -> bytes:

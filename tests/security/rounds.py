@@ -17,8 +17,9 @@ from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.seal import Residues
+from hyperlock.parties.identity import enrol
 from tests.encryption.sums import raw_slots
-from tests.parties.cast import Cast
+from tests.parties.cast import SAMPLES, Cast
 from tests.security.attack import Opened, tenseal_residues
 
 DEMO_SCALE = 2.0**40
@@ -185,7 +186,12 @@ def play(scheme: str, n: int | str, value_bits: int, max_clients: int, clients: 
     p = inner.parameters
     watched = Watched(inner)
     length = 2 * p.slots * p.packing.fields
-    cast = Cast(watched, sizes=(length - totals.width(value_bits),))
+    names = [f"client-{i}" for i in range(clients)]
+    cast = Cast(
+        watched,
+        sizes=(length - totals.width(value_bits),),
+        parties=enrol("run", dict.fromkeys(names, SAMPLES)),
+    )
     vectors = []
     for seed in range(clients):
         update = np.random.default_rng(seed).normal(
@@ -193,7 +199,7 @@ def play(scheme: str, n: int | str, value_bits: int, max_clients: int, clients: 
         )
         vectors.append(cast.vector(seed))
         vectors[-1][totals.width(value_bits) :] = np.rint(update)
-    released = cast.sums(cast.keyholder.handle(cast.aggregate(vectors)))
+    released = cast.sums(cast.keyholder.handle(cast.aggregate(vectors, names)))
     return Round(
         inner,
         cast.public,

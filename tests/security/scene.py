@@ -14,11 +14,11 @@ from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ciphertexts import PackedScheme
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
-from hyperlock.encryption.scheme import KeyPair
 from hyperlock.encryption.seal import SEED_BYTES, Residues
 from hyperlock.parties.messages import Update
 from tests.parties.cast import Cast
 from tests.security.forge import Forgery
+from tests.security.keys import in_the_attempt, known_keys
 
 COHORT = [f"client-{i}" for i in range(4)]
 SCHEMES: dict[str, PackedScheme] = {
@@ -68,6 +68,7 @@ class Scene:
 
     Attributes:
         cast: the parties.
+        keys: of the attempt.
         form: of client-3's ciphertexts, whole or seeded.
         watch: what SEAL was handed since the round began, where a fixture put it into place.
     """
@@ -77,7 +78,7 @@ class Scene:
             scheme, sizes=(scheme.parameters.slots * scheme.parameters.packing.fields,)
         )
         self.layout = scheme.layout
-        self.keys = KeyPair(self.cast.keyholder.public, self.cast.keyholder._secret)
+        self.keys = known_keys(self.cast)
         self.form = form
         self.chunks = self.encrypted(form, 9)
         self.good = [self.cast.update(name, self.cast.vector(i)) for i, name in enumerate(COHORT)]
@@ -112,8 +113,9 @@ class Scene:
         return self.cast.sign(replace(message, payload=chunks))
 
     def open(self) -> None:
-        """Begin the round anew."""
-        self.cast.server.open(1, COHORT)
+        """Begin the attempt anew, under the same key."""
+        self.cast.server.begin(*self.cast.at)
+        self.cast.server.open(self.cast.key_message, COHORT)
         self.handed.clear()
 
     def receive(self, *chunks: bytes, sender: str = "client-3") -> str | None:
@@ -137,12 +139,16 @@ class Scene:
             (ours == theirs).all() for ours, theirs in zip(self.handed, due, strict=True)
         )
 
+    def closed(self) -> bytes:
+        """What a key holder answers to the sum, who has released nothing yet."""
+        return in_the_attempt(self.cast, self.keys).handle(self.cast.server.close())
+
     def finish(self, *senders: str, of: tuple[int, ...] = (0, 1, 2, 3)) -> None:
         """These still send good updates, and the round ends with the exact sum of the vectors of
         these seeds."""
         for sender in senders:
             assert self.cast.server.receive(self.good[COHORT.index(sender)]) is None
-        release = self.cast.another_keyholder(self.keys).handle(self.cast.server.close())
+        release = self.closed()
         assert (self.cast.sums(release) == sum(self.cast.vector(i).astype(int) for i in of)).all()
 
 

@@ -3,8 +3,9 @@ got tell a secret.
 
 A job runs for real while everything that must stay secret is noted: the secret key and every
 client's update, as floats and as grid integers. Pieces of these are then looked for in every file,
-raw, in hexadecimal and in base64, in archives and in the database. Each place is tested with a
-piece that was planted, so that finding nothing means something.
+raw, in hexadecimal and in base64, in archives and in the database; the key holder's ledger and the
+server's outbox are among them. Each place is tested with a piece that was planted, so that finding
+nothing means something.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
 
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.grid import Grid
+from hyperlock.parties.messages import Aggregate
 from hyperlock.parties.server import Server
+from tests.parties.cast import envelope_of
+from tests.security.forge import opened, parts_of
 from tests.test_secrecy import reachable
 
 SIZE = 32
@@ -34,10 +39,15 @@ class Seen:
     """What a run kept secret, and what its server received."""
 
     keys: list[bytes] = field(default_factory=list)
-    public: list[bytes] = field(default_factory=list)
+    publics: list[bytes] = field(default_factory=list)
     updates: list[bytes] = field(default_factory=list)
     received: list[bytes] = field(default_factory=list)
     servers: list[Server] = field(default_factory=list)
+
+    @property
+    def public(self) -> bytes:
+        """All public keys, which have their parameters in common with the secret ones."""
+        return b"".join(self.publics)
 
 
 # Values of eight bits, so that a few of them are told from chance.
@@ -113,7 +123,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
         def note_keys(self: Ckks) -> object:
             keys = generate(self)
             seen.keys.append(keys.secret)
-            seen.public.append(keys.public)
+            seen.publics.append(keys.public)
             return keys
 
         def note_message(self: Server, data: bytes) -> object:
@@ -147,12 +157,17 @@ def test_the_run_left_what_is_searched(job: tuple[Path, Seen]) -> None:
     assert any(name.endswith(".png") for name in names) and any(
         name.endswith("public_parameters.json") for name in names
     )
-    assert len(seen.keys) == 1 and len(seen.received) == 8 and len(seen.updates) == 16
+    # A key for each of two rounds, and one that was made ahead.
+    assert len(seen.keys) == 3 and len(seen.received) == 8 and len(seen.updates) == 16
+    run = root / "outputs" / "runs" / "it"
+    assert {path.name for path in (run / "keyholder").iterdir()} == {"round-1", "round-2"}
+    assert (run / "server" / "aggregate").is_file()
+    assert len((run / "rounds.jsonl").read_text().splitlines()) == 2
 
 
 def test_no_file_holds_the_secret_key(job: tuple[Path, Seen]) -> None:
     root, seen = job
-    assert leaks(seen.keys, contents(root), seen.public[0]) == []
+    assert leaks(seen.keys, contents(root), seen.public) == []
 
 
 def test_no_file_holds_a_clients_update(job: tuple[Path, Seen]) -> None:
@@ -161,15 +176,43 @@ def test_no_file_holds_a_clients_update(job: tuple[Path, Seen]) -> None:
 
 
 def test_no_file_holds_a_clients_ciphertext(job: tuple[Path, Seen]) -> None:
+    """But for the envelopes of the last round's, which say who was in it and not what it sent."""
     root, seen = job
-    assert leaks(seen.received, contents(root)) == []
+    payloads = [opened(message)[0] for message in seen.received]
+    assert leaks(payloads, contents(root)) == []
+    envelopes = [envelope_of(message) for message in seen.received]
+    held = [name for name, data in contents(root) if any(one in data for one in envelopes)]
+    assert held == [str(root / "outputs" / "runs" / "it" / "server" / "aggregate")]
+
+
+def test_the_server_keeps_the_last_sum_and_its_manifest_alone(job: tuple[Path, Seen]) -> None:
+    root, seen = job
+    kept = (root / "outputs" / "runs" / "it" / "server" / "aggregate").read_bytes()
+    assert int.from_bytes(kept[:8], "little") == 2
+    *chunks, manifest = parts_of(kept[8:])
+    assert Aggregate.envelopes(manifest, 4) == [envelope_of(data) for data in seen.received[4:]]
+    assert all(chunk not in message for chunk in chunks for message in seen.received)
+
+
+def test_the_key_holder_keeps_what_it_released_and_no_more(job: tuple[Path, Seen]) -> None:
+    """Sums of all clients, until the server has the model that came of them; and nobody else reads
+    its folder."""
+    root, _ = job
+    folder = root / "outputs" / "runs" / "it" / "keyholder"
+    assert folder.stat().st_mode & 0o077 == 0
+    for number in (1, 2):
+        entry = msgpack.unpackb((folder / f"round-{number}").read_bytes())
+        assert entry.keys() == {"version", "request", "release"} and len(entry["request"]) == 32
+        if entry["release"]:
+            header = opened(entry["release"])[1]
+            assert (header["kind"], header["round"]) == ("release", number)
 
 
 def test_what_the_server_received_holds_neither(job: tuple[Path, Seen]) -> None:
     _, seen = job
     received = [(f"message {i}", data) for i, data in enumerate(seen.received)]
     assert leaks(seen.updates, iter(received)) == []
-    assert leaks(seen.keys, iter(received), seen.public[0]) == []
+    assert leaks(seen.keys, iter(received), seen.public) == []
 
 
 def test_what_the_server_reaches_holds_neither(job: tuple[Path, Seen]) -> None:
@@ -184,7 +227,7 @@ def test_what_the_server_reaches_holds_neither(job: tuple[Path, Seen]) -> None:
 
     assert sum(1 for _ in held()) > 10
     assert leaks(seen.updates, held()) == []
-    assert leaks(seen.keys, held(), seen.public[0]) == []
+    assert leaks(seen.keys, held(), seen.public) == []
 
 
 def planted(root: Path) -> Path:
@@ -196,6 +239,9 @@ PLANT: dict[str, Callable[[Path, bytes], None]] = {
     "a log, in hexadecimal": lambda root, secret: planted(root).write_text(f"key {secret.hex()}\n"),
     "a log, in base64": lambda root, secret: planted(root).write_bytes(
         base64.b64encode(b"k" + secret)
+    ),
+    "a round of the ledger": lambda root, secret: planted(root).write_bytes(
+        msgpack.packb({"version": 1, "request": bytes(32), "release": secret})
     ),
     "an archive": lambda root, secret: zip_of(planted(root), secret),
     "the database, as text": lambda root, secret: table_of(planted(root), secret.hex()),
@@ -227,7 +273,7 @@ def test_what_is_planted_is_found(job: tuple[Path, Seen], place: str, what: str)
     }[what]
     PLANT[place](root, secret)
     try:
-        found = leaks([secret], contents(root), seen.public[0])
+        found = leaks([secret], contents(root), seen.public)
         assert found and all("planted.bin" in name for name in found)
     finally:
         planted(root).unlink()

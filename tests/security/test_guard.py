@@ -19,19 +19,25 @@ from hyperlock.encryption import ckks as ckks_module
 from hyperlock.encryption import seal, totals
 from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
-from hyperlock.encryption.ciphertexts import PackedScheme, public_context, secret_context
+from hyperlock.encryption.ciphertexts import (
+    PackedDecryptor,
+    PackedScheme,
+    public_context,
+    secret_context,
+)
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.seal import Residues
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import CiphertextRefused, ReleaseRefused
-from hyperlock.parties.identity import SERVER
+from hyperlock.parties.identity import SERVER, Identity, enrol
 from hyperlock.parties.messages import Aggregate
 from tests.encryption.sums import total
 from tests.parties.cast import Cast
 from tests.security import attack
 from tests.security.forge import Forgery, residues_of
+from tests.security.keys import known_keys
 
 CLIENTS = 16
 BITS = (5, 8, 12, 16, 24)
@@ -87,26 +93,44 @@ def packed(scheme: PackedScheme, sums: np.ndarray) -> np.ndarray:
 # The server's forgery, to the key holder itself
 
 
-def answer(bits: int) -> tuple[np.ndarray | str, np.ndarray]:
-    """What the key holder says to c1 + round(q/t) on an honest-looking sum of nothing: the slots
-    that it releases, less what was encrypted, or why not; and the key."""
+def limits() -> dict[str, Identity]:
+    """As many parties as there may be, each enrolled with as many samples as there may be."""
+    return enrol("run", dict.fromkeys((f"client-{i}" for i in range(CLIENTS)), 2**31 - 1))
+
+
+def answer(bits: int, named: int = 7) -> tuple[np.ndarray | str, np.ndarray]:
+    """What the key holder says to c1 + round(q/t) on an honest-looking sum, with the envelopes of
+    seven real updates, which the server has: the slots that it releases, less what was encrypted,
+    or why not; and the key."""
     scheme = scheme_of(bits)
-    width = totals.width(bits)
-    cast = Cast(scheme, sizes=(capacity(scheme) - width,))
-    own = np.zeros(capacity(scheme), np.int64)
-    own[:width] = totals.encode(Totals(0, 2**31 - 1, 1.0, 2), bits)
-    own[0] = 7
+    cast = Cast(scheme, sizes=(capacity(scheme) - totals.width(bits),), parties=limits())
+    keys = known_keys(cast)
+    key = secret_key(keys.secret)
+    own = sum_of_nothing(cast, named, int(key[0]))
     (chunk,) = total(scheme, cast.public, [own])
-    payload = (forged_sum(scheme, chunk, {0: 1}),)
-    message = Aggregate(
-        "run", 1, SERVER, cast.key_id, scheme.fingerprint, capacity(scheme), payload
-    )
-    key = secret_key(cast.keyholder._secret)
+    names = list(cast.parties[SERVER].clients)[:named]
+    updates = [cast.message(name, cast.vector(i)) for i, name in enumerate(names)]
+    manifest = Aggregate.manifest([cast.envelope(update) for update in updates])
+    message = cast.of(Aggregate, SERVER, (forged_sum(scheme, chunk, {0: 1}), manifest))
     try:
         release = cast.keyholder.handle(cast.sign(message))
     except ReleaseRefused as error:
         return str(error), key
     return packed(scheme, cast.sums(release)) - packed(scheme, own), key
+
+
+def sum_of_nothing(cast: Cast, contributors: int, first: int) -> np.ndarray:
+    """int64[length]: totals of so many clients, less the key's first coefficient, which the server
+    guesses right once in three times; no digit of them at its limits, so that whatever the key adds
+    is within them."""
+    digits = 0x577777777777
+    share = Totals(1, digits >> 16, digits / 2**totals.LOSS_FRACTION_BITS, digits >> 16)
+    own = np.zeros(cast.length, np.int64)
+    own[: totals.width(cast.scheme.value_bits)] = contributors * totals.encode(
+        share, cast.scheme.value_bits
+    )
+    own[0] = contributors - first
+    return own
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -119,6 +143,17 @@ def test_without_the_zeros_one_forged_sum_is_the_whole_key(bits: int, no_zeros: 
 def test_with_the_zeros_it_is_refused(bits: int) -> None:
     released, _ = answer(bits)
     assert isinstance(released, str) and "not zero where every update is" in released
+
+
+@pytest.mark.parametrize(("named", "reason"), [(0, "0 updates"), (2, "2 updates")])
+def test_without_envelopes_of_enough_updates_it_is_not_even_decrypted(
+    named: int, reason: str, no_zeros: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decrypted: list[object] = []
+    monkeypatch.setattr(PackedDecryptor, "decrypt", lambda *given: decrypted.append(given))
+    released, _ = answer(8, named)
+    assert isinstance(released, str) and f"the sum is of {reason}" in released
+    assert decrypted == []
 
 
 # Whole-key forgeries of many kinds
@@ -184,11 +219,12 @@ def test_honest_sums_at_their_very_limits_are_released(bits: int) -> None:
     clients at once."""
     scheme = scheme_of(bits)
     width = totals.width(bits)
-    cast = Cast(scheme, sizes=(capacity(scheme),))
+    cast = Cast(scheme, sizes=(capacity(scheme),), parties=limits())
     vector = np.full(cast.length, largest_value(bits))
     vector[:width] = totals.encode(Totals(1, 2**31 - 1, 2.0**31 - 2.0**-16, 2**31 - 1), bits)
     vector[width::2] = -largest_value(bits)
-    release = cast.keyholder.handle(cast.aggregate([vector] * CLIENTS))
+    names = list(cast.parties[SERVER].clients)
+    release = cast.keyholder.handle(cast.aggregate([vector] * CLIENTS, names))
     assert (cast.sums(release) == CLIENTS * vector.astype(np.int64)).all()
 
 

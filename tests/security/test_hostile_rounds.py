@@ -78,9 +78,11 @@ class Crowd:
             {"fingerprint": "other"},
             {"length": 5}, {"sender": "client-1" if party == "client-0" else "client-0"},
             {"sender": "mallory"},
-            {"run": "other"}, {"version": 1}, {"digest": bytes(32)}, {"sizes": [2**62]},
-            {"kind": "aggregate"},
+            {"run": "other"}, {"version": 2}, {"digest": bytes(32)}, {"sizes": [1, 2**62]},
+            {"kind": "aggregate"}, {"attempt": 2}, {"attempt": 0}, {"terms": bytes(32)},
         ]  # fmt: skip
+        if self.federation.parties.replica is None:
+            changes.append({"train": bytes(32)})
         return [resealed(good, identity, **change) for change in changes]
 
 
@@ -150,27 +152,43 @@ def test_requests_and_sums_altered_on_the_way_are_refused_by_their_receivers(
     federate: Callable, custody: str
 ) -> None:
     """An error that ends the round: the server is not there to lie to its clients."""
-    federation = federate(f"keys={custody}")
-    inner = federation.parties.runtime
 
+    @dataclass
     class Altering(Hostile):
+        what: str = ""
+
         def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, Reply]]:
-            yield from inner.exchange({party: self.alter(data) for party, data in requests.items()})
+            altered = {party: self.alter(data) for party, data in requests.items()}
+            yield from self.inner.exchange(altered)
 
         def alter(self, data: bytes) -> bytes:
             altered = bytearray(data)
-            altered[len(data) // 2] ^= 1
-            return bytes(altered) if opened(data)[1]["kind"] == what else data
+            altered[0] ^= 1
+            return bytes(altered) if opened(data)[1]["kind"] == self.what else data
 
-    for what in ("train", "aggregate"):
+    # Under keys=clients nobody is sent an Open, and a Train is nothing but a header.
+    for what in ("open", "train", "aggregate")[2 if custody == "clients" else 0 :]:
+        federation = federate(f"keys={custody}")
+        inner = federation.parties.runtime
         federation.parties = replace(
-            federation.parties, runtime=Altering(inner, lambda party, good: [good])
+            federation.parties, runtime=Altering(inner, lambda party, good: [good], what)
         )
-        if what == "train" and custody == "clients":
-            continue  # nothing but a header
         with pytest.raises(MessageRefused, match="digest does not match"):
             federation.play()
         assert (federation.parties.keeper.model.weights == federation.initial).all()
+
+
+def test_of_another_model_than_the_others_nothing_is_released(federate: Callable) -> None:
+    """Under keys=clients the server cannot tell who says the right one, and takes the first."""
+
+    def lie(party: str, good: bytes) -> list[Reply]:
+        identity = federation.parties.runtime.inner._handlers[party].__self__._session.identity
+        return [resealed(good, identity, train=bytes(32)) if party == "client-0" else good]
+
+    federation = tampered(federate("keys=clients"), lie)
+    with pytest.raises(RoundFailed, match="1 updates were accepted and 3 refused"):
+        federation.play()
+    assert (federation.parties.keeper.model.weights == federation.initial).all()
 
 
 def test_refused_updates_are_in_the_record_of_the_run(

@@ -29,7 +29,7 @@ def assert_not_released(scene: Scene, *senders: str, match: str = "the sum|the n
     for sender in senders:
         assert scene.cast.server.receive(scene.good[OTHERS.index(sender)]) is None
     with pytest.raises(ReleaseRefused, match=rf"round 1: .*({match})"):
-        scene.cast.another_keyholder(scene.keys).handle(scene.cast.server.close())
+        scene.closed()
 
 
 def test_ciphertexts_in_each_others_places_are_not_released(scene: Scene) -> None:
@@ -130,6 +130,14 @@ def test_a_client_that_cancels_its_own_update_cannot(scene: Scene) -> None:
     assert scene.receive(*scene.chunks) is None
     assert "sent before" in str(scene.receive(*scene.chunks))
     scene.finish(*OTHERS[:3], of=(9, 0, 1, 2))
+
+
+def test_a_copied_update_is_taken_and_its_sum_not_released(scene: Scene) -> None:
+    """What another client sent, in a message of one's own: twice in the sum, it would stand out."""
+    scene.open()
+    assert scene.receive(*scene.chunks) is None
+    assert scene.receive(*scene.chunks, sender="client-2") is None
+    assert_not_released(scene, "client-0", "client-1", match="sent the same ciphertexts")
 
 
 def one_coefficient(forgery: Forgery) -> Forgery:

@@ -1,0 +1,444 @@
+"""trust=malicious: what a server that may do anything tries, alone or with a client; what is left of
+it, and what each party's answer is when another does not play its part.
+
+The controls are the attacks of `test_liars.py` that succeed at trust=curious.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hyperlock.encryption.bfv import Bfv
+from hyperlock.encryption.bfv_parameters import bfv_parameters
+from hyperlock.encryption.ckks import Ckks
+from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.errors import MessageRefused, ReleaseRefused, RoundFailed
+from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS
+from hyperlock.parties.ledger import Ledger
+from hyperlock.parties.messages import (
+    Aggregate,
+    Commitment,
+    Commitments,
+    Message,
+    Release,
+    Roster,
+    State,
+    Train,
+    Update,
+    kind_of,
+)
+from hyperlock.parties.proofs import Cohorts, digest
+from hyperlock.parties.session import Session
+from hyperlock.parties.verified_server import VerifiedServer
+from hyperlock.parties.witness import Witness
+from hyperlock.runtime import Lost, Reply
+from tests.parties.cast import NAMES
+from tests.parties.verified_cast import VerifiedCast
+
+LIAR = "client-5"
+VICTIM = "client-0"
+
+
+@pytest.fixture(params=["bfv", "ckks"])
+def cast(request: pytest.FixtureRequest) -> VerifiedCast:
+    return VerifiedCast(scheme(request.param))
+
+
+def scheme(name: str) -> Bfv | Ckks:
+    if name == "bfv":
+        return Bfv(bfv_parameters(2048, "auto", "auto", 8, 8, 128, 400))
+    return Ckks(ckks_parameters(4096, "auto", "auto", 8, 8, 128, 400))
+
+
+def forged(cast: VerifiedCast, data: bytes, kind: type[Message], **changes: object) -> bytes:
+    """A message with other fields or another payload, signed by its sender again."""
+    sender = str(changes.get("sender", SERVER if kind.only_from == SERVER else ""))
+    reader = cast.parties[WITNESS]
+    message = kind.decode(data, reader, max_parts=99, max_part_bytes=10**7)
+    changed = replace(message, **changes)  # type: ignore[arg-type]
+    return changed.encode(cast.parties[sender or changed.sender])
+
+
+def asked(cast: VerifiedCast, party: str, kind: type[Message]) -> bytes:
+    """The last message of a kind that a party was sent."""
+    return next(data for p, k, data in reversed(cast.post.seen) if (p, k) == (party, kind.kind))
+
+
+# What is right
+
+
+def test_every_party_comes_to_the_same_model(cast: VerifiedCast) -> None:
+    for number in (1, 2, 3):
+        traffic = cast.play(number)
+        assert traffic.proofs > 0 and (traffic.lost, traffic.refused) == (0, 0)
+    cast.post.seen.clear()
+    cast.play(4)
+    assert len(set(cast.digests(SERVER, KEYHOLDER))) == 1
+    # Clients have it with the next Train.
+    assert len(set(cast.digests(*NAMES))) == 1 and cast.keepers[VICTIM].round == 3
+
+
+def test_the_bytes_of_the_proofs_are_the_formula(cast: VerifiedCast) -> None:
+    """A commitment a client, the list of them, the roster to each, key and roster and all updates
+    to the witness, and its tally."""
+    traffic = cast.play()
+    n = len(NAMES)
+    update = len(asked(cast, WITNESS, Update))
+    key = len(
+        asked(
+            cast,
+            WITNESS,
+            __import__("hyperlock.parties.messages", fromlist=["PublicKey"]).PublicKey,
+        )
+    )
+    roster = len(asked(cast, VICTIM, Roster))
+    listed = len(asked(cast, KEYHOLDER, Commitments))
+    commitments = listed - 450  # the list is the commitments and one envelope
+    rest = traffic.proofs - (n * update + key + (n + 2) * roster + listed)
+    assert commitments - 100 < rest < commitments + 2000
+
+
+@pytest.mark.parametrize("missed", [1, 2, 3, 5])
+def test_who_missed_rounds_catches_up(cast: VerifiedCast, missed: int) -> None:
+    """By Releases if it missed up to two; else by the model whose digest the key holder signs."""
+    cast.play(1)
+    cast.post.asked[LIAR, Train.kind] = lambda _: Lost("away")
+    cast.post.asked[LIAR, State.kind] = lambda _: Lost("away")
+    for number in range(2, 2 + missed):
+        assert cast.play(number).lost == 1
+    cast.post.asked.clear()
+    cast.post.seen.clear()
+    assert cast.play(2 + missed).lost == 0
+    state = asked(cast, LIAR, State)
+    parts = cast.session(LIAR).hear(State, state).parts
+    # Round 1's release is the first that it lacks.
+    whole = missed + 1 > 2
+    assert (bytes(parts[0]) == b"model") is whole
+    assert cast.digests(LIAR) == cast.digests(VICTIM)
+
+
+# The server lies
+
+
+def test_a_model_of_the_servers_choosing(cast: VerifiedCast) -> None:
+    """ "All get the same crafted weights, which leave one record in the sum." """
+    cast.play(1)
+    cast.keepers[SERVER].model = replace(
+        cast.keepers[SERVER].model, weights=np.zeros(cast.layout.parameters, np.float32)
+    )
+    with pytest.raises(MessageRefused, match="another model than the key holder's"):
+        cast.play(2)
+
+
+def test_a_state_of_the_servers_choosing(cast: VerifiedCast) -> None:
+    """ "client-5 was away: I tell it what the model is." """
+    cast.play(1)
+    bogus = replace(cast.keeper().model, weights=np.zeros(cast.layout.parameters, np.float32))
+    cast.post.asked[LIAR, State.kind] = lambda data: forged(
+        cast, data, State, payload=(b"model", bogus.encode())
+    )
+    with pytest.raises(MessageRefused, match="another model than the one that this client"):
+        cast.play(2)
+    # A Release that the key holder did not sign is none.
+    release = cast.session(SERVER).at(1, 1).write(Release, (bytes(10),))
+    cast.post.asked[LIAR, State.kind] = lambda data: forged(cast, data, State, payload=(release,))
+    with pytest.raises(MessageRefused, match="release"):
+        cast.play(2, 2)
+
+
+def test_a_cohort_of_the_servers_choosing() -> None:
+    """ "client-5 and two friends, in every round." """
+    cast = VerifiedCast(scheme("bfv"), cohort=3)
+    opened = cast.keyholder.handle(cast.server.begin(1, 1))
+    train = cast.server.open(opened, NAMES)
+    others = [name for name in NAMES if name not in cast.server.cohort]
+    with pytest.raises(MessageRefused, match="not in the cohort that the key holder drew"):
+        cast.clients[others[0]].handle(train)
+    named = cast.server.cohort
+    shown = cast.keyholder.handle(cast.server.show())
+    cast.server.check_cohorts(shown)
+    with pytest.raises(ReleaseRefused, match="the run is over"):
+        cast.keyholder.handle(cast.server.begin(1, 2))
+
+    # And the key holder cannot have chosen either.
+    cast.server._drawn[1, 1] = (*named[:2], others[0])
+    with pytest.raises(RoundFailed, match="not drawn from the seed shown"):
+        cast.server.check_cohorts(shown)
+    cast.keyholder._cohorts = Cohorts(6, b"n" * 32)
+    with pytest.raises(RoundFailed, match="another seed than it had committed to"):
+        cast.server.check_cohorts(cast.keyholder.handle(cast.server.show()))
+
+
+def test_one_update_under_the_names_of_others(cast: VerifiedCast) -> None:
+    """ "The witness has its updates; what I have decrypted is client-0's alone, three times." """
+
+    def instead(aggregate: bytes) -> bytes:
+        update = cast.session(WITNESS).hear(Update, asked(cast, WITNESS, Update))
+        accumulator = cast.scheme.accumulator(cast.witness._key, cast.layout.length)
+        for _ in range(len(NAMES)):
+            accumulator.add(update.parts)
+        parts = cast.session(KEYHOLDER).hear(Aggregate, aggregate).parts
+        return forged(
+            cast, aggregate, Aggregate, payload=(*accumulator.total(), *map(bytes, parts[-2:]))
+        )
+
+    cast.post.asked[KEYHOLDER, Aggregate.kind] = instead
+    with pytest.raises(ReleaseRefused, match="the witness came to another sum"):
+        cast.play()
+
+
+def test_a_sum_without_a_tally(cast: VerifiedCast) -> None:
+    def instead(aggregate: bytes) -> bytes:
+        parts = cast.session(KEYHOLDER).hear(Aggregate, aggregate).parts
+        return forged(cast, aggregate, Aggregate, payload=tuple(map(bytes, parts[:-1])))
+
+    cast.post.asked[KEYHOLDER, Aggregate.kind] = instead
+    with pytest.raises(ReleaseRefused, match="0 proofs of the sum instead of 1"):
+        cast.play()
+
+
+def test_fewer_than_were_added(cast: VerifiedCast) -> None:
+    """ "I name five of the six whom the witness added." """
+
+    def instead(aggregate: bytes) -> bytes:
+        *total, manifest, tally = cast.session(KEYHOLDER).hear(Aggregate, aggregate).parts
+        fewer = Aggregate.manifest(Aggregate.envelopes(manifest, 9)[1:])
+        payload = (*map(bytes, total), fewer, bytes(tally))
+        return forged(cast, aggregate, Aggregate, payload=payload)
+
+    cast.post.asked[KEYHOLDER, Aggregate.kind] = instead
+    with pytest.raises(ReleaseRefused, match="the witness added the updates of others"):
+        cast.play()
+
+
+def test_two_subsets_of_one_roster(cast: VerifiedCast) -> None:
+    """ "First all six, then five: the difference is client-0." One key decrypts once."""
+    cast.play()
+    aggregate = asked(cast, KEYHOLDER, Aggregate)
+    with pytest.raises(ReleaseRefused, match="round 1 was released before"):
+        cast.keyholder.handle(
+            forged(
+                cast,
+                aggregate,
+                Aggregate,
+                payload=(b"", b"", b"")[:0]
+                or tuple(map(bytes, cast.session(KEYHOLDER).hear(Aggregate, aggregate).parts))[::1][
+                    :-1
+                ],
+            )
+        )
+    # Nor does the witness add twice.
+    with pytest.raises(MessageRefused, match="an update before the roster"):
+        cast.witness.handle(asked(cast, WITNESS, Update))
+
+
+def test_a_roster_closed_twice(cast: VerifiedCast) -> None:
+    """ "Another list of the same commitments, so that two rosters are signed." """
+    cast.post.asked[WITNESS, Roster.kind] = lambda roster: cast.keyholder.handle(
+        asked(cast, KEYHOLDER, Commitments)
+    )
+    with pytest.raises(ReleaseRefused, match="its roster is closed already"):
+        cast.play()
+
+
+# A client lies, with the server's help or without
+
+
+def test_minus_the_others(cast: VerifiedCast) -> None:
+    """ "I see what the others send, and take it away": but only after I have promised."""
+    sent: dict[str, bytes] = {}
+
+    def keep(name: str) -> None:
+        def see(update: bytes) -> bytes:
+            sent[name] = update
+            return update
+
+        cast.post.answered[name, Roster.kind] = see
+
+    for name in NAMES[:5]:
+        keep(name)
+
+    def lie(update: bytes) -> bytes:
+        own = cast.session(SERVER).hear(Update, update)
+        theirs = cast.session(SERVER).hear(Update, sent["client-1"])
+        return replace(own, payload=theirs.parts).encode(cast.parties[LIAR])
+
+    cast.post.answered[LIAR, Roster.kind] = lie
+    traffic = cast.play()
+    assert traffic.refused == 1 and cast.keepers[SERVER].totals.contributors == 5  # type: ignore[union-attr]
+
+    # A server that helps it meets the witness.
+    def believed(self: VerifiedServer, data: bytes) -> Update:
+        return self._session.read(Update, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VerifiedServer, "_read", believed)
+        with pytest.raises(MessageRefused, match="client-5 had committed to another update"):
+            cast.play(2)
+
+
+def test_a_copied_commitment(cast: VerifiedCast) -> None:
+    """ "I promise what client-0 promised, and send what it sends." Neither is on the roster."""
+    promised: dict[str, bytes] = {}
+
+    def see(commitment: bytes) -> bytes:
+        promised[VICTIM] = commitment
+        return commitment
+
+    def copy(commitment: bytes) -> bytes:
+        own = cast.session(SERVER).hear(Commitment, commitment)
+        theirs = cast.session(SERVER).hear(Commitment, promised[VICTIM])
+        return replace(own, payload=theirs.parts).encode(cast.parties[LIAR])
+
+    cast.post.answered[VICTIM, Train.kind] = see
+    cast.post.answered[LIAR, Train.kind] = copy
+    cast.play()
+    roster = cast.session(SERVER).hear(Roster, asked(cast, "client-1", Roster))
+    assert set(Roster.entries(roster.parts[0])) == set(NAMES) - {VICTIM, LIAR}
+
+
+def test_a_client_off_the_roster(cast: VerifiedCast) -> None:
+    """ "I did not promise, and send an update." """
+    cast.post.answered[LIAR, Train.kind] = lambda _: Lost("late")
+    cast.play()
+    late = cast.clients[LIAR]
+    late._seen = (0, 0)
+    with pytest.raises(MessageRefused, match="on the roster with another update, or not at all"):
+        late.handle(asked(cast, VICTIM, Roster))
+
+
+def test_a_commitment_of_a_stranger_or_twice(cast: VerifiedCast) -> None:
+    """The server drops it; the key holder refuses a server that does not."""
+    cast.play()
+    listed = asked(cast, KEYHOLDER, Commitments)
+    one = bytes(cast.session(KEYHOLDER).hear(Commitments, listed).parts[0])
+    assert cast.server.commit(one) is not None
+    cast.post.asked[KEYHOLDER, Commitments.kind] = lambda data: forged(
+        cast,
+        data,
+        Commitments,
+        payload=tuple(map(bytes, (*parts_of(cast, data), parts_of(cast, data)[0]))),
+    )
+    with pytest.raises(ReleaseRefused, match="has committed twice"):
+        cast.play(2)
+
+
+def parts_of(cast: VerifiedCast, data: bytes) -> tuple[bytes, ...]:
+    return tuple(map(bytes, cast.session(KEYHOLDER).hear(Commitments, data).parts))[
+        : len(NAMES) - 1
+    ]
+
+
+# Somebody does not play its part
+
+
+def test_a_client_on_the_roster_that_never_uploads(cast: VerifiedCast) -> None:
+    cast.post.asked[LIAR, Roster.kind] = lambda _: Lost("gone")
+    traffic = cast.play()
+    assert traffic.lost == 1 and cast.keepers[SERVER].totals.contributors == 5  # type: ignore[union-attr]
+
+
+def test_a_malformed_update_drops_its_sender(cast: VerifiedCast) -> None:
+    cast.post.answered[LIAR, Roster.kind] = lambda update: update[:-1] + b"\xff"
+    traffic = cast.play()
+    assert traffic.refused == 1 and cast.keepers[SERVER].totals.contributors == 5  # type: ignore[union-attr]
+
+
+def test_a_witness_that_does_not_answer(cast: VerifiedCast) -> None:
+    cast.post.asked[WITNESS, Update.kind] = lambda _: Lost("no route")
+    with pytest.raises(ReleaseRefused, match="the witness did not answer: no route"):
+        cast.play()
+    assert cast.keepers[KEYHOLDER].round == 0
+
+
+def test_a_witness_that_saw_other_bytes(cast: VerifiedCast) -> None:
+    """It refuses them; and where it would not, the key holder refuses the sum."""
+    cast.post.asked[WITNESS, Update.kind] = lambda update: update[:100] + b"\0" * 50 + update[150:]
+    with pytest.raises(MessageRefused):
+        cast.play()
+
+    # A witness that added one fewer, and says so.
+    cast.post.asked.clear()
+    first: list[bytes] = []
+
+    def swallow(update: bytes) -> bytes:
+        first.append(update)
+        return update
+
+    cast.post.asked[WITNESS, Update.kind] = swallow
+    added = Witness._add
+
+    def all_but_one(self: Witness, data: bytes) -> None:
+        if len(first) > 1:
+            added(self, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Witness, "_add", all_but_one)
+        with pytest.raises(ReleaseRefused, match="the witness added the updates of others"):
+            cast.play(1, 2)
+
+
+def test_too_few_promises_and_another_attempt(cast: VerifiedCast) -> None:
+    def lost(_: bytes) -> Reply:
+        return Lost("away")
+
+    for name in NAMES[2:]:
+        cast.post.asked[name, Train.kind] = lost
+    with pytest.raises(RoundFailed, match="2 clients have committed"):
+        cast.play()
+    cast.post.asked.clear()
+    cast.play(1, 2)
+    assert cast.keepers[SERVER].round == 1
+
+
+def test_a_client_that_has_promised_keeps_nothing_of_an_attempt_that_failed(
+    cast: VerifiedCast,
+) -> None:
+    cast.post.asked[WITNESS, Roster.kind] = lambda _: Lost("gone")
+    with pytest.raises(ReleaseRefused):
+        cast.play()
+    waiting = cast.clients[VICTIM]._waiting
+    assert waiting is not None
+    cast.post.asked.clear()
+    cast.play(1, 2)
+    assert waiting.closed and cast.clients[VICTIM]._waiting is None
+
+
+def test_a_restarted_key_holder_gives_the_release_again(tmp_path, cast: VerifiedCast) -> None:  # type: ignore[no-untyped-def]
+    """And steps its own model by it."""
+    first = VerifiedCast(cast.scheme, ledger=Ledger(tmp_path))
+    first.play()
+    release = asked_release(first)
+    again = VerifiedCast(cast.scheme, ledger=Ledger(tmp_path))
+    again.parties = first.parties
+    fresh = VerifiedCast.__new__(VerifiedCast)
+    del fresh, again
+    keeper = first.keeper()
+    first.keyholder._keeper = keeper
+    assert first.keyholder.handle(first.server.begin(1, 2)) == release
+    assert keeper.round == 1 and keeper.model.digest == first.digests(SERVER)[0]
+
+
+def asked_release(cast: VerifiedCast) -> bytes:
+    entry = cast.keyholder._ledger.find(1)
+    assert entry is not None
+    return entry.release
+
+
+def test_nothing_of_this_is_taken_at_trust_curious(cast: VerifiedCast) -> None:
+    """A session of the run reads each kind; the plain parties refuse them by name."""
+    from hyperlock.parties.keyholder import KeyHolder
+
+    plain = KeyHolder(cast.session(KEYHOLDER), min_clients=3, rounds=9, ledger=Ledger())
+    cast.play()
+    listed = asked(cast, KEYHOLDER, Commitments)
+    with pytest.raises(MessageRefused, match="does not take messages of kind 'commitments'"):
+        plain.handle(listed)
+    assert (
+        kind_of(listed) == "commitments"
+        and digest(listed)
+        and isinstance(cast.session(SERVER), Session)
+    )
