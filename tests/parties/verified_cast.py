@@ -18,7 +18,7 @@ from hyperlock.learning.types import LocalData
 from hyperlock.monitor import Monitor
 from hyperlock.parties.committing_client import CommittingClient
 from hyperlock.parties.custody import CUSTODIES
-from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS, enrol
+from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS, Identity, enrol
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.messages import kind_of
 from hyperlock.parties.model import GlobalModel, ModelKeeper
@@ -48,23 +48,26 @@ class Post:
         asked: what a party gets instead of a message of a kind.
         answered: what comes back instead of an answer to a message of a kind.
         seen: every party and kind that was asked, in order, with the bytes.
+        answers: bytes of the last answer, by party and kind of what was asked.
     """
 
     handlers: dict[str, Callable[[bytes], bytes]]
     asked: dict[tuple[str, str], Tamper] = field(default_factory=dict)
     answered: dict[tuple[str, str], Tamper] = field(default_factory=dict)
     seen: list[tuple[str, str, bytes]] = field(default_factory=list)
+    answers: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, Reply]]:
         """One after the other."""
         for party, request in requests.items():
             about = (party, kind_of(request))
-            self.seen.append((*about, request))
             given = self.asked.get(about, lambda data: data)(request)
+            self.seen.append((*about, request))
             if isinstance(given, Lost):
                 yield party, given
                 continue
             answer = self.handlers[party](given)
+            self.answers[about] = len(answer)
             yield party, self.answered.get(about, lambda data: data)(answer)
 
 
@@ -75,12 +78,20 @@ class VerifiedCast:
         scheme: of the run.
         cohort: how many of the six clients are asked.
         ledger: of the key holder.
+        parties: their signing keys, if they are known already.
     """
 
-    def __init__(self, scheme: Scheme, cohort: int = 6, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        scheme: Scheme,
+        cohort: int = 6,
+        ledger: Ledger | None = None,
+        parties: dict[str, Identity] | None = None,
+    ) -> None:
         self.scheme = scheme
         self.layout = Vector(scheme.value_bits, SIZES)
-        self.parties = enrol("run", dict.fromkeys(NAMES, SAMPLES), (SERVER, KEYHOLDER, WITNESS))
+        roles = (SERVER, KEYHOLDER, WITNESS)
+        self.parties = parties or enrol("run", dict.fromkeys(NAMES, SAMPLES), roles)
         self.keepers = {name: self.keeper() for name in (SERVER, KEYHOLDER, *NAMES)}
 
         def draw(seed: int, round_number: int, attempt: int) -> list[str]:

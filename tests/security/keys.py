@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from copy import copy
 
 from hyperlock.encryption.scheme import KeyPair
-from hyperlock.parties.keyholder import KeyHolder, _Attempt
+from hyperlock.parties.keyholder import KeyHolder, Attempt
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.model import ModelKeeper
 from tests.parties.cast import Cast
@@ -28,7 +28,7 @@ def in_the_attempt(cast: Cast, keys: KeyPair) -> KeyHolder:
     """A key holder that has opened the attempt under these keys, and released nothing."""
     keyholder = cast.another_keyholder(Ledger())
     session = keyholder._session.at(*cast.at).under(keys.public)
-    keyholder._attempt = _Attempt(session, cast.scheme.decryptor(keys.secret))
+    keyholder._attempt = Attempt(session, cast.scheme.decryptor(keys.secret))
     keyholder._opened = cast.at
     return keyholder
 
