@@ -328,6 +328,7 @@ def _tags(config: Config, scheme: Scheme) -> dict[str, str]:
         "scheme": scheme.name,
         "security_bits": str(scheme.security_bits),
         "key_custody": config.keys.custody,
+        "trust": config.trust.level,
         "seed": str(config.seed),
         "task": config.task_name,
         "mlflow.source.name": "run.py",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hyperlock.experiment.report import Report
-from hyperlock.metrics import AROUND, ROUND
+from hyperlock.metrics import AROUND, ROUND, Stage
 
 
 def rows(report: Report) -> list[tuple[str, str]]:
@@ -16,9 +16,12 @@ def rows(report: Report) -> list[tuple[str, str]]:
         how = "not reached" if reached is None else f"reached in round {reached}"
         found.append(("target accuracy", f"{report.target:g} {how}"))
     scheme = f"{report.scheme}, {report.security_bits}-bit security"
+    stages = [stage for stage in ROUND if stage != Stage.VERIFY or report.seconds[stage]]
+    proved = f"{metrics['bytes/proofs']:,.0f} bytes a round: commitments, roster, witness"
+    proofs = [("proofs", proved)] if metrics["bytes/proofs"] else []
     return [
         *found,
-        ("seconds, rounds", "  ".join(f"{s} {report.seconds[s]:.2f}" for s in ROUND)),
+        ("seconds, rounds", "  ".join(f"{s} {report.seconds[s]:.2f}" for s in stages)),
         (
             "seconds, around",
             "  ".join(f"{s} {report.seconds[s]:.2f}" for s in AROUND)
@@ -29,6 +32,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
             f"{metrics['bytes/uplink_per_client']:,.0f} bytes per client and round, "
             f"{metrics['bytes/per_parameter']:.2f} per parameter (plain float32: 4)",
         ),
+        *proofs,
         ("encryption", scheme if encrypted else "none: the server reads every update"),
         ("secret key held by", report.key_held_by if encrypted else "no one, there is none"),
     ]

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from copy import copy
 
 from hyperlock.encryption.scheme import KeyPair
-from hyperlock.parties.keyholder import KeyHolder, Attempt
+from hyperlock.parties.keyholder import Attempt, KeyHolder
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.model import ModelKeeper
 from tests.parties.cast import Cast
