@@ -239,8 +239,9 @@ class PackedScheme:
         return [(start, min(start + slots, total)) for start in range(0, total, slots)]
 
     def encryptor(self, public: bytes) -> PackedEncryptor:
-        """The client's half, under the public key; CiphertextRefused if it is none."""
-        return PackedEncryptor(self, public_context(public))
+        """The client's half, under the public key; CiphertextRefused if it is none of these
+        parameters."""
+        return PackedEncryptor(self, self._public_context(public))
 
     def symmetric_encryptor(self, secret: bytes) -> SeededEncryptor:
         """For clients that hold the secret key: half the bytes."""
@@ -248,12 +249,28 @@ class PackedScheme:
 
     def accumulator(self, public: bytes, length: int) -> CiphertextSum:
         """The server's half, for vectors of `length` values; CiphertextRefused if `public` is no
-        public key."""
-        return CiphertextSum(self, public_context(public), length)
+        public key of these parameters."""
+        return CiphertextSum(self, self._public_context(public), length)
 
     def decryptor(self, secret: bytes) -> PackedDecryptor:
         """The key holder's half, under the secret key."""
         return PackedDecryptor(self, secret_context(secret))
+
+    def _public_context(self, public: bytes) -> Any:
+        """A loaded public key, whose parameters it says itself."""
+        context = public_context(public)
+        found = context.seal_context().data.first_context_data().parms()
+        primes = tuple(prime.value() for prime in found.coeff_modulus())
+        ring = (found.poly_modulus_degree(), primes, found.plain_modulus().value())
+        due = (self.layout.poly_modulus, tuple(self.layout.primes), self._plain_modulus)
+        if ring != due:
+            raise CiphertextRefused("a public key of other parameters than this run's")
+        return context
+
+    @property
+    def _plain_modulus(self) -> int:
+        """0 for a scheme that has none."""
+        return int(getattr(self.parameters, "plain_modulus", 0))
 
     def ciphertext(self, file: Scratch, context: Any, received: Received) -> Any:
         """SEAL's, of residues that were checked; CiphertextRefused if SEAL finds fault with

@@ -39,7 +39,7 @@ def child(first: int, inputs: int, seed: int) -> None:
     for number in range(first, inputs):
         rng = random.Random(f"{seed}/{number}")
         name = rng.choice(sorted(MUTATIONS))
-        stage = stages.choose(rng, name.startswith("ciphertext"))
+        stage = stages.choose(rng, name)
         data = MUTATIONS[name](rng, stage)
         print(json.dumps([number, name, stage.name]), flush=True)
         outcome = stage.offer(data)

@@ -143,10 +143,19 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
         with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
             composed = compose("config", overrides=[*small, *MODEL])
         OmegaConf.resolve(composed)
-        directory = root / "outputs" / "runs" / "it"
-        directory.mkdir(parents=True)
-        experiment.run(composed, directory)
+        directory(root).mkdir(parents=True)
+        experiment.run(composed, directory(root))
     return root, seen
+
+
+def directory(root: Path) -> Path:
+    """The run's."""
+    return root / "outputs" / "runs" / "it"
+
+
+def released(root: Path) -> list[Path]:
+    """The key holder's ledger, by round."""
+    return sorted((directory(root) / "keyholder").rglob("round-*"))
 
 
 def test_the_run_left_what_is_searched(job: tuple[Path, Seen]) -> None:
@@ -159,10 +168,9 @@ def test_the_run_left_what_is_searched(job: tuple[Path, Seen]) -> None:
     )
     # A key for each of two rounds, and one that was made ahead.
     assert len(seen.keys) == 3 and len(seen.received) == 8 and len(seen.updates) == 16
-    run = root / "outputs" / "runs" / "it"
-    assert {path.name for path in (run / "keyholder").iterdir()} == {"round-1", "round-2"}
-    assert (run / "server" / "aggregate").is_file()
-    assert len((run / "rounds.jsonl").read_text().splitlines()) == 2
+    assert {path.name for path in released(root)} == {"round-1", "round-2"}
+    assert (directory(root) / "server" / "aggregate").is_file()
+    assert len((directory(root) / "rounds.jsonl").read_text().splitlines()) == 2
 
 
 def test_no_file_holds_the_secret_key(job: tuple[Path, Seen]) -> None:
@@ -182,12 +190,12 @@ def test_no_file_holds_a_clients_ciphertext(job: tuple[Path, Seen]) -> None:
     assert leaks(payloads, contents(root)) == []
     envelopes = [envelope_of(message) for message in seen.received]
     held = [name for name, data in contents(root) if any(one in data for one in envelopes)]
-    assert held == [str(root / "outputs" / "runs" / "it" / "server" / "aggregate")]
+    assert held == [str(directory(root) / "server" / "aggregate")]
 
 
 def test_the_server_keeps_the_last_sum_and_its_manifest_alone(job: tuple[Path, Seen]) -> None:
     root, seen = job
-    kept = (root / "outputs" / "runs" / "it" / "server" / "aggregate").read_bytes()
+    kept = (directory(root) / "server" / "aggregate").read_bytes()
     assert int.from_bytes(kept[:8], "little") == 2
     *chunks, manifest = parts_of(kept[8:])
     assert Aggregate.envelopes(manifest, 4) == [envelope_of(data) for data in seen.received[4:]]
@@ -198,10 +206,9 @@ def test_the_key_holder_keeps_what_it_released_and_no_more(job: tuple[Path, Seen
     """Sums of all clients, until the server has the model that came of them; and nobody else reads
     its folder."""
     root, _ = job
-    folder = root / "outputs" / "runs" / "it" / "keyholder"
-    assert folder.stat().st_mode & 0o077 == 0
-    for number in (1, 2):
-        entry = msgpack.unpackb((folder / f"round-{number}").read_bytes())
+    for number, path in enumerate(released(root), 1):
+        assert path.parent.stat().st_mode & 0o077 == 0
+        entry = msgpack.unpackb(path.read_bytes())
         assert entry.keys() == {"version", "request", "release"} and len(entry["request"]) == 32
         if entry["release"]:
             header = opened(entry["release"])[1]
