@@ -25,6 +25,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--model", default="2nn")
     parser.add_argument("--encryption", default="bfv")
     parser.add_argument("--value-bits", default="4,5,8")
+    parser.add_argument("--also", help="a setting to compare with, such as trust=malicious")
     parser.add_argument("--repeats", type=int, default=5)
     parser.set_defaults(run=measure)
 
@@ -36,6 +37,8 @@ def measure(arguments: argparse.Namespace) -> None:
     for bits in arguments.value_bits.split(","):
         name = f"{arguments.encryption}, {bits} bits"
         ways[name] = [f"encryption={arguments.encryption}", f"encryption.value_bits={bits}"]
+        if arguments.also:
+            ways[f"{name}, {arguments.also}"] = [*ways[name], arguments.also]
     rounds = {
         _named(name, workers): Rounds([*base, *overrides, f"runtime.workers={workers}"])
         for name, overrides in ways.items()

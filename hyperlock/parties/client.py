@@ -15,6 +15,7 @@ from hyperlock.errors import ClientFailure, MessageRefused
 from hyperlock.learning.types import LocalData, LocalUpdate, Trainer
 from hyperlock.metrics import Stage
 from hyperlock.parties.keyholder import SharedKeyHolder
+from hyperlock.parties.memory import Memory
 from hyperlock.parties.messages import Aggregate, Train, Update, kind_of
 from hyperlock.parties.model import ModelKeeper, ranges_follow
 from hyperlock.parties.session import Session
@@ -80,6 +81,7 @@ class Client:
         trainer: from weights and data to an update.
         encryptor: from a public key to what encrypts.
         replica: under keys=clients, the clients' copy of the model and of the secret key.
+        memory: what it has answered already; nothing, and nothing that outlives it, if None.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Client:
         trainer: Trainer,
         encryptor: Callable[[bytes], Encryptor],
         replica: Replica | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.name = session.name
         self._session = session
@@ -100,9 +103,7 @@ class Client:
         self._weight = np.float32(len(data.y) / session.terms.weight_unit)
         self._encryptor = encryptor
         self._replica = replica
-        # What it was last asked for, and the ranges that came with that.
-        self._seen = (0, 0)
-        self._ranges = (float(np.float32(session.terms.initial_range)),) * len(session.vector.sizes)
+        self._memory = memory or Memory()
 
     def handle(self, data: bytes) -> bytes:
         """Answer a message: Train with an Update, Aggregate with nothing.
@@ -131,15 +132,14 @@ class Client:
         """An Update for a Train message: train, round to the grid, encrypt."""
         message = self._session.hear(Train, data)
         at = (message.round, message.attempt)
-        if at <= self._seen or min(at) < 1:
+        seen = self._memory.seen
+        if at <= seen or min(at) < 1:
             raise MessageRefused(
-                f"round {at[0]}, attempt {at[1]} after round {self._seen[0]}, attempt "
-                f"{self._seen[1]}"
+                f"round {at[0]}, attempt {at[1]} after round {seen[0]}, attempt {seen[1]}"
             )
         session, public = self._under_its_key(message)
         weights, grid = self._read_model(message)
-        self._seen = at
-        self._ranges = grid.ranges
+        self._memory.note(at, grid.ranges)
 
         vector = self._vector(weights, grid)
         monitor = session.monitor
@@ -186,8 +186,10 @@ class Client:
         if not np.isfinite(weights).all() or not np.isfinite(ranges).all() or min(ranges) <= 0:
             raise MessageRefused("the model's weights or ranges are not finite")
         # Before the first round nothing has moved them.
-        rounds = message.round - max(self._seen[0], 1)
-        if not ranges_follow(ranges, self._ranges, rounds):
+        rounds = message.round - max(self._memory.seen[0], 1)
+        initial = float(np.float32(self._session.terms.initial_range))
+        before = self._memory.ranges or (initial,) * len(ranges)
+        if not ranges_follow(ranges, before, rounds):
             raise MessageRefused(
                 f"ranges that cannot have come about in {rounds} rounds: not the ones that "
                 "everybody else was sent"
@@ -201,20 +203,20 @@ class Client:
         """
         monitor = self._session.monitor
         with monitor.measure(Stage.TRAIN):
-            batches = self._streams.at("batches", *self._seen)
-            update = self._trainer(weights, self._data, self._seen[0], batches)
+            batches = self._streams.at("batches", *self._memory.seen)
+            update = self._trainer(weights, self._data, self._memory.seen[0], batches)
         with monitor.measure(Stage.QUANTISE):
             return self._on_the_grid(update, grid)
 
     def _on_the_grid(self, update: LocalUpdate, grid: Grid) -> NDArray[np.integer]:
-        rounding = self._streams.at("rounding", *self._seen)
+        rounding = self._streams.at("rounding", *self._memory.seen)
         try:
             if not np.isfinite(update.loss):
                 raise FloatingPointError("the training loss is NaN or Inf")
             values, saturated = grid.quantise(update.vector * self._weight, rounding)
         except FloatingPointError as error:
             raise ClientFailure(
-                f"{self.name}, round {self._seen[0]}: {error}; training diverged.\n"
+                f"{self.name}, round {self._memory.seen[0]}: {error}; training diverged.\n"
                 "  try: a smaller federation.learning_rate"
             ) from None
         share = Totals(1, len(self._data.y), update.loss, saturated)

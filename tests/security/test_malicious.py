@@ -6,8 +6,10 @@ The controls are the attacks of `test_liars.py` that succeed at trust=curious.
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
@@ -299,7 +301,6 @@ def test_a_client_off_the_roster(cast: VerifiedCast) -> None:
     cast.post.answered[LIAR, Train.kind] = lambda _: Lost("late")
     cast.play()
     late = cast.clients[LIAR]
-    late._seen = (0, 0)
     with pytest.raises(MessageRefused, match="on the roster with another update, or not at all"):
         late.handle(asked(cast, VICTIM, Roster))
 
@@ -423,3 +424,30 @@ def test_the_parties_of_trust_curious_take_nothing_of_this(cast: VerifiedCast) -
     cast.play()
     with pytest.raises(MessageRefused, match="does not take messages of kind 'commitments'"):
         plain.handle(asked(cast, KEYHOLDER, Commitments))
+
+
+def test_an_update_that_waits_is_not_in_memory(cast: VerifiedCast) -> None:
+    """But in a temporary file without a name."""
+    opened = cast.keyholder.handle(cast.server.begin(1, 1))
+    train = cast.server.open(opened, NAMES)
+    client = cast.clients[VICTIM]
+    commitment = client.handle(train)
+    size = cast.scheme.chunk_count(cast.layout.length) * 1000
+    assert not [
+        found for found in reachable(client) if isinstance(found, bytes) and len(found) > size
+    ]
+    waiting = client._waiting
+    assert waiting is not None and waiting.tell() > size > len(commitment)
+
+
+def reachable(start: object) -> list[object]:
+    """Everything that is to be had from an object, but for types, functions and modules."""
+    seen: dict[int, object] = {}
+    heap = [start]
+    while heap:
+        found = heap.pop()
+        if id(found) in seen or isinstance(found, type | ModuleType | FunctionType):
+            continue
+        seen[id(found)] = found
+        heap.extend(gc.get_referents(found))
+    return list(seen.values())

@@ -25,7 +25,7 @@ def lying(coordinate: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def vector(self: Client, *given: object) -> np.ndarray:
         made = honest(self, *given).astype(np.int64)  # type: ignore[arg-type]
-        if self.name == LIAR and self._seen[0] == ATTACKED:
+        if self.name == LIAR and self._memory.seen[0] == ATTACKED:
             width = totals.width(self._session.vector.value_bits)
             signs = np.random.default_rng(0).choice([-1, 1], made.size - width)
             made[width:] = coordinate * signs

@@ -1,0 +1,51 @@
+"""What a client must not forget when it is restarted: what it was last asked for, and on which
+ranges. A server that restarts a client could else have it answer a round twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hyperlock.errors import HyperLockError
+from hyperlock.files import write_whole
+
+
+class Memory:
+    """Of one client, of one run.
+
+    Attributes:
+        seen: the last round and attempt that it answered; (0, 0) before the first.
+        ranges: of that round's grid; empty before the first.
+
+    Args:
+        file: where it is kept; in memory alone if None, as in a simulation, whose clients live and
+            die with the server.
+
+    Raises:
+        HyperLockError: the file cannot be read.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.seen = (0, 0)
+        self.ranges: tuple[float, ...] = ()
+        self._file = file
+        if file is not None and file.exists():
+            try:
+                content = json.loads(file.read_text())
+                round_number, attempt = content["seen"]
+                self.seen = (int(round_number), int(attempt))
+                self.ranges = tuple(float(value) for value in content["ranges"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise HyperLockError(
+                    f"{file}: what this client has answered cannot be read "
+                    f"({type(error).__name__}), and without it a round could be answered twice\n"
+                    "  try: the file as it was, or another run"
+                ) from None
+
+    def note(self, seen: tuple[int, int], ranges: tuple[float, ...]) -> None:
+        """Before it answers; when this returns, it is on the disk."""
+        if self._file is not None:
+            content = {"seen": seen, "ranges": ranges}
+            write_whole(self._file, json.dumps(content).encode())
+        self.seen = seen
+        self.ranges = ranges
