@@ -27,7 +27,7 @@ from hyperlock.parties.messages import (
     Update,
     key_id_of,
 )
-from tests.parties.cast import NAMES, ROUNDS, SAMPLES, Cast
+from tests.parties.cast import NAMES, ROUNDS, SAMPLES, Cast, envelope_of
 from tests.test_secrecy import secrets
 
 MANY = [f"client-{i}" for i in range(17)]
@@ -155,7 +155,7 @@ WRONG: dict[str, tuple[Change, str]] = {
         "kind 'aggregate' instead of 'update'",
     ),
     "another's signature": (
-        lambda c, u: c.envelope(u)[:-1] + b"\0",
+        lambda c, u: envelope_of(c.sign(u, "client-1")),
         "the signature is not that of 'client-2'",
     ),
     "who is not enrolled": (
