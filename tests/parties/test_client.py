@@ -3,6 +3,7 @@ by name."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import replace
 
@@ -10,13 +11,17 @@ import numpy as np
 import pytest
 
 from hyperlock.encryption import totals
+from hyperlock.encryption.grid import Grid
 from hyperlock.errors import CiphertextRefused, ClientFailure, MessageRefused, ReleaseRefused
 from hyperlock.parties.client import Client, Replica
-from hyperlock.parties.identity import KEYHOLDER
-from hyperlock.parties.keyholder import KeyHolder
+from hyperlock.parties.identity import KEYHOLDER, SERVER
+from hyperlock.parties.keyholder import KeyHolder, SharedKeyHolder
+from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.messages import PublicKey, Train, Update, key_id_of
+from hyperlock.parties.model import ModelKeeper
+from hyperlock.randomness import generator
 from hyperlock.runtime.local import LocalRuntime
-from tests.parties.cast import Cast, Trainer
+from tests.parties.cast import TERMS, Cast, Trainer
 
 SIZES = (30, 10)
 
@@ -30,9 +35,19 @@ def values(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-0.4, 0.4, sum(SIZES)).astype(np.float32)
 
 
-def train(cast: Cast, number: int = 7, **changes: object) -> bytes:
-    """What the server sends, or a variation of it."""
-    message = cast.read(Train, cast.server.open(number, []), "client-0")
+def vectors(cast: Cast, count: int) -> list[np.ndarray]:
+    """Plaintexts of so many clients, each another one."""
+    found = [cast.vector() for _ in range(count)]
+    for i, vector in enumerate(found):
+        vector[-1] = i
+    return found
+
+
+def train(cast: Cast, number: int = 7, attempt: int = 1, **changes: object) -> bytes:
+    """What the server sends in this attempt, which is opened unless it is, or a variation of it."""
+    if cast.at != (number, attempt):
+        cast.open(number, attempt)
+    message = cast.read(Train, cast.request, "client-0")
     return cast.sign(replace(message, **changes))  # type: ignore[arg-type]
 
 
@@ -40,17 +55,20 @@ def plaintext(cast: Cast, update: bytes) -> np.ndarray:
     """What a single update holds; only the tests look."""
     accumulator = cast.scheme.accumulator(cast.public, cast.length)
     accumulator.add(cast.read(Update, update).parts)
-    return cast.keyholder._decryptor.decrypt(accumulator.total(), cast.length)
+    decryptor = cast.keyholder._attempt.decryptor  # type: ignore[union-attr]
+    return decryptor.decrypt(accumulator.total(), cast.length)
 
 
 # What it sends
 
 
-def test_an_update_names_run_round_sender_key_and_scheme(cast: Cast) -> None:
-    data = cast.client(Trainer(values())).handle(train(cast))
+def test_an_update_names_attempt_sender_key_scheme_terms_and_train(cast: Cast) -> None:
+    data = cast.client(Trainer(values())).handle(train(cast, 7, 2))
     message = cast.read(Update, data)
-    message.expect(run="run", round=7, sender="client-3", key_id=cast.key_id)
-    message.expect(fingerprint=cast.scheme.fingerprint, length=cast.length)
+    message.expect(run="run", round=7, attempt=2, sender="client-3", key_id=cast.key_id)
+    message.expect(fingerprint=cast.scheme.fingerprint, length=cast.length, terms=TERMS.digest)
+    payload = b"".join(cast.read(Train, cast.request).parts)
+    assert message.train == hashlib.sha256(payload).digest()
 
 
 def test_an_update_holds_the_totals_and_the_weighted_update_on_the_grid(cast: Cast) -> None:
@@ -72,41 +90,57 @@ def test_saturated_coordinates_are_counted(cast: Cast) -> None:
     assert list(vector[totals.width(8) :][:3]) == [127, -127, 127]
 
 
-def test_seed_round_and_client_decide_batches_and_rounding(cast: Cast) -> None:
-    def sent(index: int = 3, seed: int = 0, number: int = 7) -> tuple[bytes, float]:
+def test_seed_round_attempt_and_client_decide_batches_and_rounding(cast: Cast) -> None:
+    def sent(number: int, attempt: int = 1, index: int = 3, seed: int = 0) -> tuple[bytes, float]:
         trainer = Trainer(values())
-        vector = plaintext(cast, cast.client(trainer, index, seed=seed).handle(train(cast, number)))
+        request = train(cast, number, attempt)
+        vector = plaintext(cast, cast.client(trainer, index, seed=seed).handle(request))
         return vector.tobytes(), trainer.drawn[0]
 
-    first = sent()
-    assert sent() == first
-    for other in (sent(index=4), sent(seed=1), sent(number=8)):
+    first = sent(7)
+    assert sent(7) == first
+    for other in (sent(7, index=4), sent(7, seed=1), sent(7, 2), sent(7, 3), sent(8)):
         assert other[0] != first[0] and other[1] != first[1]
+
+
+@pytest.mark.parametrize(("attempt", "again"), [(1, ()), (2, (2,)), (5, (5,))])
+def test_the_first_attempt_draws_what_a_round_always_drew(
+    cast: Cast, attempt: int, again: tuple[int, ...]
+) -> None:
+    """By (seed, round, client), in an order that is fixed by now; only another attempt is named."""
+    trainer = Trainer(values())
+    request = train(cast, 7, attempt)
+    vector = plaintext(cast, cast.client(trainer, index=3, seed=5).handle(request))
+    assert trainer.drawn == [generator(5, "batches", 7, 3, *again).random()]
+    rounding = generator(5, "rounding", 7, 3, *again)
+    due, _ = Grid(SIZES, (0.5, 0.5), 8).quantise(values(), rounding)
+    assert (vector[totals.width(8) :] == due).all()
 
 
 def test_the_same_update_is_never_the_same_bytes(encrypted_cast: Cast) -> None:
     cast = Cast(encrypted_cast.scheme, sizes=SIZES)
-    made = cast.client(Trainer(values()))
-    assert made.handle(train(cast)) != made.handle(train(cast))
+    request = train(cast)
+    sent = [cast.client(Trainer(values())).handle(request) for _ in range(2)]
+    assert sent[0] != sent[1]
+    assert (plaintext(cast, sent[0]) == plaintext(cast, sent[1])).all()
 
 
 def test_what_it_sends_adds_up_at_the_server(cast: Cast) -> None:
     clients = [cast.client(Trainer(values(i)), i, samples=10 + i) for i in range(4)]
-    request = cast.server.open(1, [c.name for c in clients])
-    updates = [c.handle(request) for c in clients]
+    updates = [c.handle(cast.request) for c in clients]
     assert [cast.server.receive(update) for update in updates] == [None] * 4
-    sums = cast.sums(cast.keyholder.handle(cast.server.close()))
-    assert (sums == sum(plaintext(cast, update) for update in updates)).all()
+    due = sum(plaintext(cast, update) for update in updates)
+    assert (cast.sums(cast.keyholder.handle(cast.server.close())) == due).all()
 
 
 def test_clients_of_one_process_hold_one_copy_of_the_public_key(cast: Cast) -> None:
     """Each has read it from bytes of its own."""
-    messages = [bytes(bytearray(cast.keyholder.public_key())) for _ in range(2)]
-    clients = [cast.client(Trainer(values()), index) for index in range(2)]
-    for client, message in zip(clients, messages, strict=True):
-        client.handle(message)
-    assert clients[0]._public == cast.public
-    assert clients[0]._public is clients[1]._public
+    messages = [bytes(bytearray(cast.key_message)) for _ in range(2)]
+    sessions = [cast.session(f"client-{i}").at(*cast.at) for i in range(2)]
+    keys = [
+        party.read_public_key(message) for party, message in zip(sessions, messages, strict=True)
+    ]
+    assert keys[0] == cast.public and keys[0] is keys[1]
 
 
 # What it refuses
@@ -127,35 +161,113 @@ def test_an_update_that_overflows_when_weighted_is_refused(cast: Cast) -> None:
         cast.client(Trainer(np.full(sum(SIZES), 3e38, np.float32)), samples=100).handle(train(cast))
 
 
-def test_a_client_without_a_key_does_not_train(cast: Cast) -> None:
-    trainer = Trainer(values())
-    made = cast.client(trainer, index=0, samples=5, keyed=False)
-    with pytest.raises(MessageRefused, match="no public key"):
-        made.handle(train(cast))
-    assert trainer.seen == []
-
-
 @pytest.mark.parametrize(
-    "change", [{"run": "other"}, {"key_id": "other"}, {"fingerprint": "other"}], ids=str
+    "change",
+    [
+        {"run": "other"},
+        {"key_id": "other"},
+        {"fingerprint": "other"},
+        {"terms": b"other"},
+        {"train": b"other"},
+        {"length": 5},
+    ],
+    ids=str,
 )
-def test_a_request_of_another_run_key_or_scheme_is_refused(cast: Cast, change: dict) -> None:
+def test_a_request_of_another_run_key_scheme_or_terms_is_refused(cast: Cast, change: dict) -> None:
     trainer = Trainer(values())
     with pytest.raises(MessageRefused, match=next(iter(change))):
         cast.client(trainer).handle(train(cast, **change))
     assert trainer.seen == []
 
 
-def test_a_request_of_an_earlier_round_is_refused(cast: Cast) -> None:
+def test_a_request_of_an_earlier_attempt_is_refused(cast: Cast) -> None:
+    """An answer to it would be a second update on the same data, or one under a key that was
+    used."""
     trainer = Trainer(values())
     made = cast.client(trainer)
-    requests = {number: train(cast, number) for number in (0, 6, 7, 8)}
-    assert made.handle(requests[7]) and made.handle(requests[8])
-    for number in (7, 6, 0):
-        with pytest.raises(MessageRefused, match=f"round {number} after round 8"):
-            made.handle(requests[number])
-    assert len(trainer.seen) == 2
-    with pytest.raises(MessageRefused, match="round 0 after round 0"):
-        cast.client(trainer).handle(requests[0])
+    at = [(6, 9), (7, 1), (7, 2), (8, 1)]
+    requests = {each: cast.open(*each) for each in at}
+    last = cast.read(Train, cast.request, "client-0")
+    for none in ((0, 1), (1, 0)):
+        requests[none] = cast.sign(replace(last, round=none[0], attempt=none[1]))
+    at = [(0, 1), (1, 0), *at]
+    for good in ((7, 1), (7, 2), (8, 1)):
+        assert made.handle(requests[good])
+        for bad in at[: at.index(good) + 1]:
+            said = f"round {bad[0]}, attempt {bad[1]} after round {good[0]}, attempt {good[1]}"
+            with pytest.raises(MessageRefused, match=said):
+                made.handle(requests[bad])
+    assert len(trainer.seen) == 3
+    for bad in ((0, 1), (1, 0)):  # nor does it begin with what is no round, or no attempt
+        with pytest.raises(MessageRefused, match="after round 0, attempt 0"):
+            cast.client(trainer).handle(requests[bad])
+
+
+def test_a_refused_request_is_not_an_attempt_that_was_seen(cast: Cast) -> None:
+    trainer = Trainer(values())
+    made = cast.client(trainer)
+    for change in (model(cast, weights=np.nan), model(cast, ranges=1e9), {"key_id": "other"}):
+        with pytest.raises(MessageRefused):
+            made.handle(train(cast, **change))
+    assert made.handle(train(cast)) and len(trainer.seen) == 1
+
+
+def test_a_key_of_another_attempt_is_refused(cast: Cast) -> None:
+    """A server that keeps an old one would have updates of two attempts under one key."""
+    old = cast.key_message
+    trainer = Trainer(values())
+    for number, attempt, said in ((1, 2, "attempt 1 instead of 2"), (2, 1, "round 1 instead")):
+        cast.open(number, attempt)
+        key_id = cast.read(PublicKey, old).key_id
+        change = {**model(cast, key=old), "key_id": key_id}
+        with pytest.raises(MessageRefused, match=said):
+            cast.client(trainer).handle(train(cast, number, attempt, **change))
+    assert trainer.seen == []
+
+
+@pytest.mark.parametrize(
+    ("signer", "said"),
+    [
+        (SERVER, "the signature is not that of 'keyholder'"),
+        ("client-0", "the signature is not that of 'keyholder'"),
+        ("", "a public_key message from 'server' instead of 'keyholder'"),
+    ],
+)
+def test_a_key_that_the_key_holder_did_not_sign_is_refused(
+    cast: Cast, signer: str, said: str
+) -> None:
+    """Whose secret half the server has."""
+    train(cast)
+    public = cast.scheme.generate_keys().public
+    mine = replace(
+        cast.read(PublicKey, cast.key_message), key_id=key_id_of(public), payload=(public,)
+    )
+    key = cast.sign(mine if signer else replace(mine, sender=SERVER), signer)
+    trainer = Trainer(values())
+    with pytest.raises(MessageRefused, match=said):
+        cast.client(trainer).handle(train(cast, **model(cast, key=key), key_id=mine.key_id))
+    assert trainer.seen == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"terms": b"other"},
+        {"fingerprint": "other"},
+        {"key_id": "other"},
+        {"train": b"x"},
+        {"payload": ()},
+    ],
+    ids=str,
+)
+def test_a_key_message_that_cannot_be_is_refused(cast: Cast, change: dict) -> None:
+    train(cast)
+    key = cast.sign(replace(cast.read(PublicKey, cast.key_message), **change))
+    trainer = Trainer(values())
+    for data in (key, cast.key_message[:-1], b"", b"garbage"):
+        with pytest.raises(MessageRefused):
+            cast.client(trainer).handle(train(cast, **model(cast, key=data)))
+    assert trainer.seen == []
 
 
 def test_a_request_that_the_server_did_not_sign_is_refused(cast: Cast) -> None:
@@ -171,41 +283,110 @@ def test_a_request_that_the_server_did_not_sign_is_refused(cast: Cast) -> None:
 
 
 def model(
-    weights: object = 0.0, ranges: object = 1.0, count: int = sum(SIZES), tensors: int = 2
-) -> dict:
+    cast: Cast,
+    *,
+    weights: float = 0.0,
+    ranges: float = 0.5,
+    count: int = sum(SIZES),
+    tensors: int = 2,
+    key: bytes | None = None,
+) -> dict[str, object]:
+    """A payload whose last weight and last range are these."""
     w = np.zeros(count, "<f4")
-    r = np.ones(tensors, "<f4")
+    r = np.full(tensors, 0.5, "<f4")
     w[-1], r[-1] = weights, ranges
-    return {"payload": (w.tobytes(), r.tobytes())}
+    return {"payload": (cast.key_message if key is None else key, w.tobytes(), r.tobytes())}
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        model(weights=np.nan), model(weights=np.inf), model(ranges=np.nan), model(ranges=np.inf),
-        model(ranges=0),
-        model(ranges=-1), model(count=sum(SIZES) - 1), model(tensors=1), {"payload": ()},
+        {"weights": np.nan},
+        {"weights": np.inf},
+        {"ranges": np.nan},
+        {"ranges": np.inf},
+        {"ranges": 0},
+        {"ranges": -1},
+        {"count": sum(SIZES) - 1},
+        {"tensors": 1},
+        {"payload": ()},
         {"payload": (b"",)},
         {"payload": (b"", b"")},
     ],
-)  # fmt: skip
+    ids=str,
+)
 def test_a_model_that_cannot_be_is_refused(cast: Cast, change: dict) -> None:
     trainer = Trainer(values())
+    train(cast)
+    payload = change if "payload" in change else model(cast, **change)
     with pytest.raises(MessageRefused, match="model"):
-        cast.client(trainer).handle(train(cast, **change))
+        cast.client(trainer).handle(train(cast, **payload))
     assert trainer.seen == []
-    assert cast.client(trainer).handle(train(cast, **model()))
+    assert cast.client(trainer).handle(train(cast, **model(cast)))
 
 
 def test_a_larger_model_is_refused(cast: Cast) -> None:
-    with pytest.raises(MessageRefused):
-        cast.client(Trainer(values())).handle(train(cast, **model(count=10**6)))
+    for count in (sum(SIZES) + 1, 10**6):
+        with pytest.raises(MessageRefused):
+            cast.client(Trainer(values())).handle(train(cast, **model(cast, count=count)))
+
+
+# Ranges that can have come about
+
+
+def ranged(cast: Cast, number: int, factor: float, attempt: int = 1) -> bytes:
+    """A Train whose last range is so many times that of the beginning."""
+    train(cast, number, attempt)
+    return train(cast, number, attempt, **model(cast, ranges=0.5 * factor))
+
+
+@pytest.mark.parametrize(
+    ("number", "factor"),
+    [(1, 1.001), (1, 0.999), (2, 16.1), (2, 1 / 16.1), (3, 257.0), (3, 1 / 257), (9, 1e30)],
+)
+def test_ranges_that_jump_are_refused(cast: Cast, number: int, factor: float) -> None:
+    """Those before the first round are among the terms."""
+    trainer = Trainer(values())
+    with pytest.raises(MessageRefused, match=f"cannot have come about in {number - 1} rounds"):
+        cast.client(trainer).handle(ranged(cast, number, factor, 2))
+    assert trainer.seen == []
+
+
+@pytest.mark.parametrize(
+    ("number", "factor"),
+    [(1, 1.0), (2, 16.0), (2, 1 / 16), (3, 256.0), (3, 1 / 256), (5, 16.0**4), (9, 1e-9)],
+)
+def test_ranges_may_move_by_a_step_in_every_round_that_was_missed(
+    cast: Cast, number: int, factor: float
+) -> None:
+    assert cast.client(Trainer(values())).handle(ranged(cast, number, factor, 2))
+
+
+def test_ranges_are_held_against_those_that_it_saw_last(cast: Cast) -> None:
+    made = cast.client(Trainer(values()))
+    assert made.handle(ranged(cast, 2, 16.0))
+    # In another attempt of the round they are the same.
+    with pytest.raises(MessageRefused, match="cannot have come about in 0 rounds"):
+        made.handle(ranged(cast, 2, 15.0, 2))
+    assert made.handle(ranged(cast, 2, 16.0, 3))
+    with pytest.raises(MessageRefused, match="cannot have come about in 2 rounds"):
+        made.handle(ranged(cast, 4, 16.0**3 * 1.1))
+    assert made.handle(ranged(cast, 4, 16.0**3, 2))
+
+
+def test_a_client_that_missed_hundreds_of_rounds_goes_on(cast: Cast) -> None:
+    """16 to that power is no float64."""
+    session = cast.session(KEYHOLDER)
+    cast.keyholder = KeyHolder(session, min_clients=3, rounds=2**63, ledger=Ledger())
+    for number in (10**3, 2**62):
+        assert cast.client(Trainer(values())).handle(cast.open(number))
 
 
 def test_kinds_that_are_not_for_clients_are_refused(cast: Cast) -> None:
     made = cast.client(Trainer(values()))
-    release = cast.keyholder.handle(cast.aggregate([cast.vector()] * 3))
-    for data in (release, cast.update("client-1", cast.vector()), b"garbage", b""):
+    release = cast.keyholder.handle(cast.aggregate(vectors(cast, 3)))
+    others = (cast.key_message, cast.server.begin(2, 1), b"garbage", b"")
+    for data in (release, cast.update("client-1", cast.vector()), *others):
         with pytest.raises(MessageRefused, match="client-3 does not take messages of kind"):
             made.handle(data)
 
@@ -218,13 +399,12 @@ def test_without_the_secret_key_no_aggregate_is_taken(cast: Cast) -> None:
 def test_a_secret_key_is_not_taken_for_a_public_one(encrypted_cast: Cast) -> None:
     cast = Cast(encrypted_cast.scheme, sizes=SIZES)
     secret = cast.scheme.generate_keys().secret
-    made = cast.client(Trainer(values()))
-    key_id = key_id_of(secret)
-    made.handle(
-        cast.sign(PublicKey("run", 0, KEYHOLDER, key_id, cast.scheme.fingerprint, 0, (secret,)))
-    )
+    session = cast.session(KEYHOLDER).at(*cast.at).under(secret)
+    change = model(cast, key=session.write(PublicKey, (secret,)))
     with pytest.raises(CiphertextRefused, match="secret"):
-        made.handle(train(cast, key_id=key_id))
+        cast.client(Trainer(values())).handle(
+            train(cast, *cast.at, **change, key_id=session.key_id)
+        )
 
 
 # Under keys=clients
@@ -233,12 +413,14 @@ def test_a_secret_key_is_not_taken_for_a_public_one(encrypted_cast: Cast) -> Non
 @pytest.fixture
 def shared(cast: Cast) -> tuple[Cast, Replica]:
     """A server without the model, and what the clients share."""
+    cast = Cast(cast.scheme, sizes=SIZES, shared=True)
+    assert isinstance(cast.keyholder, SharedKeyHolder)
     cast.server = cast.another_server(keeper=None)
     return cast, Replica(cast.session("client-0"), cast.keyholder, cast.keeper)
 
 
-def play(cast: Cast, clients: list[Client], number: int) -> bytes:
-    request = cast.server.open(number, [c.name for c in clients])
+def play(cast: Cast, clients: list[Client], number: int, attempt: int = 1) -> bytes:
+    request = cast.open(number, attempt, cohort=[c.name for c in clients])
     assert cast.read(Train, request, "client-0").parts == ()
     for c in clients:
         assert cast.server.receive(c.handle(request)) is None
@@ -263,11 +445,34 @@ def test_clients_that_hold_the_model_step_it_themselves(shared: tuple[Cast, Repl
     assert cast.server.keeper is None
 
 
+def test_clients_that_hold_the_model_say_which_it_is(shared: tuple[Cast, Replica]) -> None:
+    """With a header of their own: the server has no Train payload to sign."""
+    cast, replica = shared
+    made = cast.client(Trainer(values()), replica=replica)
+    message = cast.read(Update, made.handle(cast.open(1, 2)))
+    message.expect(train=cast.keeper.model.digest, round=1, attempt=2, key_id=cast.key_id)
+
+
+def test_clients_that_hold_another_model_are_not_summed(shared: tuple[Cast, Replica]) -> None:
+    cast, replica = shared
+    grid = replace(cast.keeper.model.grid, ranges=(0.5, 0.25))
+    other = ModelKeeper(replace(cast.keeper.model, grid=grid))
+    theirs = Replica(cast.session("client-0"), cast.keyholder, other)  # type: ignore[arg-type]
+    request = cast.open(1, 2)
+    clients = [cast.client(Trainer(values(i)), i, replica=replica) for i in range(3)]
+    stranger = cast.client(Trainer(values(3)), 3, replica=theirs)
+    assert cast.server.receive(clients[0].handle(request)) is None
+    assert "train" in (cast.server.receive(stranger.handle(request)) or "")
+    assert [cast.server.receive(c.handle(request)) for c in clients[1:]] == [None] * 2
+    clients[0].handle(cast.server.close())
+    assert cast.keeper.round == 1
+
+
 def test_clients_do_not_decrypt_sums_of_too_few(shared: tuple[Cast, Replica]) -> None:
     cast, replica = shared
     made = cast.client(Trainer(values()), replica=replica)
     before = cast.keeper.model
-    with pytest.raises(ReleaseRefused, match="holds 1 updates"):
+    with pytest.raises(ReleaseRefused, match="the sum is of 1 updates"):
         made.handle(cast.aggregate([cast.vector()]))
     assert cast.keeper.model is before
 
@@ -275,9 +480,9 @@ def test_clients_do_not_decrypt_sums_of_too_few(shared: tuple[Cast, Replica]) ->
 def test_clients_decrypt_a_round_once(shared: tuple[Cast, Replica]) -> None:
     cast, replica = shared
     made = cast.client(Trainer(values()), replica=replica)
-    made.handle(cast.aggregate([cast.vector(i) for i in range(3)]))
-    with pytest.raises(ReleaseRefused, match="decrypted before"):
-        made.handle(cast.aggregate([cast.vector(i) for i in range(4)]))
+    made.handle(cast.aggregate(vectors(cast, 3)))
+    with pytest.raises(ReleaseRefused, match="round 1 was released before"):
+        made.handle(cast.aggregate(vectors(cast, 4)))
 
 
 def test_clients_that_hold_the_model_take_none_from_the_server(
@@ -287,7 +492,18 @@ def test_clients_that_hold_the_model_take_none_from_the_server(
     trainer = Trainer(values())
     made = cast.client(trainer, replica=replica)
     with pytest.raises(MessageRefused, match="payload"):
-        made.handle(train(cast, **model()))
+        made.handle(train(cast, **model(cast)))
+    assert trainer.seen == []
+
+
+@pytest.mark.parametrize("change", [{"key_id": "other"}, {"terms": b"other"}], ids=str)
+def test_clients_that_share_a_key_train_under_no_other(
+    shared: tuple[Cast, Replica], change: dict
+) -> None:
+    cast, replica = shared
+    trainer = Trainer(values())
+    with pytest.raises(MessageRefused, match=next(iter(change))):
+        cast.client(trainer, replica=replica).handle(train(cast, **change))
     assert trainer.seen == []
 
 
@@ -302,7 +518,7 @@ def test_clients_that_answer_at_once_step_the_model_once(
     )
     clients = [cast.client(Trainer(values()), i, replica=replica) for i in range(3)]
     runtime = LocalRuntime({c.name: c.handle for c in clients}, workers=3)
-    aggregate = cast.aggregate([cast.vector(i) for i in range(3)])
+    aggregate = cast.aggregate(vectors(cast, 3))
     assert dict(runtime.exchange(dict.fromkeys([c.name for c in clients], aggregate))) == {
         c.name: b"" for c in clients
     }

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperlock.errors import MessageRefused
-from hyperlock.parties.identity import SIGNATURE_BYTES, enrol
+from hyperlock.parties.identity import SIGNATURE_BYTES, enrol, sample_limits
 
 NAMES = ["server", "keyholder", "client-0"]
-PARTIES = enrol("run", NAMES)
+CLIENTS = {"client-0": 600}
+PARTIES = enrol("run", CLIENTS)
 
 
 @given(data=st.binary(max_size=99), sender=st.sampled_from(NAMES), reader=st.sampled_from(NAMES))
@@ -59,7 +60,7 @@ def test_signatures_are_those_of_rfc_8032() -> None:
 
 
 def test_every_run_has_keys_of_its_own() -> None:
-    other = enrol("run", NAMES)
+    other = enrol("run", CLIENTS)
     assert not {*other["server"].enrolled.values()} & {*PARTIES["server"].enrolled.values()}
     assert len({*other["server"].enrolled.values()}) == len(NAMES)
     with pytest.raises(MessageRefused):
@@ -69,3 +70,21 @@ def test_every_run_has_keys_of_its_own() -> None:
 def test_its_repr_shows_no_key() -> None:
     for party in PARTIES.values():
         assert repr(party) == f"Identity(run='run', name={party.name!r})"
+
+
+def test_server_and_key_holder_are_enrolled_but_not_as_clients() -> None:
+    for party in PARTIES.values():
+        assert {*party.enrolled} == {*NAMES} and party.clients == {"client-0": (512, 1024)}
+
+
+@given(samples=st.integers(1, 2**31 - 1))
+def test_a_number_of_samples_is_enrolled_to_within_a_power_of_two(samples: int) -> None:
+    least, most = sample_limits(samples)
+    assert least <= samples <= most <= 2 * least
+    assert least.bit_count() == most.bit_count() == 1
+    # That is, no other number of the same magnitude is told from it.
+    assert sample_limits(2 * least - 1)[0] == least
+
+
+def test_the_limits_of_a_power_of_two_are_itself() -> None:
+    assert [sample_limits(n) for n in (1, 2, 3, 4, 5)] == [(1, 1), (2, 2), (2, 4), (4, 4), (4, 8)]
