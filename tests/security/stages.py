@@ -462,11 +462,11 @@ class Made:
 
     def _client(self) -> Stage:
         client = self.cast.client(Trainer(np.zeros(self.cast.sizes, np.float32)))
-        ranges = client._ranges
+        ranges = client._memory.ranges
 
         def ready() -> None:
-            client._seen = (0, 0)
-            client._ranges = ranges
+            client._memory.seen = (0, 0)
+            client._memory.ranges = ranges
 
         trains = [other.train for other in self.elsewhere]
         return Stage(
@@ -511,7 +511,7 @@ class Made:
 
         def ready() -> None:
             not_released_yet(keyholder)
-            client._seen = (0, 0)
+            client._memory.seen = (0, 0)
             keeper.model = model
             keeper.round = 0
             replica._last = b""
