@@ -17,7 +17,7 @@ from hyperlock.encryption.scheme import Scheme
 from hyperlock.encryption.vector import Vector
 from hyperlock.errors import MessageRefused
 from hyperlock.monitor import Monitor
-from hyperlock.parties.identity import Identity
+from hyperlock.parties.identity import WITNESS, Identity
 from hyperlock.parties.messages import (
     DIGEST_BYTES,
     MAX_ENVELOPE,
@@ -126,9 +126,8 @@ class Session:
         parts, part_bytes = self._limits(kind)
         message = kind.decode(data, self.identity, max_parts=parts, max_part_bytes=part_bytes)
         self._expect_joined(message)
-        due = {Update: (parts,), Aggregate: (parts - 1, parts)}.get(kind)
-        if due and len(message.parts) not in due:
-            raise MessageRefused(f"{len(message.parts)} payload parts instead of {due[0]}")
+        if kind in (Update, Aggregate) and len(message.parts) != parts:
+            raise MessageRefused(f"{len(message.parts)} payload parts instead of {parts}")
         if kind is Release and [len(part) for part in message.parts] != [part_bytes]:
             raise MessageRefused("the release has another length than the model")
         return message
@@ -187,8 +186,9 @@ class Session:
         if kind is Open:
             return 1, _KEPT_BYTES
         clients = len(self.identity.clients)
+        proofs = int(WITNESS in self.identity.enrolled)  # trust=malicious
         if kind is PublicKey:
-            return 2, MAX_PUBLIC_KEY
+            return 1 + proofs, MAX_PUBLIC_KEY
         if kind is Commitment:
             return 1, DIGEST_BYTES
         if kind in (Close, Show):
@@ -214,5 +214,5 @@ class Session:
         if kind is Aggregate:
             # The manifest and, under trust=malicious, the tally.
             manifest = self.scheme.max_clients * MAX_ENVELOPE
-            return ciphertexts + 2, max(self.scheme.max_chunk_bytes, manifest)
+            return ciphertexts + 1 + proofs, max(self.scheme.max_chunk_bytes, manifest)
         return ciphertexts, self.scheme.max_chunk_bytes

@@ -32,8 +32,6 @@ class VerifyingKeyHolder(KeyHolder):
         others: as any key holder's.
     """
 
-    _proofs = 1  # the tally
-
     def __init__(
         self, session: Session, *, keeper: ModelKeeper, cohorts: Cohorts, draw: Draw, **others: Any
     ) -> None:
