@@ -17,7 +17,7 @@ from hyperlock import process
 from hyperlock.errors import HyperLockError
 from hyperlock.settings.compose import set_root
 from hyperlock.settings.overrides import Overrides
-from hyperlock.settings.parse import refuse_passwords
+from hyperlock.settings.passwords import refuse_passwords
 from hyperlock.settings.schema import register
 
 process.leave_early()

@@ -46,7 +46,7 @@ def run(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> Re
     from hyperlock.experiment.run import run as run_experiment
     from hyperlock.settings.compose import compose, make_directory
     from hyperlock.settings.overrides import Overrides
-    from hyperlock.settings.parse import refuse_passwords
+    from hyperlock.settings.passwords import refuse_passwords
 
     refuse_passwords(overrides)
     composed, new_directory = compose(overrides, config_dir)

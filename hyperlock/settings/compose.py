@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hyperlock.errors import ConfigError, HyperLockError
+from hyperlock.settings.passwords import refuse_composed_passwords
 from hyperlock.settings.schema import register
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -38,7 +39,8 @@ def compose(
         config_dir: a folder with options of one's own, as `--config-dir` takes it.
 
     Raises:
-        HyperLockError: Hydra refuses the overrides, or a folder is not there.
+        HyperLockError: Hydra refuses the overrides, a folder is not there, or an address has a
+            password.
     """
     conf = PROJECT / "conf"
     if not conf.is_dir():
@@ -54,6 +56,7 @@ def compose(
     try:
         with _composing, _hydra_for_us(conf):
             composed = hydra_compose("config", texts, return_hydra_config=True)
+        refuse_composed_passwords(composed)
         directory = Path(composed.hydra.run.dir)
         with open_dict(composed):
             del composed["hydra"]
