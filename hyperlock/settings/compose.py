@@ -66,15 +66,6 @@ def compose(
     return composed, directory
 
 
-def make_directory(directory: Path) -> None:
-    """The directory that a run writes to; HyperLockError if it cannot be made."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = f"cannot be made ({error.strerror or error})"
-        raise ConfigError("hydra.run.dir", directory, problem) from None
-
-
 def _search_path(config_dir: str | os.PathLike[str]) -> str:
     """The override that has Hydra look for options in a folder too."""
     folder = Path(config_dir)
