@@ -17,7 +17,8 @@ from hyperlock import process
 from hyperlock.errors import HyperLockError
 from hyperlock.settings.compose import set_root
 from hyperlock.settings.overrides import Overrides
-from hyperlock.settings.parse import refuse_gone, refuse_passwords
+from hyperlock.settings.parse import refuse_gone
+from hyperlock.settings.passwords import refuse_passwords
 from hyperlock.settings.schema import register
 
 process.leave_early()
@@ -34,16 +35,13 @@ def main(config: DictConfig) -> float | tuple[float, ...]:
     from hyperlock.experiment.run import run
 
     command = HydraConfig.get()
+    directory = Path(command.runtime.output_dir)
+    typed = [*command.overrides.hydra, *command.overrides.task]
     try:
-        beginning = begin(
-            config,
-            Path(command.runtime.output_dir),
-            list(command.overrides.task),
-            lambda overrides: hydra.compose("config", overrides),
-        )
-        report = run(beginning.composed, beginning.directory, beginning.overrides, beginning.start)
-        finish(beginning.directory, report)
-        return objective(beginning.composed, report)
+        with begin(config, directory, typed, lambda texts: hydra.compose("config", texts)) as it:
+            report = run(it.composed, it.directory, it.overrides, it.start)
+            finish(it.directory, report)
+            return objective(it.composed, report)
     except HyperLockError as error:
         if command.mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR"):
             raise

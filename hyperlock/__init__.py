@@ -44,17 +44,12 @@ def run(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> Re
     # imported while its own package is.
     from hyperlock.experiment.resume import begin, finish
     from hyperlock.experiment.run import run as run_experiment
-    from hyperlock.settings.compose import compose, make_directory
-    from hyperlock.settings.overrides import Overrides
-    from hyperlock.settings.parse import refuse_passwords
+    from hyperlock.settings.compose import compose
+    from hyperlock.settings.passwords import refuse_passwords
 
     refuse_passwords(overrides)
-    composed, new_directory = compose(overrides, config_dir)
-    given = Overrides(overrides).of_the_job.texts
-    beginning = begin(composed, new_directory, given, lambda texts: compose(texts, config_dir)[0])
-    make_directory(beginning.directory)
-    report = run_experiment(
-        beginning.composed, beginning.directory, beginning.overrides, beginning.start
-    )
-    finish(beginning.directory, report)
+    composed, directory = compose(overrides, config_dir)
+    with begin(composed, directory, overrides, lambda texts: compose(texts, config_dir)[0]) as it:
+        report = run_experiment(it.composed, it.directory, it.overrides, it.start)
+        finish(it.directory, report)
     return report

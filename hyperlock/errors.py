@@ -16,9 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from hyperlock.addresses import NOT_SHOWN, carries_secret, withheld
+
 
 class HyperLockError(Exception):
-    """Base of every error that is reported as one message, without a traceback."""
+    """Base of every error that is reported as one message, without a traceback.
+
+    Args:
+        text: the message; an address in it that carries a password is not shown.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(withheld(text))
 
 
 class ConfigError(HyperLockError):
@@ -26,7 +35,7 @@ class ConfigError(HyperLockError):
 
     Args:
         setting: the full key as typed on the command line, such as `encryption.poly_modulus`.
-        value: the value that was given.
+        value: the value that was given; not shown if it is an address with a password.
         problem: what is wrong with it.
         allowed: what would be accepted.
         hint: what to try, best as an override to paste.
@@ -36,7 +45,8 @@ class ConfigError(HyperLockError):
         self, setting: str, value: object, problem: str, *, allowed: str = "", hint: str = ""
     ) -> None:
         self.setting = setting
-        lines = [f"{setting}={show(value)}: {problem}"]
+        shown = NOT_SHOWN if carries_secret(show(value), setting) else show(value)
+        lines = [f"{setting}={shown}: {problem}"]
         if allowed:
             lines.append(f"allowed: {allowed}")
         if hint:

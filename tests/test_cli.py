@@ -140,6 +140,13 @@ def test_a_run_is_recorded_whole_and_the_summary_says_what_matters(recorded):
     assert metrics["accuracy"] == run.data.metrics["accuracy"]
 
 
+def test_a_run_has_one_directory_for_its_owner_alone(recorded):
+    home, _ = recorded
+    [directory] = (home / "outputs" / "runs").glob("*/*")
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert (directory / ".hydra" / "config.yaml").exists()
+
+
 def test_the_recorded_model_loads_and_predicts_as_well_as_the_run_says(recorded):
     home, _ = recorded
     client, [run] = runs(home)

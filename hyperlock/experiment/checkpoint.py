@@ -11,19 +11,26 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hyperlock.errors import ConfigError
+from hyperlock.experiment.directory import own_file
 from hyperlock.parties.model import GlobalModel
 
 FILE = "checkpoint.npz"
 _VERSION = 2
 _SLOT = "slot."
+# What reading a file raises that is none, or was cut off.
+_DAMAGED = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,39 +92,40 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
     data = io.BytesIO()
     np.savez(data, **arrays)
     part = directory / f".{FILE}.part"
-    with open(part, "wb") as file:
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(handle, "wb") as file:
         file.write(data.getbuffer())
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, directory / FILE)
 
 
+def look(directory: Path) -> None:
+    """Whether there is a checkpoint of the user's own in a directory, without reading it.
+
+    Raises:
+        ConfigError: there is none, or others than the user can have written it.
+    """
+    with _opened(directory):
+        pass
+
+
 def load(directory: Path) -> Checkpoint:
     """The checkpoint in a run's directory.
 
     Raises:
-        ConfigError: there is none, or it cannot be read.
+        ConfigError: there is none, it cannot be read, or others than the user can have written it.
     """
-    path = directory / FILE
+    with _opened(directory) as file:
+        return _read(file)
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[BinaryIO]:
+    """Its file; what goes wrong with it in the block is a ConfigError."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            meta = json.loads(stored["meta"].tobytes())
-            version = meta.pop("version")
-            if version != _VERSION:
-                raise ConfigError(
-                    "resume",
-                    directory,
-                    f"{FILE} is of version {version} and this HyperLock writes version {_VERSION}: "
-                    "its parties would not understand each other",
-                    hint="the HyperLock that began it, or a new run",
-                )
-            slots = {
-                name.removeprefix(_SLOT): stored[name]
-                for name in stored.files
-                if name.startswith(_SLOT)
-            }
-            ranges = tuple(float(value) for value in stored["ranges"])
-            return Checkpoint(weights=stored["weights"], ranges=ranges, slots=slots, **meta)
+        with own_file(directory, FILE) as file:
+            yield file
     except FileNotFoundError:
         raise ConfigError(
             "resume",
@@ -125,5 +133,29 @@ def load(directory: Path) -> Checkpoint:
             f"there is no {FILE}: no round was finished, or it is no run's directory",
             allowed="a directory under outputs/runs, or the id of a run in MLflow",
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise ConfigError("resume", directory, f"{FILE} cannot be read ({error})") from None
+
+
+def _read(file: BinaryIO) -> Checkpoint:
+    with np.load(file, allow_pickle=False) as stored:
+        meta = json.loads(stored["meta"].tobytes())
+        version = meta.pop("version")
+        if version != _VERSION:
+            raise ConfigError(
+                "resume",
+                FILE,
+                f"is of version {version}, and this HyperLock writes version {_VERSION}: its "
+                "parties would not understand each other",
+                hint="the HyperLock that began it, or a new run",
+            )
+        texts = [*meta["overrides"], *meta["settings"].values(), meta["run"], meta["run_id"]]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a setting that is no text")
+        slots = {
+            name.removeprefix(_SLOT): stored[name]
+            for name in stored.files
+            if name.startswith(_SLOT)
+        }
+        ranges = tuple(float(value) for value in stored["ranges"])
+        return Checkpoint(weights=stored["weights"], ranges=ranges, slots=slots, **meta)

@@ -18,6 +18,7 @@ from typing import cast
 
 import numpy as np
 
+from hyperlock.addresses import withheld
 from hyperlock.background import Background
 from hyperlock.data.datasets import Dataset
 from hyperlock.data.split import Parts, label_counts
@@ -303,7 +304,7 @@ def recorded(tracker: Tracker, report: Report, rounds: int) -> Iterator[None]:
             tracker.note(f"Failed after {report.rounds} of {rounds} rounds: {error}")
         except Exception as another:
             # The record failed too; what ends the run is what went wrong first.
-            log.warning("not all was written: %s", another)
+            log.warning("not all was written: %s", withheld(str(another)))
         raise
     finally:
         tracker.finish(status)

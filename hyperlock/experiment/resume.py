@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hyperlock.errors import ConfigError, HyperLockError
-from hyperlock.experiment.checkpoint import Checkpoint, load
+from hyperlock.experiment.checkpoint import Checkpoint, load, look
+from hyperlock.experiment.claim import claimed
+from hyperlock.experiment.directory import make
 from hyperlock.experiment.report import Report
-from hyperlock.settings.construct import TARGET
+from hyperlock.experiment.taken import as_typed, is_option, may_set, moved, own_path, taken
 from hyperlock.settings.overrides import Overrides
 from hyperlock.settings.parse import STORE, flatten
 from hyperlock.settings.schema import Config
@@ -60,27 +62,44 @@ class Beginning:
     start: Checkpoint | None
 
 
+@contextmanager
 def begin(
     composed: DictConfig, directory: Path, overrides: Sequence[str], compose: Compose
-) -> Beginning:
-    """A new run in `directory`, or the run that `resume` names, which is complete no more.
+) -> Iterator[Beginning]:
+    """A new run in `directory`, or the run that `resume` names, which is complete no more; for the
+    block it is this process' alone.
 
     Args:
         composed: what Hydra composed.
-        directory: for a new run.
-        overrides: the command line; beside `resume` it may set what is in `FREE`.
+        directory: for a new run; is made if it is not there.
+        overrides: all that was typed; beside `resume` it may set what is in `FREE`, and repeat what
+            the run was begun with.
         compose: settings from overrides, as Hydra made `composed`.
 
     Raises:
-        ConfigError: there is no such run, it is complete, or its settings would change. A run
-            whose rounds are all done but that was killed before its end is not complete: what is
-            left is its record.
+        ConfigError: there is no such run, it is complete, another process has it, others than the
+            user can have written it, its settings would change, or they name what must be given
+            again. A run whose rounds are all done but that was killed before its end is not
+            complete: what is left is its record.
     """
+    typed = Overrides(overrides)
     if composed.resume is None:
-        return Beginning(composed, directory, overrides, None)
-    beginning = _resumed(composed, Overrides(overrides), compose)
-    (beginning.directory / FINISHED).unlink(missing_ok=True)
-    return beginning
+        make(directory)
+        with claimed(directory, "hydra.run.dir"):
+            yield Beginning(composed, directory, typed.of_the_job.texts, None)
+        return
+    named = str(composed.resume)
+    known_by_id = not Path(named).exists()
+    directory = _directory(named, composed) if known_by_id else Path(named)
+    look(directory)  # before anything is written there
+    with claimed(directory, "resume"):
+        checkpoint = load(directory)
+        if known_by_id and checkpoint.run_id != named:
+            problem = f"the directory that its record names, {directory}, is another run's"
+            raise ConfigError("resume", named, problem, hint="resume=DIRECTORY")
+        beginning = _resumed(composed, directory, checkpoint, typed, compose)
+        (directory / FINISHED).unlink(missing_ok=True)
+        yield beginning
 
 
 def finish(directory: Path, report: Report) -> None:
@@ -102,30 +121,40 @@ def go_on(report: Report, start: Checkpoint, config: Config) -> None:
     log.info("going on after round %d", start.round)
 
 
-def _resumed(composed: DictConfig, given: Overrides, compose: Compose) -> Beginning:
+def _resumed(
+    composed: DictConfig,
+    directory: Path,
+    checkpoint: Checkpoint,
+    typed: Overrides,
+    compose: Compose,
+) -> Beginning:
     named = str(composed.resume)
-    fixed = given.without("resume", *FREE).texts
-    if fixed:
-        problem = f"a run goes on with its own settings; {' '.join(fixed)} would change them"
-        raise ConfigError("resume", named, problem, allowed=", ".join(FREE))
-    directory = Path(named) if Path(named).exists() else _directory(named, composed)
-    checkpoint = load(directory)
+    free = typed.of_the_job.only(*FREE)
+    again = typed.of_the_job.without("resume", *FREE)
+    _refuse_change(named, checkpoint, again)
 
     # Its settings, whatever the settings' files say by now, with what may be given anew.
-    free = given.only(*FREE)
-    choices = _choices_of(checkpoint)
+    used = taken(named, checkpoint, typed, composed.paths.root)
+    files = typed.only("hydra.searchpath").texts
+    beside = [text for text in again.texts if text not in used.overrides]
+    choices = _choices_of(named, checkpoint)
     try:
-        settings = compose([*choices, *checkpoint.overrides, *free.texts])
+        settings = compose([*files, *choices, *used.overrides, *beside, *free.texts])
     except (HydraException, HyperLockError) as error:  # the command's, the library's
         problem = f"its settings cannot be composed again ({str(error).splitlines()[0]})"
         hint = "the same --config-dir as the run had"
         raise ConfigError("resume", named, problem, hint=hint) from None
+    for key, path in used.paths.items():
+        with suppress(OmegaConfBaseException):
+            OmegaConf.update(settings, key, path)
     _set_as_they_were(settings, checkpoint, free)
     changed = _changed(settings, checkpoint, free)
     if changed:
         differences = "; ".join(f"{key} was {was}, is {now}" for key, was, now in changed)
         problem = f"the settings' files have changed since: {differences}"
-        raise ConfigError("resume", named, problem, hint="the files as they were, or a new run")
+        before = as_typed([f"{key}={was}" for key, was, _ in changed])
+        hint = f"the files as they were; or, if you know it, what was then: {before}"
+        raise ConfigError("resume", named, problem, hint=hint)
     if (directory / FINISHED).exists():
         _refuse_complete(named, checkpoint, settings)
     with open_dict(settings):
@@ -135,23 +164,40 @@ def _resumed(composed: DictConfig, given: Overrides, compose: Compose) -> Beginn
     return Beginning(settings, directory, overrides, checkpoint)
 
 
-def _choices_of(checkpoint: Checkpoint) -> list[str]:
+def _refuse_change(named: str, checkpoint: Checkpoint, again: Overrides) -> None:
+    """What is given again must be what the run was begun with, or had by default."""
+    begun = {(override.key, override.value) for override in Overrides(checkpoint.overrides)}
+    begun |= set(checkpoint.settings.items())
+    other = [override.text for override in again if (override.key, override.value) not in begun]
+    if other:
+        problem = f"a run goes on with its own settings; {' '.join(other)} would change them"
+        allowed = f"{', '.join(FREE)}, and what it was begun with"
+        raise ConfigError("resume", named, problem, allowed=allowed)
+
+
+def _choices_of(named: str, checkpoint: Checkpoint) -> list[str]:
     """The options that a run had by default, as overrides: defaults may be others by now."""
-    named = Overrides(checkpoint.overrides).keys
-    return [
-        f"{group}={checkpoint.settings[f'{group}.{key}']}"
+    typed = Overrides(checkpoint.overrides).keys
+    choices = {
+        group: checkpoint.settings[f"{group}.{key}"]
         for group, key in _NAMED_BY.items()
-        if group not in named and f"{group}.{key}" in checkpoint.settings
-    ]
+        if group not in typed and f"{group}.{key}" in checkpoint.settings
+    }
+    for group, option in choices.items():
+        if not is_option(option):
+            raise ConfigError("resume", named, f"its {group} is no option's name")
+    return [f"{group}={option}" for group, option in choices.items()]
 
 
 def _set_as_they_were(settings: DictConfig, checkpoint: Checkpoint, free: Overrides) -> None:
     """Give every setting the value that the run had; what has come since keeps its default.
 
-    A user's own function is not chosen again for him, and what cannot be set stays as it is.
+    What a checkpoint does not decide by itself, and what cannot be set, stays as it is.
     """
+    root = settings.paths.root
     for key, was, now in _changed(settings, checkpoint, free):
-        if TARGET in key or now == _NOT_SET:
+        own = may_set(key, was) or own_path(key, checkpoint.settings, root) is not None
+        if not own or now == _NOT_SET:
             continue
         log.info("%s is %s in the settings' files; the run goes on with %s", key, now, was)
         with suppress(OmegaConfBaseException):
@@ -172,9 +218,7 @@ def _changed(
     for key, was in checkpoint.settings.items():
         if key in ("resume", STORE, *free.keys) or key.startswith("paths."):
             continue
-        here = was
-        if before and was.startswith(f"{before}/"):
-            here = f"{now['paths.root']}{was.removeprefix(before)}"
+        here = moved(was, before, now["paths.root"])
         found = now.get(key, _NOT_SET)
         if found not in (was, here):
             changed.append((key, here, found))

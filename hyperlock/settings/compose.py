@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.settings.parse import refuse_gone
+from hyperlock.settings.passwords import refuse_composed_passwords
 from hyperlock.settings.schema import register
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -39,7 +40,8 @@ def compose(
         config_dir: a folder with options of one's own, as `--config-dir` takes it.
 
     Raises:
-        HyperLockError: Hydra refuses the overrides, or a folder is not there.
+        HyperLockError: Hydra refuses the overrides, a folder is not there, or an address has a
+            password.
     """
     conf = PROJECT / "conf"
     if not conf.is_dir():
@@ -56,6 +58,7 @@ def compose(
     try:
         with _composing, _hydra_for_us(conf):
             composed = hydra_compose("config", texts, return_hydra_config=True)
+        refuse_composed_passwords(composed)
         directory = Path(composed.hydra.run.dir)
         with open_dict(composed):
             del composed["hydra"]
@@ -63,15 +66,6 @@ def compose(
     except (HydraException, OmegaConfBaseException, OSError) as error:
         raise HyperLockError(f"the settings cannot be composed: {error}") from None
     return composed, directory
-
-
-def make_directory(directory: Path) -> None:
-    """The directory that a run writes to; HyperLockError if it cannot be made."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = f"cannot be made ({error.strerror or error})"
-        raise ConfigError("hydra.run.dir", directory, problem) from None
 
 
 def _search_path(config_dir: str | os.PathLike[str]) -> str:

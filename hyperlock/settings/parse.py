@@ -5,7 +5,6 @@ Nothing heavy is imported.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -13,14 +12,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from hyperlock.addresses import carries_secret
 from hyperlock.errors import ConfigError, show
 from hyperlock.settings.checks import check
 from hyperlock.settings.construct import OURS, TARGET
-from hyperlock.settings.overrides import Override, Overrides
+from hyperlock.settings.overrides import Overrides
 from hyperlock.settings.schema import Config
 
-PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")  # in the address of a store
 STORE = "tracking.uri"  # may hold a password, so that neither record nor checkpoint has it
+NOT_RECORDED = "(not recorded)"  # in its place, and in that of any other address with a password
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def read(composed: DictConfig, overrides: Iterable[str] = ()) -> Settings:
     config = parse(composed)
     public = composed.copy()
     if public.tracking.get("uri"):
-        public.tracking.uri = "(not recorded)"
-    yaml = OmegaConf.to_yaml(public, resolve=True)
+        public.tracking.uri = NOT_RECORDED
+    yaml = OmegaConf.to_yaml(OmegaConf.create(_public(public)))
     return Settings(config, flatten(public), yaml, Overrides(overrides).without(STORE).texts)
 
 
@@ -118,22 +118,11 @@ def _refuse_gone(name: str, value: object) -> None:
         raise ConfigError(name, value, problem, hint=f"the same without {name}")
 
 
-def refuse_passwords(overrides: Iterable[str]) -> None:
-    """ConfigError for an override with a password in it, which Hydra writes to its files."""
-    for override in overrides:
-        if PASSWORD.search(override):
-            raise ConfigError(
-                Override.read(override).key,
-                "(not shown)",
-                "a password on the command line ends up in logs and files",
-                hint="MLFLOW_TRACKING_URI and HYPERLOCK_STUDIES in the environment, or ~/.pgpass",
-            )
-
-
 def flatten(composed: DictConfig) -> dict[str, str]:
     """Settings as `group.key` to text, for MLflow's parameters; lists as 60-40-40-60.
 
-    A `_target_` is named where it is a user's own: else the option's name says it.
+    A `_target_` is named where it is a user's own: else the option's name says it. An address with
+    a password, which a setting may have from the environment, is left out.
     """
     flat: dict[str, str] = {}
 
@@ -148,5 +137,20 @@ def flatten(composed: DictConfig) -> dict[str, str]:
         else:
             flat[name] = show(value)
 
-    walk(OmegaConf.to_container(composed, resolve=True), "")
+    walk(_public(composed), "")
     return flat
+
+
+def _public(composed: DictConfig) -> dict[str, Any]:
+    """Resolved settings, without addresses that have a password from the environment."""
+
+    def public(value: Any, key: str) -> Any:
+        if isinstance(value, dict):
+            return {name: public(item, str(name)) for name, item in value.items()}
+        if isinstance(value, list):
+            return [public(item, key) for item in value]
+        secret = isinstance(value, str) and carries_secret(value, key)
+        return NOT_RECORDED if secret else value
+
+    settings: dict[str, Any] = public(OmegaConf.to_container(composed, resolve=True), "")
+    return settings

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, ListConfig
 
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.settings.checks import check_objectives, objective_names
-from hyperlock.settings.parse import refuse_passwords
+from hyperlock.settings.passwords import refuse_passwords
 from hyperlock.sweep import parent
 from hyperlock.sweep.storage import study_name, study_storage
 from hyperlock.sweep.trials import number_of, reason
@@ -87,7 +87,9 @@ class SweepRecord(Callback):
 
 def _check(config: DictConfig) -> None:
     """Raise ConfigError for what would fail in every trial, or at the sweep's end."""
-    refuse_passwords([*config.hydra.overrides.hydra, *config.hydra.overrides.task])
+    # Trials are composed with these as they are here, the environment's passwords put in.
+    params = config.hydra.sweeper.get("params") or {}
+    refuse_passwords(f"{key}={value}" for key, value in params.items())
     names = objective_names(config)
     check_objectives(names)
     if study_name(config):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from hyperlock.addresses import NOT_SHOWN, carries_secret
 from hyperlock.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,15 +37,15 @@ def storage(url: str) -> RDBStorage:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-    # What cannot be read is not shown either: nobody knows where in it a password stands.
+    # What cannot be read is not shown: nobody knows where in it a password stands.
     try:
         address = make_url(url)
     except ArgumentError:
         raise ConfigError(
             _SETTING,
-            "(not shown)",
+            NOT_SHOWN,
             "is no database address",
-            allowed="sqlite:////PATH/FILE.db, or postgresql://USER@HOST/DATABASE",
+            allowed="sqlite:////PATH/FILE.db, or postgresql://HOST/DATABASE",
         ) from None
 
     # A server may have dropped the connection since the last trial; a file may be locked.
@@ -58,9 +59,10 @@ def storage(url: str) -> RDBStorage:
     try:
         return RDBStorage(url, engine_kwargs=engine)
     except (SQLAlchemyError, ImportError) as error:
-        shown = address.render_as_string(hide_password=True)
-        problem = f"cannot be opened ({str(error).splitlines()[0]})"
-        raise ConfigError(_SETTING, shown, problem) from None
+        # A driver's text may have the user in it, or the query.
+        secret = carries_secret(url, _SETTING)
+        why = type(error).__name__ if secret else str(error).splitlines()[0]
+        raise ConfigError(_SETTING, url, f"cannot be opened ({why})") from None
 
 
 def study_name(config: DictConfig) -> str | None:

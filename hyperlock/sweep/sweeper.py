@@ -258,7 +258,7 @@ def _tell_failure(study: optuna.Study, trial: Trial, error: Exception) -> None:
     trial.set_user_attr(REASON, reason(error))
     with _grid_sampler_stops():
         study.tell(trial, state=TrialState.FAIL)
-    log.warning("trial %d failed: %s", trial.number, error)
+    log.warning("trial %d failed: %s", trial.number, reason(error))
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from hyperlock.addresses import withheld
 from hyperlock.errors import HyperLockError, show
 from hyperlock.metrics import WORK, Stage, total_seconds
 from hyperlock.settings.overrides import Overrides
-from hyperlock.settings.parse import PASSWORD
 from hyperlock.tracking.origin import trial_name
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def number_of(config: DictConfig) -> int:
 def reason(error: BaseException) -> str:
     """Why a trial failed, as it is recorded: without passwords."""
     text = str(error) if isinstance(error, HyperLockError) else f"{type(error).__name__}: {error}"
-    return PASSWORD.sub("://(not shown)@", text)[:_LONGEST_REASON]
+    return withheld(text)[:_LONGEST_REASON]
 
 
 def from_study(study: Study) -> list[Trial]:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hyperlock.addresses import NOT_SHOWN, carries_secret, withheld
 from hyperlock.errors import ConfigError
 from hyperlock.process import held_back
 from hyperlock.tracking.origin import children_of
@@ -153,8 +154,9 @@ class MlflowTracker(Tracker):
             tags: what a person would filter by.
         """
         experiment_id = store.experiment_id(experiment)
+        public = {key: withheld(value) for key, value in tags.items()}
         with store.writing():
-            run = store.client.create_run(experiment_id, run_name=name, tags=dict(tags))
+            run = store.client.create_run(experiment_id, run_name=name, tags=public)
         tracker = cls(store, experiment_id, run.info.run_id)
         # The run is there from here on: whatever ends this, it is not left RUNNING.
         try:
@@ -199,7 +201,7 @@ class MlflowTracker(Tracker):
         """One write for each tag, all of them before it returns."""
         with self._store.writing():
             for key, value in tags.items():
-                self._client.set_tag(self.run_id, key, value)
+                self._client.set_tag(self.run_id, key, withheld(value))
 
     def figure(self, name: str, draw: Draw) -> None:
         """The artifact `plots/name.png`."""
@@ -254,7 +256,8 @@ class MlflowTracker(Tracker):
         """The command that opens MLflow's page, and the page's address."""
         page = f"#/experiments/{self._experiment}/runs/{self.run_id}?workflowType=machine_learning"
         if self._store.is_server:
-            return f"{self._store.address}/{page}"
+            secret = carries_secret(self._store.address, "uri")
+            return f"{NOT_SHOWN if secret else self._store.address}/{page}"
         # The address itself may hold a password.
         backend = "" if self._store.is_default else " --backend-store-uri URI"
         return f"mlflow ui --workers 1{backend}, then http://127.0.0.1:5000/{page}"
@@ -280,18 +283,29 @@ class MlflowTracker(Tracker):
         """As MLflow's parameters, which can be written once and not changed."""
         from mlflow.entities import Param
 
-        entries = [Param(key, value[:_LONGEST_PARAMETER]) for key, value in params.items()]
+        public = {key: withheld(value)[:_LONGEST_PARAMETER] for key, value in params.items()}
+        entries = [Param(key, value) for key, value in public.items()]
         with self._store.writing():
             self._client.log_batch(self.run_id, params=entries)
 
 
 def directory_of(run_id: str, root: str, uri: str | None) -> str | None:
-    """The directory that a run wrote to, as its record has it; None if there is no such run."""
+    """The directory that a run wrote to, as its record has it; None if there is no such run.
+
+    Whoever may write to the store can name any directory there.
+
+    Raises:
+        ConfigError: MLflow cannot use the address.
+    """
     mlflow = preload()
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
         run = mlflow.MlflowClient(_address(root, uri)).get_run(run_id)
     except mlflow.exceptions.MlflowException:
         return None
+    except (SQLAlchemyError, OSError) as error:
+        raise _unusable(type(error).__name__) from None
     directory: str | None = run.data.tags.get(DIRECTORY)
     return directory
 

@@ -390,7 +390,10 @@ def test_an_algorithm_of_ones_own_without_an_option_and_resumed(theirs: Path) ->
     whole = hyperlock.run(*job, "federation.rounds=3")
     hyperlock.run(*job, "federation.rounds=1")
     newest = max(theirs.glob("outputs/runs/*/*"))
-    again = hyperlock.run(f"resume={newest}", "federation.rounds=3")
+    with pytest.raises(ConfigError, match=r"give them again: .* federation\._target_=algorithms"):
+        hyperlock.run(f"resume={newest}", "federation.rounds=3")
+    its_own = "federation._target_=algorithms.clipped"
+    again = hyperlock.run(f"resume={newest}", its_own, "federation.rounds=3")
     assert again.weights.tobytes() == whole.weights.tobytes()
 
 

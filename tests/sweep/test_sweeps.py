@@ -269,6 +269,9 @@ def test_a_plain_grid(sweep: Sweep, tmp_path: Path) -> None:
         (scheme, bits) for scheme in ("ckks", "none") for bits in ("8", "16", "40")
     ]
     assert [row["state"] for row in rows] == [FINISHED, FINISHED, FAILED] * 2
+    [directory] = tmp_path.glob("outputs/sweeps/*/*")
+    runs = [directory, *(path.parent for path in directory.glob("*/.hydra"))]
+    assert len(runs) == 7 and {path.stat().st_mode & 0o777 for path in runs} == {0o700}
     assert rows[0]["accuracy"] == rows[3]["accuracy"], (
         "encryption changes time and bytes, and never the model"
     )
