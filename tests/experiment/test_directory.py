@@ -17,7 +17,7 @@ from hyperlock.experiment import directory
 from hyperlock.experiment.checkpoint import FILE, Checkpoint, load, look, save
 from hyperlock.experiment.directory import make
 
-EXAMPLE = Checkpoint(1, np.ones(3, np.float32), (0.5,), {}, [], {}, "", {})
+EXAMPLE = Checkpoint(1, np.ones(3, np.float32), (0.5,), {}, [], {}, "run", "", {})
 ME = SimpleNamespace(pw_name="me", pw_gid=os.getgid())
 
 
@@ -90,7 +90,7 @@ def test_what_is_checked_is_what_is_read(
     """Put another directory in its place between the check and the reading."""
     theirs = tmp_path / "theirs"
     theirs.mkdir()
-    save(theirs, Checkpoint(2, np.ones(3, np.float32), (0.5,), {}, [], {}, "", {}))
+    save(theirs, Checkpoint(2, np.ones(3, np.float32), (0.5,), {}, [], {}, "run", "", {}))
     check = directory._refuse_others
 
     def swap(*arguments: object) -> None:

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 import hyperlock
 from hyperlock.errors import ConfigError
 from hyperlock.experiment import directory as directories
-from hyperlock.experiment import resume, trust
+from hyperlock.experiment import resume, taken
 from hyperlock.experiment.checkpoint import load, save
 from hyperlock.settings.compose import compose
 from hyperlock.settings.schema import SCHEMAS, Config
@@ -108,7 +108,7 @@ def begun(resumed: str, *overrides: str, folder: Path | None = None) -> Any:
 
 def unchecked(patch: pytest.MonkeyPatch) -> None:
     """A checkpoint decides all by itself."""
-    patch.setattr(resume, "taken", lambda named, state, *_: trust.Taken(state.overrides))
+    patch.setattr(resume, "taken", lambda named, state, *_: taken.Taken(state.overrides))
     patch.setattr(resume, "may_set", lambda *_: True)
     patch.setattr(resume, "is_option", lambda *_: True)
 
@@ -166,7 +166,6 @@ def test_the_command_refuses_a_strangers_directory(
 OTHERS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "model._target_": (("model=own", "model._target_=hyperlock.process.finished"), {}),
     "dataset.path": (("dataset=npz", "dataset.path=/etc/passwd"), {"dataset.path": "/etc/passwd"}),
-    "keys.path": (("keys.path=/tmp/other.key",), {"keys.path": "/tmp/other.key"}),
     "tracking.uri": (("tracking=mlflow", "tracking.uri=sqlite:////tmp/other.db"), {}),
     "paths.data": (("paths.data=/etc",), {"paths.data": "/etc"}),
     "paths.outputs": (("paths.outputs=HERE/../up",), {"paths.outputs": "HERE/../up"}),
@@ -199,7 +198,6 @@ DEFAULTS = {
     "federation.algorithm": ("../../evil", "its federation is no option's name"),
     "task_name": ("${oc.env:HOME}", r"task_name was \$\{oc\.env:HOME\}, is train"),
     "dataset.path": ("/etc/passwd", r"dataset\.path was /etc/passwd, is \?\?\?"),
-    "keys.path": ("/tmp/other.key", r"keys\.path was /tmp/other\.key, is null"),
 }
 
 
@@ -341,4 +339,4 @@ def test_every_setting_that_is_a_text_is_a_word_or_a_path() -> None:
             fields = schema.__dataclass_fields__.values()
             texts |= {f"{group}.{f.name}" for f in fields if "str" in f.type}
     code_and_stores = {f"{group}._target_" for group in SCHEMAS} | {"tracking.uri", "resume"}
-    assert texts - trust._WORDS - trust._PATHS - code_and_stores == {"federation.options"}
+    assert texts - taken._WORDS - taken._PATHS - code_and_stores == {"federation.options"}
