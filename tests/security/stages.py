@@ -461,10 +461,12 @@ class Made:
         )
 
     def _client(self) -> Stage:
-        client = self.cast.client(Trainer(np.zeros(self.cast.sizes, np.float32)))
+        trainer = Trainer(np.zeros(self.cast.sizes, np.float32))
+        client = self.cast.client(trainer)
         ranges = client._ranges
 
         def ready() -> None:
+            trainer.seen.clear()  # weights, and with them the message that they lie in
             client._seen = (0, 0)
             client._ranges = ranges
 
@@ -507,9 +509,11 @@ class Made:
         model = cast.keeper.model
         keeper = ModelKeeper(model)
         replica = Replica(cast.session("client-3"), keyholder, keeper, seeded=True)
-        client = cast.client(Trainer(np.zeros(cast.sizes, np.float32)), replica=replica)
+        trainer = Trainer(np.zeros(cast.sizes, np.float32))
+        client = cast.client(trainer, replica=replica)
 
         def ready() -> None:
+            trainer.seen.clear()
             not_released_yet(keyholder)
             client._seen = (0, 0)
             keeper.model = model
