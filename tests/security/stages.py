@@ -27,8 +27,8 @@ from hyperlock.parties.ledger import Entry, Ledger
 from hyperlock.parties.messages import Aggregate
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.server import Server
-from tests.parties.cast import Cast, Trainer, envelope_of
-from tests.security.forge import Forgery, in_a_seal_object, opened, parts_of
+from tests.parties.cast import TERMS, Cast, Trainer, envelope_of
+from tests.security.forge import Forgery, enclosed, in_a_seal_object, opened, parts_of
 from tests.security.keys import in_the_attempt, known_keys
 
 BEFORE = "refused before SEAL"
@@ -410,9 +410,10 @@ class Made:
             keyholder._attempt = attempt
             keyholder._opened = self.cast.at
 
-        return self._of_a_sum(
-            "key holder, sum", self.cast, self.sent, silent(keyholder.handle), ready
-        )
+        def handle(data: bytes) -> None:
+            assert_of_updates(self.cast, data, keyholder.handle(data))
+
+        return self._of_a_sum("key holder, sum", self.cast, self.sent, handle, ready)
 
     def _keyholder_that_released(self) -> Stage:
         """It says the same again, or nothing."""
@@ -534,6 +535,20 @@ class Made:
             request,
             self._of_a_sum("client with the key, sum", cast, self.shared_sent, handle, ready),
         ]
+
+
+def assert_of_updates(cast: Cast, aggregate: bytes, release: bytes) -> None:
+    """What was released is of as many updates as are named, enough of them, each of a client of its
+    own and of this attempt."""
+    manifest = parts_of(aggregate)[-1]
+    headers = [opened(enclosed(b"", one))[1] for one in Aggregate.envelopes(manifest, 99)]
+    senders = {header["sender"] for header in headers}
+    totals, _ = cast.layout.split(cast.sums(release))
+    assert cast.min_clients <= len(headers) == len(senders) == totals.contributors
+    assert senders <= cast.parties[SERVER].clients.keys()
+    due = {"kind": "update", "run": "run", "round": 1, "attempt": 1, "train": cast.train}
+    due |= {"key_id": cast.key_id, "terms": TERMS.digest}
+    assert all({**header, **due} == header for header in headers)
 
 
 def not_released_yet(keyholder: KeyHolder) -> None:
