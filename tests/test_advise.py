@@ -17,9 +17,13 @@ from hyperlock.advise import Job, Preset, advise, main, table, tensor_sizes
 from hyperlock.encryption import totals
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.scheme import Scheme
+from hyperlock.encryption.vector import Vector
 from hyperlock.experiment.simulation import build_scheme
-from hyperlock.parties.identity import SERVER, enrol
-from hyperlock.parties.messages import Train, Update, key_id_of
+from hyperlock.monitor import Monitor
+from hyperlock.parties.identity import KEYHOLDER, SERVER, enrol
+from hyperlock.parties.messages import DIGEST_BYTES, Aggregate, PublicKey, Train, Update
+from hyperlock.parties.session import Session
+from hyperlock.parties.terms import Terms
 from hyperlock.settings.parse import parse
 from hyperlock.settings.schema import BfvEncryption, CkksEncryption
 
@@ -44,7 +48,8 @@ def scheme_of(job: Job, preset: Preset) -> Scheme:
 
 
 def real_sizes(job: Job, scheme: Scheme) -> tuple[int, int]:
-    """Bytes of a whole Update message and of a Train message."""
+    """Bytes of a whole Update message, and of what a client is sent in a round: a Train message,
+    and the sum where the clients hold key and model."""
     keys = scheme.generate_keys()
     levels = largest_value(scheme.value_bits)
     values = (
@@ -61,12 +66,24 @@ def real_sizes(job: Job, scheme: Scheme) -> tuple[int, int]:
         if job.custody == "clients"
         else scheme.encryptor(keys.public)
     )
-    header = (key_id_of(keys.public), scheme.fingerprint)
-    parties = enrol("a" * 32, ["client-7", SERVER])
-    update = Update("a" * 32, 3, "client-7", *header, vector.size, encryptor.encrypt(vector))
+    terms = Terms(weight_unit=6000.0, initial_range=0.5, range_factor=4.0)
+    layout = Vector(scheme.value_bits, job.tensors)
+    sessions = {
+        name: Session(identity, scheme, layout, terms, Monitor()).at(3, 1)
+        for name, identity in enrol("a" * 32, {"client-7": 6000}).items()
+    }
+    client = sessions["client-7"].under(keys.public).after(bytes(DIGEST_BYTES))
+    server = sessions[SERVER].under(keys.public)
+    chunks = list(encryptor.encrypt(vector))
+    update = len(client.write(Update, chunks))
+    if job.custody == "clients":
+        accumulator = scheme.accumulator(keys.public, vector.size)
+        accumulator.add(chunks)
+        aggregate = server.write(Aggregate, (*accumulator.total(), Aggregate.manifest([])))
+        return update, len(server.write(Train, ())) + len(aggregate)
+    key = sessions[KEYHOLDER].under(keys.public).write(PublicKey, (keys.public,))
     model = (bytes(4 * job.parameters), bytes(4 * len(job.tensors)))
-    train = Train("a" * 32, 3, SERVER, *header, 0, model)
-    return len(update.encode(parties["client-7"])), len(train.encode(parties[SERVER]))
+    return update, len(server.write(Train, (key, *model)))
 
 
 @pytest.mark.parametrize(
@@ -89,10 +106,10 @@ def test_predicted_bytes_are_those_of_whole_updates(job: Job) -> None:
     assert len(presets) + len(refused) == 10 * len(job.value_bits)
     for preset in presets:
         scheme = scheme_of(job, preset)
-        update, train = real_sizes(job, scheme)
+        update, down = real_sizes(job, scheme)
         assert preset.fingerprint == scheme.fingerprint
         assert preset.update_bytes == pytest.approx(update, rel=0.01)
-        assert preset.round_bytes == pytest.approx(job.clients * (update + train), rel=0.01)
+        assert preset.round_bytes == pytest.approx(job.clients * (update + down), rel=0.01)
         assert (
             preset.security_bits >= job.security
             and preset.margin_bits >= 0

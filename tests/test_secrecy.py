@@ -4,9 +4,12 @@ cannot read."""
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
+import time
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,13 +19,17 @@ from hyperlock.encryption import ckks as ckks_module
 from hyperlock.encryption.ciphertexts import SeededEncryptor, public_context
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.scheme import KeyPair
+from hyperlock.errors import CiphertextRefused
+from hyperlock.experiment.rounds import play_round
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.custody import DecryptingServer
 from hyperlock.parties.keyholder import KeyHolder
+from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.messages import Update
 from hyperlock.parties.server import Server
 
-OVERRIDES = ("federation.rounds=1",)
+OVERRIDES = ("federation.rounds=9",)  # of which one is played
+ATTEMPTS = itertools.count(1)  # of a second round, of which none is opened twice
 
 
 def ours(module: str | None) -> bool:
@@ -84,13 +91,44 @@ def secrets(root: object, *known: bytes) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def custody(federate: Callable) -> Callable[[str], tuple[Any, bytes, list[bytes]]]:
-    """A federation after a round, the secret key that its key holder made, and what its server
-    received."""
-    known: dict[str, tuple[Any, bytes, list[bytes]]] = {}
+@dataclass(frozen=True)
+class Played:
+    """A federation after a round.
 
-    def custody(name: str) -> tuple[Any, bytes, list[bytes]]:
+    Attributes:
+        federation: as it is then.
+        pairs: all keys that its key holder made: that of the round first, then, unless it is one
+            for the run, that of the next.
+        updates: what its server received.
+    """
+
+    federation: Any
+    pairs: list[KeyPair]
+    updates: list[bytes]
+
+    @property
+    def server(self) -> Server:
+        return self.federation.parties.server
+
+    @property
+    def secrets(self) -> list[bytes]:
+        return [pair.secret for pair in self.pairs]
+
+
+def opened(federation: Any) -> tuple[bytes, bytes]:
+    """The PublicKey and the Train message of another attempt."""
+    parties = federation.parties
+    begun = parties.server.begin(2, next(ATTEMPTS))
+    key = parties.custody.open(begun, replica=parties.replica, runtime=parties.runtime)
+    return key, parties.server.open(key, parties.clients)
+
+
+@pytest.fixture(scope="module")
+def custody(federate: Callable) -> Callable[[str], Played]:
+    """A federation after a round, by who holds the key."""
+    known: dict[str, Played] = {}
+
+    def custody(name: str) -> Played:
         if name not in known:
             pairs: list[KeyPair] = []
             updates: list[bytes] = []
@@ -105,9 +143,14 @@ def custody(federate: Callable) -> Callable[[str], tuple[Any, bytes, list[bytes]
                     "receive",
                     lambda self, data: updates.append(data) or receive(self, data),
                 )
-                federation = federate(*OVERRIDES, f"keys={name}").play()
-            (pair,) = pairs
-            known[name] = federation, pair.secret, updates
+                federation = federate(*OVERRIDES, f"keys={name}")
+                config = federation.config
+                play_round(1, federation.parties, config.federation, config.seed)
+                deadline = time.monotonic() + 60
+                while len(pairs) < (1 if name == "clients" else 2):  # made in a thread
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+            known[name] = Played(federation, list(pairs), updates)
         return known[name]
 
     return custody
@@ -115,17 +158,33 @@ def custody(federate: Callable) -> Callable[[str], tuple[Any, bytes, list[bytes]
 
 @pytest.mark.parametrize("name", ["authority", "clients"])
 def test_nothing_that_the_server_holds_leads_to_a_secret_key(custody: Callable, name: str) -> None:
-    federation, secret, _ = custody(name)
-    server = federation.parties.server
-    assert type(server) is Server
-    assert secrets(server, secret) == []
+    played = custody(name)
+    for _ in range(2):  # between attempts, and in one
+        assert type(played.server) is Server
+        assert secrets(played.server, *played.secrets) == []
+        opened(played.federation)
 
 
 def test_a_server_that_decrypts_is_found_out(custody: Callable) -> None:
-    federation, secret, _ = custody("server")
-    server = federation.parties.server
-    assert type(server) is DecryptingServer
-    assert {"KeyHolder", "PackedDecryptor", "Decryptor"} <= set(secrets(server, secret))
+    played = custody("server")
+    opened(played.federation)
+    assert type(played.server) is DecryptingServer
+    found = set(secrets(played.server, *played.secrets))
+    assert {"KeyHolder", "PackedDecryptor", "Decryptor"} <= found
+
+
+@pytest.mark.parametrize("name", ["authority", "server"])
+def test_nothing_leads_to_a_key_that_was_used(custody: Callable, name: str) -> None:
+    """Not from the key holder either, nor from whoever has it; to the next key it does."""
+    played = custody(name)
+    keyholder = played.federation.parties.runtime._handlers["keyholder"].__self__
+    used, *following = played.secrets
+    assert following and type(keyholder) is KeyHolder
+    for holder in (keyholder, played.server, played.federation):
+        assert "secret bytes" not in secrets(holder, used)
+    opened(played.federation)
+    found = secrets(keyholder, used)
+    assert "PackedDecryptor" in found and "secret bytes" not in found
 
 
 def test_the_search_goes_through_the_server_and_not_past_it(custody: Callable) -> None:
@@ -133,11 +192,11 @@ def test_the_search_goes_through_the_server_and_not_past_it(custody: Callable) -
     nothing means nothing."""
     from hyperlock.encryption._tenseal import tenseal as ts
 
-    federation, _, _ = custody("authority")
-    server = federation.parties.server
-    server.open(2, federation.parties.clients)
-    things = {id(thing): thing for thing in reachable(server)}
-    assert id(server.keeper.model.weights) in things
+    played = custody("authority")
+    opened(played.federation)
+    things = {id(thing): thing for thing in reachable(played.server)}
+    assert played.server.keeper is not None
+    assert id(played.server.keeper.model.weights) in things
     assert id(vars(ckks_module)) in things
     assert any(isinstance(thing, ts._ts_cpp.TenSEALContext) for thing in things.values())
     assert not any(isinstance(thing, Client | Replica) for thing in things.values())
@@ -187,29 +246,31 @@ def test_the_search_finds_what_is_planted(
 ) -> None:
     from hyperlock.encryption._tenseal import tenseal as ts
 
-    federation, secret, _ = custody("authority")
-    server = federation.parties.server
+    played = custody("authority")
+    server = played.server
+    secret = played.secrets[0]
     planted = {
-        "key holder": lambda: KeyHolder(server._session, min_clients=3, rounds=1),
+        "key holder": lambda: KeyHolder(server._session, min_clients=3, rounds=1, ledger=Ledger()),
         "decryptor": lambda: ckks.decryptor(secret),
         "key pair": lambda: KeyPair(public=b"", secret=b""),
         "context": lambda: ts.context_from(secret),
         "bytes": lambda: b"before" + secret,
     }[kind]()
-    server.planted = PLANTED[place](planted)
+    server.planted = PLANTED[place](planted)  # type: ignore[attr-defined]
     try:
         assert secrets(server, secret)
     finally:
-        del server.planted
+        del server.planted  # type: ignore[attr-defined]
     assert secrets(server, secret) == []
 
 
 def test_the_search_finds_what_a_module_keeps(
     custody: Callable, ckks: Ckks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    federation, secret, _ = custody("authority")
+    played = custody("authority")
+    secret = played.secrets[0]
     monkeypatch.setattr(ckks_module, "_kept", [ckks.decryptor(secret)], raising=False)
-    assert secrets(federation.parties.server, secret)
+    assert secrets(played.server, secret)
 
 
 def read(federation: Any, update: bytes) -> Update:
@@ -229,29 +290,33 @@ def test_what_the_server_receives_does_not_decrypt_with_what_it_holds(
     from hyperlock.encryption._tenseal import tenseal as ts
 
     public_context.cache_clear()  # an earlier test's, of another ring, could not even read them
-    federation, secret, updates = custody(name)
-    assert len(updates) == 4
-    federation.parties.server.open(9, federation.parties.clients)
-    contexts = [t for t in reachable(federation.parties.server) if isinstance(t, ts.Context)]
+    played = custody(name)
+    federation = played.federation
+    assert len(played.updates) == 4
+    opened(federation)
+    contexts = [thing for thing in reachable(played.server) if isinstance(thing, ts.Context)]
     assert contexts
     for context in contexts:
-        for update in updates:
+        for update in played.updates:
             assert chunks(federation, update)
             with pytest.raises(ValueError, match="Secret key"):
                 context.secret_key()
-    # With the key they do: these are the updates.
-    message = read(federation, updates[0])
-    scheme = federation.parties.server._session.scheme
-    accumulator = scheme.accumulator(federation.parties.server._public, message.length)
+    # With the key of the round they do: these are the updates. With that of the next they do not.
+    message = read(federation, played.updates[0])
+    scheme = played.server._session.scheme
+    accumulator = scheme.accumulator(played.pairs[0].public, message.length)
     accumulator.add(message.parts)
-    vector = scheme.decryptor(secret).decrypt(accumulator.total(), message.length)
+    total = list(accumulator.total())
+    vector = scheme.decryptor(played.secrets[0]).decrypt(total, message.length)
     assert vector[0] == 1 and np.abs(vector).max() <= 127 and np.count_nonzero(vector) > 100
+    for other in played.secrets[1:]:
+        with pytest.raises(CiphertextRefused):
+            scheme.decryptor(other).decrypt(total, message.length)
 
 
 def federation_update(federation: Any) -> bytes:
-    parties = federation.parties
-    request = parties.server.open(9, parties.clients)
-    ((_, update),) = parties.runtime.exchange({"client-0": request})
+    _, request = opened(federation)
+    ((_, update),) = federation.parties.runtime.exchange({"client-0": request})
     return update
 
 
@@ -263,36 +328,40 @@ def test_without_encryption_the_server_reads_every_update(federate: Callable) ->
 
 
 def test_under_clients_the_server_never_sees_the_model(custody: Callable) -> None:
-    federation, _, _ = custody("clients")
-    server = federation.parties.server
-    model = federation.parties.keeper.model
+    played = custody("clients")
+    server = played.server
+    keeper = played.federation.parties.keeper
+    model = keeper.model
     assert server.keeper is None
     weights = model.weights.tobytes()
     for thing in reachable(server):
-        assert thing is not model and thing is not federation.parties.keeper
+        assert thing is not model and thing is not keeper
         assert not (isinstance(thing, np.ndarray) and thing.size == model.weights.size)
         assert not (isinstance(thing, bytes) and weights[:64] in thing)
     # The server's own model, under authority, is found by the same look.
-    other, _, _ = custody("authority")
-    assert any(thing is other.parties.keeper for thing in reachable(other.parties.server))
+    other = custody("authority")
+    theirs = other.federation.parties.keeper
+    assert any(thing is theirs for thing in reachable(other.server))
 
 
 @pytest.mark.parametrize("name", ["authority", "server"])
 def test_clients_without_the_key_do_not_lead_to_it(custody: Callable, name: str) -> None:
-    federation, secret, _ = custody(name)
-    for client in federation.parties.clients:
-        assert secrets(federation.parties.runtime._handlers[client], secret) == []
+    played = custody(name)
+    parties = played.federation.parties
+    for client in parties.clients:
+        assert secrets(parties.runtime._handlers[client], *played.secrets) == []
 
 
 def test_clients_that_share_the_key_lead_to_it(custody: Callable) -> None:
-    federation, secret, _ = custody("clients")
-    handlers = federation.parties.runtime._handlers
-    assert set(handlers) == set(federation.parties.clients)
-    assert "KeyHolder" in secrets(handlers["client-0"], secret)
+    played = custody("clients")
+    handlers = played.federation.parties.runtime._handlers
+    assert set(handlers) == set(played.federation.parties.clients)
+    found = secrets(handlers["client-0"], *played.secrets)
+    assert {"SharedKeyHolder", "PackedDecryptor", "secret bytes"} <= set(found)
 
 
 def test_the_key_holder_sees_neither_model_nor_data(custody: Callable) -> None:
-    federation, _, _ = custody("authority")
+    federation = custody("authority").federation
     keyholder = federation.parties.runtime._handlers["keyholder"]
     assert any(isinstance(thing, KeyHolder) for thing in reachable(keyholder))
     for thing in reachable(keyholder):
@@ -301,9 +370,10 @@ def test_the_key_holder_sees_neither_model_nor_data(custody: Callable) -> None:
         assert not (isinstance(thing, np.ndarray) and thing.size >= 650)
 
 
-def test_no_message_of_a_round_holds_the_secret_key(custody: Callable) -> None:
-    federation, secret, updates = custody("authority")
-    parties = federation.parties
-    sent = [parties.public_key, parties.server.open(9, parties.clients), *updates]
-    assert not any(secret[200:264] in data for data in sent)
-    assert secret[200:264] in secret
+def test_no_message_of_a_round_holds_a_secret_key(custody: Callable) -> None:
+    played = custody("authority")
+    sent = [*opened(played.federation), *played.updates]
+    assert len(sent) == 6
+    for secret in played.secrets:
+        assert not any(secret[200:264] in data for data in sent)
+        assert secret[200:264] in secret

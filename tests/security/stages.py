@@ -27,8 +27,8 @@ from hyperlock.parties.ledger import Entry, Ledger
 from hyperlock.parties.messages import Aggregate
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.server import Server
-from tests.parties.cast import Cast, Trainer, envelope_of
-from tests.security.forge import Forgery, in_a_seal_object, opened, parts_of
+from tests.parties.cast import TERMS, Cast, Trainer, envelope_of
+from tests.security.forge import Forgery, enclosed, in_a_seal_object, opened, parts_of
 from tests.security.keys import in_the_attempt, known_keys
 
 BEFORE = "refused before SEAL"
@@ -410,9 +410,10 @@ class Made:
             keyholder._attempt = attempt
             keyholder._opened = self.cast.at
 
-        return self._of_a_sum(
-            "key holder, sum", self.cast, self.sent, silent(keyholder.handle), ready
-        )
+        def handle(data: bytes) -> None:
+            assert_of_updates(self.cast, data, keyholder.handle(data))
+
+        return self._of_a_sum("key holder, sum", self.cast, self.sent, handle, ready)
 
     def _keyholder_that_released(self) -> Stage:
         """It says the same again, or nothing."""
@@ -461,10 +462,12 @@ class Made:
         )
 
     def _client(self) -> Stage:
-        client = self.cast.client(Trainer(np.zeros(self.cast.sizes, np.float32)))
+        trainer = Trainer(np.zeros(self.cast.sizes, np.float32))
+        client = self.cast.client(trainer)
         ranges = client._memory.ranges
 
         def ready() -> None:
+            trainer.seen.clear()  # weights, and with them the message that they lie in
             client._memory.seen = (0, 0)
             client._memory.ranges = ranges
 
@@ -507,9 +510,11 @@ class Made:
         model = cast.keeper.model
         keeper = ModelKeeper(model)
         replica = Replica(cast.session("client-3"), keyholder, keeper, seeded=True)
-        client = cast.client(Trainer(np.zeros(cast.sizes, np.float32)), replica=replica)
+        trainer = Trainer(np.zeros(cast.sizes, np.float32))
+        client = cast.client(trainer, replica=replica)
 
         def ready() -> None:
+            trainer.seen.clear()
             not_released_yet(keyholder)
             client._memory.seen = (0, 0)
             keeper.model = model
@@ -530,6 +535,20 @@ class Made:
             request,
             self._of_a_sum("client with the key, sum", cast, self.shared_sent, handle, ready),
         ]
+
+
+def assert_of_updates(cast: Cast, aggregate: bytes, release: bytes) -> None:
+    """What was released is of as many updates as are named, enough of them, each of a client of its
+    own and of this attempt."""
+    manifest = parts_of(aggregate)[-1]
+    headers = [opened(enclosed(b"", one))[1] for one in Aggregate.envelopes(manifest, 99)]
+    senders = {header["sender"] for header in headers}
+    totals, _ = cast.layout.split(cast.sums(release))
+    assert cast.min_clients <= len(headers) == len(senders) == totals.contributors
+    assert senders <= cast.parties[SERVER].clients.keys()
+    due = {"kind": "update", "run": "run", "round": 1, "attempt": 1, "train": cast.train}
+    due |= {"key_id": cast.key_id, "terms": TERMS.digest}
+    assert all({**header, **due} == header for header in headers)
 
 
 def not_released_yet(keyholder: KeyHolder) -> None:

@@ -21,9 +21,9 @@ from hyperlock.encryption import bits
 from hyperlock.encryption.scheme import KeyPair, Scheme
 from hyperlock.errors import HyperLockError
 from hyperlock.parties.client import Replica
-from hyperlock.parties.identity import Identity
+from hyperlock.parties.identity import KEYHOLDER, Identity
 from hyperlock.parties.ledger import Ledger
-from hyperlock.parties.messages import Aggregate, Message, Release, Update
+from hyperlock.parties.messages import Aggregate, Message, Release, Update, key_id_of
 from hyperlock.parties.model import ModelKeeper
 from tests.parties.cast import Cast, Trainer
 from tests.security.forge import closed, enclosed, opened, parts_of, resealed, with_parts
@@ -424,6 +424,23 @@ def test_no_kind_is_taken_for_another(stage: Stage, unpacked: list[int]) -> None
                 rf"kind '{kind}'|holds no key and takes no aggregate|bytes where at most", text
             ), text
     assert unpacked == []
+
+
+@pytest.mark.parametrize("kind", ["public_key", "train"])
+def test_a_key_of_other_parameters_is_refused(
+    known: Known, schemes: dict[str, Scheme], kind: str
+) -> None:
+    """Good for another scheme, and from a key holder that says it is this one's."""
+    stage = stage_of(kind, known)
+    (other,) = {"ckks", "bfv"} - {stage.cast.scheme.name}  # type: ignore[attr-defined]
+    key = schemes[other].generate_keys().public
+    named = {"key_id": key_id_of(key)}
+    keyholder = stage.cast.parties[KEYHOLDER]
+    message = with_parts(stage.cast.key_message, keyholder, key, **named)
+    if kind == "train":
+        _, *model = parts_of(stage.good)
+        message = with_parts(stage.good, stage.signer, message, *model, **named)
+    assert "a public key of other parameters" in str(stage.offer(message))
 
 
 def release_of(stage: Stage, value: int, kind: np.dtype) -> bytes:
