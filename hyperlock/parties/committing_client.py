@@ -56,11 +56,11 @@ class CommittingClient(Client):
     def _catch_up(self, data: bytes) -> bytes:
         """Step by the Releases that it missed; of a whole model the key holder says next whether
         it is the one."""
-        first, *parts = map(bytes, self._session.hear(State, data).parts)
-        if first == b"model" and len(parts) == 1:
-            self._candidate = parts[0]
+        parts = [bytes(part) for part in self._session.hear(State, data).parts]
+        if len(parts) == 2 and parts[0] == b"model":
+            self._candidate = parts[1]
             return b""
-        for release in (first, *parts):
+        for release in parts:
             if self._keeper.lacks(release, self._session):
                 self._keeper.take(release, self._session)
         return b""

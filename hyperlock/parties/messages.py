@@ -59,6 +59,7 @@ _SIZE_BYTES = 4  # of the envelope's size
 MAX_ENVELOPE = _MAX_HEADER + 128  # bytes: a header, its signature, and what msgpack adds
 MAX_PUBLIC_KEY = 2**24
 DIGEST_BYTES = hashlib.sha256().digest_size
+MAX_COMMITMENT = DIGEST_BYTES + MAX_ENVELOPE + _SIZE_BYTES  # bytes of the message
 
 # Of a header, in this order, between its kind and version and its sizes and digest.
 _FIELDS: dict[str, type] = {
@@ -262,26 +263,13 @@ class Aggregate(Message):
 
     @staticmethod
     def manifest(envelopes: Sequence[bytes]) -> bytes:
-        """The last part of the payload."""
+        """A part of the payload."""
         return cast(bytes, msgpack.packb(list(envelopes)))
 
     @staticmethod
     def envelopes(manifest: Part, most: int) -> list[bytes]:
         """The inverse; MessageRefused if it is none, or of more than `most`."""
-        try:
-            found = msgpack.unpackb(
-                manifest,
-                max_array_len=most,
-                max_bin_len=MAX_ENVELOPE,
-                max_str_len=0,
-                max_map_len=0,
-                max_ext_len=0,
-            )
-            if type(found) is not list or not all(type(one) is bytes for one in found):
-                raise ValueError("no list of envelopes")
-        except Exception as error:  # msgpack raises many kinds for malformed input
-            raise MessageRefused(f"not a manifest ({type(error).__name__})") from None
-        return found
+        return _listed(manifest, "manifest", most, MAX_ENVELOPE)
 
 
 class Release(Message):
@@ -312,6 +300,17 @@ class Commitments(Message):
     kind = "commitments"
     only_from = SERVER
     of_vector = False
+
+    @staticmethod
+    def write(commitments: Sequence[bytes]) -> bytes:
+        """The payload, in one part: a client decides how large its Commitment is, and a header
+        names parts of few sizes."""
+        return cast(bytes, msgpack.packb(list(commitments)))
+
+    @staticmethod
+    def commitments(payload: Part, most: int) -> list[bytes]:
+        """The inverse; MessageRefused if it is none, or of more than `most`."""
+        return _listed(payload, "list of commitments", most, MAX_COMMITMENT)
 
 
 class Roster(Message):
@@ -393,18 +392,15 @@ class Announced:
     def read(cls, part: Part) -> Announced:
         """The inverse; MessageRefused if it is none."""
         found = _unpacked(part, "announcement")
-        try:
-            cohort, model, cohorts = found
-            good = (
-                all(type(name) is str for name in cohort)
-                and type(model) is bytes
-                and type(cohorts) is bytes
-            )
-        except (TypeError, ValueError):
-            good = False
-        if not good:
+        if type(found) is not list or len(found) != 3 or type(found[0]) is not list:
             raise MessageRefused("not an announcement (wrong structure)")
-        return cls(tuple(cohort), model, cohorts)
+        cohort, *digests = found
+        # An empty digest would be one that binds nobody.
+        if not all(type(name) is str for name in cohort) or not all(
+            type(value) is bytes and len(value) == DIGEST_BYTES for value in digests
+        ):
+            raise MessageRefused("not an announcement (wrong structure)")
+        return cls(tuple(cohort), *digests)
 
 
 def kind_of(data: bytes) -> str:
@@ -447,6 +443,24 @@ def _unpacked(part: Part, name: str) -> Any:
         return msgpack.unpackb(part, max_str_len=_MAX_TEXT, max_bin_len=DIGEST_BYTES, max_ext_len=0)
     except Exception as error:  # msgpack raises many kinds for malformed input
         raise MessageRefused(f"not a {name} ({type(error).__name__})") from None
+
+
+def _listed(part: Part, name: str, most: int, each: int) -> list[bytes]:
+    """At most so many byte strings, of at most so many bytes each, that msgpack packed."""
+    try:
+        found = msgpack.unpackb(
+            part,
+            max_array_len=most,
+            max_bin_len=each,
+            max_str_len=0,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+        if type(found) is not list or not all(type(one) is bytes for one in found):
+            raise ValueError("no list of byte strings")
+    except Exception as error:  # msgpack raises many kinds for malformed input
+        raise MessageRefused(f"not a {name} ({type(error).__name__})") from None
+    return found
 
 
 def _check_fields(header: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import WITNESS, Identity
 from hyperlock.parties.messages import (
     DIGEST_BYTES,
+    MAX_COMMITMENT,
     MAX_ENVELOPE,
     MAX_PUBLIC_KEY,
     Aggregate,
@@ -46,6 +47,7 @@ from hyperlock.parties.terms import Terms
 M = TypeVar("M", bound=Message)
 _KEPT_BYTES = 8
 _NAME_BYTES = 300  # of a name and what is around it, at most
+_PACKED_BYTES = 5  # what msgpack adds to a byte string or a list, at most
 _SHOWN_BYTES = 40  # a nonce and a seed
 _MOST_SLOTS = 4  # float64 vectors of a server optimiser, and the weights
 
@@ -128,6 +130,8 @@ class Session:
         self._expect_joined(message)
         if kind in (Update, Aggregate) and len(message.parts) != parts:
             raise MessageRefused(f"{len(message.parts)} payload parts instead of {parts}")
+        if kind is Commitment and [len(part) for part in message.parts] != [part_bytes]:
+            raise MessageRefused("the commitment is not a SHA-256")
         if kind is Release and [len(part) for part in message.parts] != [part_bytes]:
             raise MessageRefused("the release has another length than the model")
         return message
@@ -152,6 +156,8 @@ class Session:
     def read_announced(self, data: bytes) -> tuple[bytes, Announced]:
         """The same under trust=malicious, with what the key holder announces."""
         key, announced = self._public_key(data, 2)
+        if len(announced) > _NAME_BYTES * len(self.identity.clients):
+            raise MessageRefused(f"not an announcement ({len(announced)} bytes)")
         return key, Announced.read(announced)
 
     def _public_key(self, data: bytes, parts: int) -> tuple[bytes, ...]:
@@ -200,7 +206,7 @@ class Session:
         if kind is Roster:
             return 1, (_NAME_BYTES + DIGEST_BYTES) * clients
         if kind is Commitments:
-            return clients, MAX_ENVELOPE + 2 * DIGEST_BYTES
+            return 1, (MAX_COMMITMENT + _PACKED_BYTES) * (clients + 1)
         if kind is Train:
             model = 4 * max(self.vector.parameters, len(self.vector.sizes))
             return 3, max(MAX_PUBLIC_KEY + MAX_ENVELOPE, model)

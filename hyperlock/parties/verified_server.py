@@ -47,6 +47,8 @@ class VerifiedServer(Server):
         self._roster: Mapping[str, bytes] = {}
         self._tally: tuple[bytes, ...] = ()
         self._commitments: dict[str, bytes] = {}
+        self._promised: dict[str, bytes] = {}
+        self._digests: set[bytes] = set()
         self._releases: dict[int, bytes] = {}
         self._holds: dict[str, int] = {}  # by client, after which round it has the model
 
@@ -61,6 +63,8 @@ class VerifiedServer(Server):
         self._roster = {}
         self._tally = ()
         self._commitments = {}
+        self._promised = {}
+        self._digests = set()
         return self._train((public_key, self.keeper.model.digest))
 
     def state(self, client: str) -> bytes:
@@ -86,6 +90,7 @@ class VerifiedServer(Server):
             log.warning("round %d: a commitment was refused: %s", self._session.round, error)
             return str(error)
         self._commitments[message.sender] = data
+        self._promised[message.sender] = b"".join(message.parts)
         if self.keeper is not None:
             self._holds[message.sender] = self.keeper.round
         return None
@@ -101,12 +106,16 @@ class VerifiedServer(Server):
                 f"round {self._session.round}: {len(self._commitments)} clients have committed, "
                 f"but keys.min_clients={self._min_clients}"
             )
-        return self._session.write(Commitments, list(self._commitments.values()))
+        listed = Commitments.write(list(self._commitments.values()))
+        return self._session.write(Commitments, (listed,))
 
     def install_roster(self, data: bytes) -> list[str]:
-        """Take the Roster; the names of those on it."""
-        self._roster = Roster.entries(b"".join(self._session.read(Roster, data).parts))
-        return list(self._roster)
+        """Take the Roster; the names of those on it, who have committed to that."""
+        entries = Roster.entries(b"".join(self._session.read(Roster, data).parts))
+        if not entries.items() <= self._promised.items():
+            raise MessageRefused("a roster of what was not committed to")
+        self._roster = entries
+        return list(entries)
 
     def end(self) -> bytes:
         """The Close message for the witness."""

@@ -79,27 +79,25 @@ class VerifyingKeyHolder(KeyHolder):
         if self._roster is not None:
             raise ReleaseRefused(f"round {attempt.session.round}: its roster is closed already")
         message = attempt.session.hear(Commitments, data)
-        attempt.session = attempt.session.after(message.train)
-        message.expect(
-            round=attempt.session.round,
-            attempt=attempt.session.attempt,
-            key_id=attempt.session.key_id,
-        )
-        entries = self._committed(attempt.session, message)
+        session = attempt.session.after(message.train)
+        message.expect(round=session.round, attempt=session.attempt, key_id=session.key_id)
+        entries = self._committed(session, message)
         if len(entries) < self._min_clients:
             raise ReleaseRefused(
                 f"round {message.round}: {len(entries)} clients have committed, and "
                 f"keys.min_clients={self._min_clients}"
             )
         self._roster = Roster.write(entries)
-        return attempt.session.write(Roster, (self._roster,))
+        attempt.session = session
+        return session.write(Roster, (self._roster,))
 
     def _committed(self, session: Session, message: Commitments) -> dict[str, bytes]:
         """What each client of the cohort has committed to; two that are equal count for none."""
         entries: dict[str, bytes] = {}
-        for part in message.parts:
+        listed = Commitments.commitments(b"".join(message.parts), len(self._cohort))
+        for data in listed:
             try:
-                commitment = session.read(Commitment, bytes(part))
+                commitment = session.read(Commitment, data)
             except MessageRefused as error:
                 raise ReleaseRefused(f"round {message.round}: {error}") from None
             if commitment.sender not in self._cohort:

@@ -63,20 +63,25 @@ class Witness:
         self._key, _ = session.read_announced(data)
         self._session = session.under(self._key)
         self._opened = at
+        self._roster = b""
         self._sum = None
 
     def _begin(self, data: bytes) -> None:
         """The roster, once an attempt; with it the Train that all have seen."""
         message = self._session.hear(Roster, data)
-        self._session = self._session.after(message.train)
+        if not self._key:
+            raise MessageRefused("a roster before the key")
         message.expect(round=self._opened[0], attempt=self._opened[1], key_id=self._session.key_id)
-        if self._sum is not None:
+        # Nor after the tally: it adds once.
+        if self._roster:
             raise MessageRefused("a second roster of the same attempt")
-        self._roster = b"".join(message.parts)
-        self._entries = Roster.entries(self._roster)
+        roster = b"".join(message.parts)
+        self._entries = Roster.entries(roster)
         self._added = {}
         length = self._session.vector.length
         self._sum = self._session.scheme.accumulator(self._key, length)
+        self._session = self._session.after(message.train)
+        self._roster = roster
 
     def _add(self, data: bytes) -> None:
         if self._sum is None:

@@ -309,10 +309,11 @@ def test_a_commitment_twice(cast: VerifiedCast) -> None:
     """The server drops it; the key holder refuses a server that does not."""
 
     def twice(commitments: bytes) -> bytes:
-        parts = cast.session(KEYHOLDER).hear(Commitments, commitments).parts
-        assert cast.server.commit(bytes(parts[0])) == "client-0 has committed already"
-        payload = (*map(bytes, parts[:-1]), bytes(parts[0]))
-        return forged(cast, commitments, Commitments, payload=payload)
+        (payload,) = cast.session(KEYHOLDER).hear(Commitments, commitments).parts
+        listed = Commitments.commitments(payload, len(NAMES))
+        assert cast.server.commit(listed[0]) == "client-0 has committed already"
+        again = Commitments.write([*listed[:-1], listed[0]])
+        return forged(cast, commitments, Commitments, payload=(again,))
 
     cast.post.asked[KEYHOLDER, Commitments.kind] = twice
     with pytest.raises(ReleaseRefused, match="'client-0' has committed twice"):
@@ -331,7 +332,7 @@ def test_a_commitment_of_who_was_not_asked() -> None:
     assert "is not in this round's cohort" in str(cast.server.commit(commitment))
     session = cast.session(SERVER).at(1, 1).under(key).after(message.digest)
     with pytest.raises(ReleaseRefused, match="is not in the cohort"):
-        cast.keyholder.handle(session.write(Commitments, (commitment,)))
+        cast.keyholder.handle(session.write(Commitments, (Commitments.write([commitment]),)))
 
 
 # Somebody does not play its part
