@@ -217,6 +217,10 @@ REFUSALS = [
     (["federation.cohort=20"], ["federation.cohort=20", "1 to 10"]),
     (["federation.clients=5000"], ["federation.clients=5000", "1438"]),
     (["keys.min_clients=11"], ["keys.min_clients=11", "2 to 10"]),
+    (
+        ["keys.path=/k"],
+        ["keys.path=/k", "no such setting any more", "try: the same without keys.path"],
+    ),
     (["federation.learning_rate=1e9"], ["client-0, round 1", "NaN", "federation.learning_rate"]),
     (
         ["+federation.momentum=1"],

@@ -122,6 +122,8 @@ def test_off_the_main_thread(home: Path, nothing_left_behind: None) -> None:
         (("model=resnet",), r"model/resnet[\s\S]*logistic"),
         (("federation.rounds=many",), r"many"),
         (("+federation.momentum=1",), r"federation\.momentum=1: there is no such setting"),
+        (("keys.path=/k",), r"keys\.path=/k: there is no such setting any more: .*one attempt"),
+        (("+keys.path=/k",), r"keys\.path=/k: there is no such setting any more: .*one attempt"),
         (("tracking.uri=postgresql://u:hunter2@h/d",), r"password on the command line"),
         (("resume=/nowhere",), r"resume=/nowhere: there is no such directory"),
         (("objective=acuracy",), r"objective=acuracy: the run has no such metric[\s\S]*accuracy"),

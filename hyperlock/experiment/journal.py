@@ -4,6 +4,7 @@ the key holder's ledger, and then moves nothing."""
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -40,17 +41,25 @@ class Journal:
         self._file = None if folder is None else folder / "rounds.jsonl"
         self._known: dict[int, Traffic] = {}
         if self._file is not None and self._file.exists():
-            for line in self._file.read_text().splitlines():
-                entry = json.loads(line)
-                number = entry.pop("round")
-                self._known[number] = Traffic(**entry)
+            text = self._file.read_text()
+            for line in text.splitlines():
+                # One that was not written to its end is no reason not to go on: these are figures.
+                with suppress(ValueError, TypeError, KeyError, AttributeError):
+                    entry = json.loads(line)
+                    number = entry.pop("round")
+                    self._known[number] = Traffic(**entry)
+            if not text.endswith("\n"):
+                self._write("")
 
     def keep(self, round_number: int, traffic: Traffic) -> None:
         """Note it."""
         self._known[round_number] = traffic
+        self._write(json.dumps({"round": round_number, **asdict(traffic)}))
+
+    def _write(self, line: str) -> None:
         if self._file is not None:
             with open(self._file, "a") as file:
-                file.write(json.dumps({"round": round_number, **asdict(traffic)}) + "\n")
+                file.write(f"{line}\n")
 
     def find(self, round_number: int) -> Traffic:
         """What a round moved, as far as is known."""

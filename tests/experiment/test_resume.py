@@ -27,6 +27,7 @@ from hyperlock.metrics import Stage
 from tests.warm import Warm
 
 ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(__file__).parent / "data"
 SMALL = (
     "dataset=digits", "dataset.train_samples=300", "model=mlp", "model.units=16",
     "federation.clients=4",
@@ -50,6 +51,22 @@ def test_every_algorithm_goes_on_to_the_same_weights(
     assert load(tmp_path).round == 4
 
 
+def test_the_id_of_a_run_survives_and_another_run_has_another(
+    compose: Callable, tmp_path: Path
+) -> None:
+    settings = (*SMALL, "tracking=none", "encryption=none", "encryption.value_bits=8")
+    settings = tuple(s for s in settings if "poly_modulus" not in s)
+    ids = []
+    for _ in range(2):
+        run(compose(*settings, "federation.rounds=1"), tmp_path)
+        ids.append(load(tmp_path).run)
+        for rounds in (2, 3):
+            more = compose(*settings, f"federation.rounds={rounds}")
+            run(more, tmp_path, (), load(tmp_path))
+            assert load(tmp_path).round == rounds and load(tmp_path).run == ids[-1]
+    assert ids[0] != ids[1] and all(len(one) == 32 for one in ids)
+
+
 @pytest.mark.parametrize("custody", ["clients", "server"])
 def test_every_custody_goes_on(compose: Callable, tmp_path: Path, custody: str) -> None:
     settings = (*SMALL, "tracking=none", f"keys={custody}")
@@ -57,19 +74,6 @@ def test_every_custody_goes_on(compose: Callable, tmp_path: Path, custody: str) 
     run(compose(*settings, "federation.rounds=1"), tmp_path)
     again = run(compose(*settings, "federation.rounds=3"), tmp_path, (), load(tmp_path))
     assert again.weights.tobytes() == whole.weights.tobytes()
-
-
-def test_keys_are_new_unless_they_were_kept(
-    compose: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = (*SMALL, "tracking=none")
-    path = tmp_path / "keys" / "run.key"
-    for extra, said in (((), True), ((f"keys.path={path}",), False)):
-        caplog.clear()
-        run(compose(*settings, *extra, "federation.rounds=1"), tmp_path)
-        with caplog.at_level("INFO"):
-            run(compose(*settings, *extra, "federation.rounds=2"), tmp_path, (), load(tmp_path))
-        assert ("makes new ones" in caplog.text) is said
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -283,13 +287,48 @@ def test_a_record_that_is_not_in_the_store_is_not_begun_anew(
         run(compose(*settings), tmp_path, (), lost)
 
 
-def test_a_checkpoint_of_before_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written by version 0.1.0 at commit 68ccb4f, after two rounds of FedAdam."""
+def stored(version: int, directory: Path) -> Path:
+    """A run's directory with the checkpoint of this version: after two rounds of FedAdam at commit
+    68ccb4f, where the default of encryption.value_bits was 8, and later written as version 2."""
+    directory.mkdir(exist_ok=True)
+    shutil.copy(DATA / f"checkpoint-version-{version}.npz", directory / FILE)
+    return directory
+
+
+def test_a_checkpoint_of_version_1_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows no run that its messages could bear."""
     monkeypatch.setenv("HYPERLOCK_ROOT", str(tmp_path))
-    old = Path(__file__).parent / "data" / "checkpoint-version-1.npz"
-    stopped = tmp_path / "stopped"
-    stopped.mkdir()
-    shutil.copy(old, stopped / FILE)
+    stopped = stored(1, tmp_path / "stopped")
+    for resumed in (lambda: load(stopped), lambda: hyperlock.run(f"resume={stopped}")):
+        with pytest.raises(ConfigError, match=r"^resume=.*of version 1 .* writes version 2") as why:
+            resumed()
+        assert "try: the HyperLock that began it, or a new run" in str(why.value)
+
+
+@pytest.mark.parametrize("version", [0, 3, "2", None])
+def test_another_version_of_a_checkpoint_is_refused_by_name(
+    tmp_path: Path, version: object
+) -> None:
+    save(tmp_path, EXAMPLE)
+    changed(tmp_path / FILE, version=version)
+    with pytest.raises(ConfigError, match=f"of version {version} and this HyperLock"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["version", "run", "round", "report"])
+def test_a_checkpoint_that_lacks_a_field_cannot_be_read(tmp_path: Path, field: str) -> None:
+    save(tmp_path, EXAMPLE)
+    changed(tmp_path / FILE, **{field: None}, without=field)
+    with pytest.raises(ConfigError, match=f"{FILE} cannot be read"):
+        load(tmp_path)
+
+
+def test_a_checkpoint_of_before_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the settings that it had, whose defaults are others by now."""
+    monkeypatch.setenv("HYPERLOCK_ROOT", str(tmp_path))
+    stopped = stored(2, tmp_path / "stopped")
     before = load(stopped)
     assert (before.round, sorted(before.slots)) == (
         2,
@@ -298,7 +337,9 @@ def test_a_checkpoint_of_before_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     again = hyperlock.run(f"resume={stopped}", "federation.rounds=4")
     assert again.rounds == 4 and sorted(again.accuracies) == [1, 2, 3, 4]
     assert again.accuracies[2] == before.report["accuracies"]["2"]
+    assert load(stopped).run == before.run != ""
     as_it_was = "encryption.value_bits=8"  # the default of then
+    assert before.settings["encryption.value_bits"] == "8" and as_it_was not in before.overrides
     whole = hyperlock.run(*before.overrides, as_it_was, "federation.rounds=4")
     # Bit for bit on the kind of machine that wrote it; elsewhere a product's last bit may differ.
     assert np.abs(again.weights - whole.weights).max() < 1e-2
@@ -326,12 +367,14 @@ def test_a_report_is_restored_from_the_fields_that_it_has_and_no_others() -> Non
             back.restore({key: kept for key, kept in state.items() if key != name})
 
 
-def rewritten(path: Path, **settings: str) -> None:
-    """A checkpoint as it would be, had these settings been the defaults when the run began."""
-    with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+def changed(path: Path, *, without: str = "", **fields: object) -> None:
+    """Write other fields, or settings, into a checkpoint, or leave a field out."""
+    with np.load(path) as kept:
+        arrays = {name: kept[name] for name in kept.files}
     meta = json.loads(arrays["meta"].tobytes())
-    meta["settings"] |= settings
+    settings = fields.pop("settings", {})
+    meta = {**meta, **fields, "settings": {**meta["settings"], **settings}}  # type: ignore[dict-item]
+    meta.pop(without, None)
     np.savez(path, **{**arrays, "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)})
 
 
@@ -369,8 +412,8 @@ def test_a_setting_that_there_is_no_more_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HYPERLOCK_ROOT", str(tmp_path))
-    shutil.copy(Path(__file__).parent / "data" / "checkpoint-version-1.npz", tmp_path / FILE)
-    rewritten(tmp_path / FILE, **{"encryption.rotation": "3"})
+    stored(2, tmp_path)
+    changed(tmp_path / FILE, settings={"encryption.rotation": "3"})
     with pytest.raises(ConfigError, match=r"encryption\.rotation was 3, is not set"):
         hyperlock.run(f"resume={tmp_path}", "federation.rounds=4")
 
