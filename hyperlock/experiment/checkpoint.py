@@ -145,7 +145,7 @@ def _read(file: BinaryIO) -> Checkpoint:
             raise ConfigError(
                 "resume",
                 FILE,
-                f"is of version {version}, and this HyperLock writes version {_VERSION}: its "
+                f"is of version {version} and this HyperLock writes version {_VERSION}: its "
                 "parties would not understand each other",
                 hint="the HyperLock that began it, or a new run",
             )

@@ -56,10 +56,10 @@ class VerifiedServer(Server):
         """As any server, for the cohort that the key holder announces."""
         assert self.keeper is not None, "under keys=authority the server has the model"
         key, announced = self._session.read_announced(public_key)
+        self._begin_sum(key, announced.cohort)
         self.cohort = announced.cohort
         self._drawn[self._session.round, self._session.attempt] = announced.cohort
         self._cohorts = self._cohorts or announced.cohorts
-        self._begin_sum(key, announced.cohort)
         self._roster = {}
         self._tally = ()
         self._commitments = {}

@@ -49,7 +49,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     vector = Client._vector
 
     def noted(self: Client, *given: Any) -> Any:
-        seen.append(self._seen[0])
+        seen.append(self._memory.seen[0])
         return vector(self, *given)
 
     monkeypatch.setattr(Client, "_vector", noted)
@@ -321,7 +321,7 @@ def test_a_sum_whose_key_is_gone_is_made_anew(
     again = restarted(parties, first, tmp_path)
     for name in parties.clients:  # they were restarted as well, and know of no attempt
         handler = parties.runtime._handlers[name]  # type: ignore[attr-defined]
-        handler.__self__._seen = (0, 0)
+        handler.__self__._memory.seen = (0, 0)
     trained.clear()
     with caplog.at_level("INFO"):
         run_round(1, again, parties.clients)

@@ -15,7 +15,8 @@ import pytest
 
 import hyperlock
 from hyperlock.errors import ConfigError
-from hyperlock.experiment.checkpoint import load, optimizer_state
+from hyperlock.experiment.checkpoint import load
+from hyperlock.parties.model import optimizer_state
 from hyperlock.experiment.simulation import build_algorithm
 from hyperlock.learning import algorithms, check_algorithm
 from hyperlock.learning.models import logistic

@@ -26,8 +26,10 @@ from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.messages import Aggregate, Message, Release, Update, key_id_of
 from hyperlock.parties.model import ModelKeeper
 from tests.parties.cast import Cast, Trainer
+from tests.parties.verified_cast import VerifiedCast
 from tests.security.forge import closed, enclosed, opened, parts_of, resealed, with_parts
 from tests.security.keys import begun_again, known_keys
+from tests.security.proved import PLACES, Proved
 
 COHORT = [f"client-{i}" for i in range(4)]
 
@@ -42,13 +44,15 @@ class Stage:
         good: the message.
         handle: hands bytes to the role that takes them; raises, or returns a reason, if it refuses.
         good_kinds: good messages by kind.
+        keeper: the model that a refused message leaves as it was.
     """
 
-    cast: Cast
+    cast: Cast | VerifiedCast
     kind: str
     good: bytes
     handle: Callable[[bytes], object]
     good_kinds: dict[str, bytes]
+    keeper: ModelKeeper
 
     @property
     def sender(self) -> str:
@@ -86,8 +90,9 @@ KINDS = [
     "release",
     "aggregate to clients",
     "update to a server without the model",
+    *PLACES,
 ]
-SHARED = KINDS[-2:]  # under keys=clients
+SHARED = KINDS[6:8]  # under keys=clients
 
 
 @dataclass
@@ -97,6 +102,7 @@ class Known:
     Attributes:
         cast, keys, good: of a run whose key holder is a party of its own.
         shared, shared_good: of one whose clients share the key.
+        proved, proved_good: of one at trust=malicious, by place.
     """
 
     cast: Cast
@@ -104,6 +110,8 @@ class Known:
     good: dict[str, bytes]
     shared: Cast
     shared_good: dict[str, bytes]
+    proved: Proved
+    proved_good: dict[str, bytes]
 
 
 @pytest.fixture(scope="module", params=["ckks", "bfv"])
@@ -126,7 +134,9 @@ def known(request: pytest.FixtureRequest, schemes: dict[str, Scheme]) -> Known:
         "aggregate to clients": shared.aggregate([shared.vector(seed) for seed in range(3)]),
         "update to a server without the model": shared.update("client-3", shared.vector(9)),
     }
-    return Known(cast, keys, good, shared, shared_good)
+    proved = Proved(cast.scheme)
+    proved_good = {place: proved.wait(place).good[-1] for place in PLACES}
+    return Known(cast, keys, good, shared, shared_good, proved, proved_good)
 
 
 @pytest.fixture(params=KINDS)
@@ -138,6 +148,8 @@ def stage_of(kind: str, known: Known) -> Stage:
     """Parties for whom nothing has happened yet but what comes before a message of this kind."""
     if kind in SHARED:
         return shared_stage(kind, known)
+    if kind in PLACES:
+        return proved_stage(kind, known)
     fresh = begun_again(known.cast, known.keys)
     fresh.server.begin(1, 1)
     if kind != "public_key":
@@ -151,7 +163,7 @@ def stage_of(kind: str, known: Known) -> Stage:
         "aggregate": fresh.keyholder.handle,
         "release": fresh.server.take,
     }
-    return Stage(fresh, kind, known.good[kind], takes[kind], known.good)
+    return Stage(fresh, kind, known.good[kind], takes[kind], known.good, fresh.keeper)
 
 
 def shared_stage(kind: str, known: Known) -> Stage:
@@ -165,8 +177,16 @@ def shared_stage(kind: str, known: Known) -> Stage:
     fresh.server.open(fresh.key_message, COHORT)
     replica = Replica(fresh.session("client-3"), fresh.keyholder, fresh.keeper)
     client = fresh.client(Trainer(np.zeros(0)), replica=replica)
-    handle = fresh.server.receive if kind == KINDS[-1] else client.handle
-    return Stage(fresh, kind, known.shared_good[kind], handle, known.good)
+    handle = fresh.server.receive if kind == SHARED[-1] else client.handle
+    return Stage(fresh, kind, known.shared_good[kind], handle, known.good, fresh.keeper)
+
+
+def proved_stage(kind: str, known: Known) -> Stage:
+    """The same at trust=malicious."""
+    here = known.proved.wait(kind)
+    good = known.proved_good
+    good_kinds = {PLACES[place][0]: data for place, data in good.items()}
+    return Stage(here.cast, kind, good[kind], here.handle, good_kinds, here.keeper)  # type: ignore[arg-type]
 
 
 def no_reason(_: bytes) -> None:
@@ -233,7 +253,7 @@ ALTERED: dict[str, tuple[Callable[[Stage], bytes], str]] = {
     "cut in half": (lambda s: s.good[: len(s.good) // 2], NO_MESSAGE),
     "cut before the signature": (lambda s: s.good[:-70], NO_MESSAGE),
     "cut at its start": (lambda s: s.good[1:], r"where the header names"),
-    "a byte more": (lambda s: b"\0" + s.good, r"where the header names"),
+    "a byte more": (lambda s: b"\0" + s.good, r"where the header names|bytes where at most"),
     "twice": (lambda s: s.good * 2, r"bytes where at most|where the header names"),
     "a bit of the payload": (lambda s: flipped(s.good, payload_end(s) // 2),
         r"digest does not match"),
@@ -276,15 +296,15 @@ ALTERED: dict[str, tuple[Callable[[Stage], bytes], str]] = {
     ),
     "another sender": (
         lambda s: resealed(s.good, s.cast.parties["client-5"], sender="client-5"),
-        r"'client-5' (instead of|is not in this round's cohort)",
+        r"client-5'? (instead of|is not in this round's cohort|ha[sd] committed)|of client-5$",
     ),
     "another digest": (lambda s: s.signed(digest=bytes(32)), r"digest does not match"),
     "sizes of other parts": (lambda s: s.signed(sizes=other_sizes(s)), r"where the header "
                                                                        r"names|payload part"),
     "a size of 2^62": (lambda s: s.signed(sizes=[1, 2**62]), r"payload part is not of at most"),
     "a negative size": (lambda s: s.signed(sizes=[1, -1]), r"payload part is not of at most"),
-    "2^62 parts": (lambda s: s.signed(sizes=[2**62, 1]), r"payload parts where at most"),
-    "a part too many": (lambda s: s.signed(sizes=[9, 1]), r"payload parts where at most"),
+    "2^62 parts": (lambda s: s.signed(sizes=[2**62, 1]), r"payload parts? .*at most"),
+    "a part too many": (lambda s: s.signed(sizes=[9, 1]), r"payload parts? .*at most"),
     "sizes without their count": (lambda s: s.signed(sizes=sizes_of(s)[1:]), WRONG_SIZES),
     "a size of none": (lambda s: s.signed(sizes=[0, 1, *sizes_of(s)]), WRONG_SIZES),
     "-1 parts": (lambda s: s.signed(sizes=[-1, 1, *sizes_of(s)]), WRONG_SIZES),
@@ -292,7 +312,8 @@ ALTERED: dict[str, tuple[Callable[[Stage], bytes], str]] = {
         WRONG_SIZES),
     "many runs": (lambda s: s.signed(sizes=[1, 1, 1, 2] * 9), WRONG_SIZES),
     "true for a count": (lambda s: s.signed(sizes=[True, *sizes_of(s)[1:]]), WRONG_SIZES),
-    "no payload": (lambda s: s.with_parts(), r"payload parts|model|key id|another length"),
+    "no payload": (lambda s: s.with_parts(), r"payload parts|model|key id|another length"
+        r"|not a (SHA-256|list|roster|cohorts' seed)"),
     "a payload that is too large": (lambda s: s.with_parts(bytes(2**24 + 2**21)), TOO_LARGE),
     "a field more": (lambda s: s.signed(more=1), r"unknown or missing header fields"),
     "a field less": (
@@ -303,9 +324,23 @@ ALTERED: dict[str, tuple[Callable[[Stage], bytes], str]] = {
 }  # fmt: skip
 
 
+# What there is nothing of where a message has no payload.
+OF_A_PAYLOAD = {
+    "cut at its start",
+    "a bit of the payload",
+    "the payload's last bit",
+    "sizes of other parts",
+    "sizes without their count",
+    "a size of none",
+    "-1 parts",
+    "one size in two places",
+    "no payload",
+}
 # What is taken, for its receiver has nothing to hold it against: the server says which attempt it
 # begins, and a round's release may be that of an earlier attempt; where the clients hold the model,
-# the server is told of it by the first of them.
+# the server is told of it by the first of them. At trust=malicious a witness is told of attempts and
+# requests by the key holder, what a State holds proves itself, a Tally is for the key holder to read,
+# and with a Show the run is over.
 TAKEN = {
     ("open", "another attempt"),
     ("open", "no payload"),
@@ -313,29 +348,43 @@ TAKEN = {
     ("release", "another key"),
     ("release", "another request"),
     ("update to a server without the model", "another request"),
+    ("public_key to witness", "another attempt"),
+    ("public_key to witness", "a round far ahead"),
+    ("roster to witness", "another request"),
+    ("tally to verified server", "no payload"),
+    ("open to verifying key holder", "another attempt"),
+    ("open to verifying key holder", "no payload"),
+    *(
+        (kind, name)
+        for kind in PLACES
+        if kind.split()[0] in ("state", "show", "shown")
+        for name in ("another attempt", "another key", "another request", "a round far ahead")
+    ),
+    *((kind, "no payload") for kind in PLACES if kind.split()[0] == "state"),
 }
 # What is looked at, which uses the key up: other updates than those that were asked for.
 USES_UP = {
     ("aggregate", "another request"),
     ("aggregate to clients", "another request"),
     ("aggregate to clients", "another attempt"),
+    ("aggregate to verifying key holder", "another request"),
 }
 
 
 def test_altered_messages_are_refused_by_reason_unread_and_then_the_good_one_taken(
     stage: Stage, unpacked: list[int]
 ) -> None:
-    before = stage.cast.keeper.model
+    before = stage.keeper.model
     offered = 0
     for name, (alter, reason) in ALTERED.items():
-        if (stage.kind, name) in TAKEN | USES_UP:
+        if (stage.kind, name) in TAKEN | USES_UP or (name in OF_A_PAYLOAD and not payload_end(stage)):
             continue
         text = stage.offer(alter(stage))
         assert text is not None and re.search(reason, text), f"{name}: {text}"
         assert len(text) < 400, name
-        assert unpacked == [] and stage.cast.keeper.model is before, name
+        assert unpacked == [] and stage.keeper.model is before, name
         offered += 1
-    if "update" in stage.kind:
+    if getattr(stage.handle, "__name__", "") in ("receive", "commit"):
         assert stage.cast.server.refused == offered
     assert stage.offer(stage.good) is None
 
@@ -363,6 +412,22 @@ AGAIN = {
     "update": "sent before",
     "update to a server without the model": "sent before",
     "release": "round 1 instead of 2",
+    "commitment to verified server": "client-3 has committed already",
+    "update to verified server": "sent before",
+    "open to verifying key holder": "no attempt is opened twice",
+    "commitments to verifying key holder": "its roster is closed already",
+    "public_key to witness": "was witnessed before",
+    "roster to witness": "a second roster",
+    "update to witness": "a second update of client-3",
+    "close to witness": "nothing was added",
+    "train to committing client": "round 1, attempt 1 after round 1, attempt 1",
+    "roster to committing client": "has committed to nothing, or sent it already",
+}
+# The kinds that a party takes beside the one that is due.
+ALSO = {
+    "key holder": {"open", "commitments", "aggregate", "show"},
+    "witness": {"public_key", "roster", "update", "close"},
+    "client": {"state", "train", "roster"},
 }
 
 
@@ -370,12 +435,12 @@ def test_a_message_is_not_taken_twice(stage: Stage, unpacked: list[int]) -> None
     """Replays. Of a sum, the same bytes are given again and nothing is decrypted; of a key, there
     is nothing to be used up."""
     assert stage.offer(stage.good) is None
-    model = stage.cast.keeper.model
+    model = stage.keeper.model
     seen = len(unpacked)
     again = stage.offer(stage.good)
     due = AGAIN.get(stage.kind)
     assert again is None if due is None else due in str(again)
-    assert stage.cast.keeper.model is model and len(unpacked) == seen
+    assert stage.keeper.model is model and len(unpacked) == seen
 
 
 def test_of_a_sum_the_same_is_released_again_and_of_another_nothing(
@@ -416,7 +481,9 @@ def test_no_kind_is_taken_for_another(stage: Stage, unpacked: list[int]) -> None
         "aggregate": {"open", "aggregate"},
         "aggregate to clients": {"train", "aggregate"},
         "update to a server without the model": {"update"},
-    }.get(stage.kind, {stage.kind})
+    }.get(stage.kind, {stage.kind.split()[0]})
+    if stage.kind in PLACES:
+        takes |= next((kinds for party, kinds in ALSO.items() if party in stage.kind), set())
     for kind, good in stage.good_kinds.items():
         if kind not in takes:
             text = str(stage.offer(good))
@@ -451,7 +518,7 @@ def release_of(stage: Stage, value: int, kind: np.dtype) -> bytes:
 def test_a_release_that_no_updates_sum_to_leaves_the_model(stage: Stage) -> None:
     """From a key holder that turned hostile."""
     if stage.kind == "release":
-        before = stage.cast.keeper.model
+        before = stage.keeper.model
         due = stage.cast.layout.sum_type(stage.cast.scheme.max_clients)
         for value in (0, -1, np.iinfo(due).min):
             assert "of no updates" in str(stage.offer(release_of(stage, value, due)))
@@ -459,11 +526,12 @@ def test_a_release_that_no_updates_sum_to_leaves_the_model(stage: Stage) -> None
             if other != due:
                 said = str(stage.offer(release_of(stage, 1, other)))
                 assert "bytes where at most" in said or "another length" in said
-        assert stage.cast.keeper.model is before
+        assert stage.keeper.model is before
 
 
 def test_the_kinds_here_are_all_there_are(known: Known) -> None:
     kinds = {kind.kind for kind in Message.__subclasses__()}
-    assert {opened(data)[1]["kind"] for data in known.good.values()} == kinds == set(KINDS[:-2])
+    good = [*known.good.values(), *known.proved_good.values()]
+    assert {opened(data)[1]["kind"] for data in good} == kinds == {kind.split()[0] for kind in KINDS}
     assert known.cast.read(Update, known.good["update"]).sender == "client-3"
     assert known.cast.read(Release, known.good["release"]).round == 1
