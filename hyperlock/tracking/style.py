@@ -23,6 +23,7 @@ PURPLE = "#8172b3"
 BROWN = "#937860"
 PINK = "#da8bc3"
 GREY = "#8c8c8c"
+CYAN = "#64b5cd"
 PALE = "#b8b8b8"
 FAINT = "#cccccc"
 
@@ -40,6 +41,7 @@ _STAGES: Mapping[Stage, str] = {
     Stage.QUANTISE: GREY,
     Stage.ENCRYPT: ORANGE,
     Stage.AGGREGATE: GREEN,
+    Stage.VERIFY: CYAN,
     Stage.DECRYPT: RED,
     Stage.STEP: BROWN,
     Stage.EVALUATE: PURPLE,
