@@ -269,7 +269,7 @@ class Aggregate(Message):
     @staticmethod
     def envelopes(manifest: Part, most: int) -> list[bytes]:
         """The inverse; MessageRefused if it is none, or of more than `most`."""
-        return _listed(manifest, "manifest", most, MAX_ENVELOPE)
+        return _listed(manifest, "a manifest", most, MAX_ENVELOPE)
 
 
 class Release(Message):
@@ -310,7 +310,7 @@ class Commitments(Message):
     @staticmethod
     def commitments(payload: Part, most: int) -> list[bytes]:
         """The inverse; MessageRefused if it is none, or of more than `most`."""
-        return _listed(payload, "list of commitments", most, MAX_COMMITMENT)
+        return _listed(payload, "a list of commitments", most, MAX_COMMITMENT)
 
 
 class Roster(Message):
@@ -328,7 +328,7 @@ class Roster(Message):
     @staticmethod
     def entries(payload: Part) -> dict[str, bytes]:
         """The inverse; MessageRefused if it is none."""
-        found = _unpacked(payload, "roster")
+        found = _unpacked(payload, "a roster")
         good = isinstance(found, dict) and all(
             type(name) is str and type(commitment) is bytes and len(commitment) == DIGEST_BYTES
             for name, commitment in found.items()
@@ -391,7 +391,7 @@ class Announced:
     @classmethod
     def read(cls, part: Part) -> Announced:
         """The inverse; MessageRefused if it is none."""
-        found = _unpacked(part, "announcement")
+        found = _unpacked(part, "an announcement")
         if type(found) is not list or len(found) != 3 or type(found[0]) is not list:
             raise MessageRefused("not an announcement (wrong structure)")
         cohort, *digests = found
@@ -442,7 +442,7 @@ def _unpacked(part: Part, name: str) -> Any:
     try:
         return msgpack.unpackb(part, max_str_len=_MAX_TEXT, max_bin_len=DIGEST_BYTES, max_ext_len=0)
     except Exception as error:  # msgpack raises many kinds for malformed input
-        raise MessageRefused(f"not a {name} ({type(error).__name__})") from None
+        raise MessageRefused(f"not {name} ({type(error).__name__})") from None
 
 
 def _listed(part: Part, name: str, most: int, each: int) -> list[bytes]:
@@ -459,7 +459,7 @@ def _listed(part: Part, name: str, most: int, each: int) -> list[bytes]:
         if type(found) is not list or not all(type(one) is bytes for one in found):
             raise ValueError("no list of byte strings")
     except Exception as error:  # msgpack raises many kinds for malformed input
-        raise MessageRefused(f"not a {name} ({type(error).__name__})") from None
+        raise MessageRefused(f"not {name} ({type(error).__name__})") from None
     return found
 
 

@@ -106,9 +106,7 @@ class Server:
                 self.refused += 1
                 log.warning("round %d: an update was refused: %s", self._session.round, error)
                 return str(error)
-        self._waiting.remove(message.sender)
-        self._envelopes.append(message.envelope)
-        self._session = self._session.after(message.train)
+        self._accepted(message)
         return None
 
     def close(self) -> bytes:
@@ -153,6 +151,12 @@ class Server:
             raise MessageRefused("the clients hold the model; the server takes no release")
         with self._session.monitor.measure(Stage.STEP):
             self.keeper.take(release, self._session)
+
+    def _accepted(self, message: Update) -> None:
+        """It is in the sum."""
+        self._waiting.remove(message.sender)
+        self._envelopes.append(message.envelope)
+        self._session = self._session.after(message.train)
 
     def _read(self, data: bytes) -> Update:
         """An Update of this attempt. What the clients hold themselves, only they can say: of its

@@ -48,7 +48,7 @@ class VerifiedServer(Server):
         self._tally: tuple[bytes, ...] = ()
         self._commitments: dict[str, bytes] = {}
         self._promised: dict[str, bytes] = {}
-        self._digests: set[bytes] = set()
+        self._digests: set[bytes] = set()  # of the Updates in the sum
         self._releases: dict[int, bytes] = {}
         self._holds: dict[str, int] = {}  # by client, after which round it has the model
 
@@ -154,7 +154,15 @@ class VerifiedServer(Server):
         message = super()._read(data)
         if self._roster.get(message.sender) != digest(data):
             raise MessageRefused(f"{message.sender} had committed to another update")
+        self._check_sender(message.sender)
+        # The witness and the key holder would refuse it, and with it the round.
+        if message.digest in self._digests:
+            raise MessageRefused(f"{message.sender} sent what another client sent")
         return message
+
+    def _accepted(self, message: Update) -> None:
+        super()._accepted(message)
+        self._digests.add(message.digest)
 
     def _tallied(self) -> tuple[bytes, ...]:
         return self._tally

@@ -186,7 +186,7 @@ def proved_stage(kind: str, known: Known) -> Stage:
     here = known.proved.wait(kind)
     good = known.proved_good
     good_kinds = {PLACES[place][0]: data for place, data in good.items()}
-    return Stage(here.cast, kind, good[kind], here.handle, good_kinds, here.keeper)  # type: ignore[arg-type]
+    return Stage(here.cast, kind, good[kind], here.handle, good_kinds, here.keeper)
 
 
 def no_reason(_: bytes) -> None:
@@ -338,9 +338,9 @@ OF_A_PAYLOAD = {
 }
 # What is taken, for its receiver has nothing to hold it against: the server says which attempt it
 # begins, and a round's release may be that of an earlier attempt; where the clients hold the model,
-# the server is told of it by the first of them. At trust=malicious a witness is told of attempts and
-# requests by the key holder, what a State holds proves itself, a Tally is for the key holder to read,
-# and with a Show the run is over.
+# the server is told of it by the first of them. At trust=malicious a witness is told of attempts
+# and requests by the key holder, what a State holds proves itself, a Tally is for the key holder to
+# read, and with a Show the run is over.
 TAKEN = {
     ("open", "another attempt"),
     ("open", "no payload"),
@@ -377,7 +377,9 @@ def test_altered_messages_are_refused_by_reason_unread_and_then_the_good_one_tak
     before = stage.keeper.model
     offered = 0
     for name, (alter, reason) in ALTERED.items():
-        if (stage.kind, name) in TAKEN | USES_UP or (name in OF_A_PAYLOAD and not payload_end(stage)):
+        if (stage.kind, name) in TAKEN | USES_UP or (
+            name in OF_A_PAYLOAD and not payload_end(stage)
+        ):
             continue
         text = stage.offer(alter(stage))
         assert text is not None and re.search(reason, text), f"{name}: {text}"
@@ -532,6 +534,8 @@ def test_a_release_that_no_updates_sum_to_leaves_the_model(stage: Stage) -> None
 def test_the_kinds_here_are_all_there_are(known: Known) -> None:
     kinds = {kind.kind for kind in Message.__subclasses__()}
     good = [*known.good.values(), *known.proved_good.values()]
-    assert {opened(data)[1]["kind"] for data in good} == kinds == {kind.split()[0] for kind in KINDS}
+    assert (
+        {opened(data)[1]["kind"] for data in good} == kinds == {kind.split()[0] for kind in KINDS}
+    )
     assert known.cast.read(Update, known.good["update"]).sender == "client-3"
     assert known.cast.read(Release, known.good["release"]).round == 1
