@@ -139,12 +139,13 @@ class Client:
             )
         session, public = self._under_its_key(message)
         weights, grid = self._read_model(message)
+        encryptor = self._encryptor(public)  # or it is no key, and nothing was answered
         self._memory.note(at, grid.ranges)
 
         vector = self._vector(weights, grid)
         monitor = session.monitor
         with monitor.measure(Stage.ENCRYPT):
-            chunks = self._encryptor(public).encrypt(vector)
+            chunks = encryptor.encrypt(vector)
             count = session.scheme.chunk_count(vector.size)
             watched = monitor.watch(chunks, count, f"{self.name} encrypts")
             return self._answer(session, session.write(Update, watched))

@@ -34,6 +34,7 @@ class CommittingClient(Client):
         self._keeper = keeper
         self._min_clients = min_clients
         self._cohorts = b""
+        self._announced = b""  # in the Train that is being read
         self._candidate = b""
         self._here: Session | None = None
         self._waiting: IO[bytes] | None = None
@@ -75,23 +76,21 @@ class CommittingClient(Client):
             raise MessageRefused(f"{self.name} is not in the cohort that the key holder drew")
         if self._cohorts not in (b"", announced.cohorts):
             raise MessageRefused("the key holder draws cohorts from another seed than it said")
-        self._cohorts = announced.cohorts
+        self._announced = announced.cohorts
         if bytes(message.parts[1]) != announced.model:
             raise MessageRefused("another model than the key holder's")
-        self._settle(announced.model, message.round)
         session = session.under(key).after(message.digest)
         message.expect(key_id=session.key_id)
+        self._settle(announced.model, message.round)
         return session, key
 
     def _settle(self, model: bytes, round_number: int) -> None:
         """Hold the model of this digest, or refuse."""
-        candidate = self._candidate
+        if self._keeper.model.digest != model:
+            if digest(self._candidate) != model:
+                raise MessageRefused("another model than the one that this client has stepped to")
+            self._keeper.put(self._keeper.model.decode(self._candidate), round_number - 1)
         self._candidate = b""
-        if self._keeper.model.digest == model:
-            return
-        if digest(candidate) != model:
-            raise MessageRefused("another model than the one that this client has stepped to")
-        self._keeper.put(self._keeper.model.decode(candidate), round_number - 1)
 
     def _read_model(self, message: Train) -> tuple[NDArray[np.float32], Grid]:
         model = self._keeper.model
@@ -100,6 +99,7 @@ class CommittingClient(Client):
     def _answer(self, session: Session, update: bytes) -> bytes:
         """Keep the Update on a disk until the roster is closed, so that memory does not grow with
         the cohort: it is ciphertext."""
+        self._cohorts = self._announced
         self._here = session
         if self._waiting is not None:
             self._waiting.close()  # of an attempt that came to nothing

@@ -1,8 +1,9 @@
-"""Damage without a plan: odd numbers and altered bytes."""
+"""Damage without a plan: odd numbers, odd values and altered bytes."""
 
 from __future__ import annotations
 
 import random
+from typing import Any
 
 ODD = [
     0,
@@ -40,6 +41,27 @@ def odd(rng: random.Random, near: int, bits: int = 64) -> int:
         near ^ 1 << rng.randrange(bits),
     ]
     return rng.choice(choices) & 2**bits - 1
+
+
+def anything(rng: random.Random, depth: int = 0) -> Any:
+    """Anything that msgpack can hold."""
+    simple = [
+        None,
+        True,
+        False,
+        -1,
+        rng.getrandbits(63),
+        1.5,
+        float("nan"),
+        "",
+        "x" * rng.choice([1, 256, 257]),
+        b"",
+        b"x",
+    ]
+    if depth < 3 and rng.random() < 0.4:
+        inner = [anything(rng, depth + 1) for _ in range(rng.randrange(4))]
+        return inner if rng.random() < 0.5 else {str(i): item for i, item in enumerate(inner)}
+    return rng.choice(simple)
 
 
 def damaged(rng: random.Random, data: bytes, start: int = 0, stop: int | None = None) -> bytes:

@@ -4,9 +4,10 @@ became of every input.
 Each input is a good message of a round with mutations, made from (seed, number) alone but for the
 ciphertexts' own randomness. Those that need no signature are the network's; the others are signed
 anew, as by an enrolled party that turned hostile, so that the signature does not hide the checks
-behind it. Inputs are offered in a child process: one that ends it, or that takes longer than
-`PATIENCE`, is counted, and the next child goes on behind it. Between inputs, rounds end with the
-exact sum of the good updates.
+behind it: a client, whose promise may be of whatever it sends; a server or a key holder; a witness,
+alone or with the server. Inputs are offered in a child process: one that ends it, or that takes
+longer than `PATIENCE`, is counted, and the next child goes on behind it. Between inputs, rounds end
+with the exact sum of the good updates.
 """
 
 from __future__ import annotations
@@ -26,16 +27,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.security.mutations import MUTATIONS
-from tests.security.stages import OUTCOMES, Stages
+from tests.security.proved_stages import AllStages, ProvedStage
+from tests.security.stages import OUTCOMES
 
 PATIENCE = 20.0  # seconds for one input
 _ROUND = 200  # inputs, after which a round ends and its sum is compared
+_PROVED = 20  # and one at trust=malicious, in which a single party is offered anything
 
 
 def child(first: int, inputs: int, seed: int) -> None:
     """Offer inputs `first` to `inputs`; one line of JSON before and after each."""
     logging.disable()
-    stages = Stages()
+    stages = AllStages()
     for number in range(first, inputs):
         rng = random.Random(f"{seed}/{number}")
         name = rng.choice(sorted(MUTATIONS))
@@ -46,10 +49,13 @@ def child(first: int, inputs: int, seed: int) -> None:
         if number % _ROUND == _ROUND - 1:
             for server in stages.servers:
                 server.finish()
+        if number % _PROVED == 0 and isinstance(stage, ProvedStage):
+            stage.finish()
         print(
             json.dumps([number, outcome, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]),
             flush=True,
         )
+    stages.finish()
 
 
 def lines(process: subprocess.Popen[bytes]) -> Iterator[Any]:

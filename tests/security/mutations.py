@@ -15,8 +15,9 @@ from hyperlock.parties.identity import KEYHOLDER, SERVER
 from hyperlock.parties.messages import Aggregate, key_id_of
 from tests.parties.cast import envelope_of
 from tests.security import forge, forgeries
-from tests.security.damage import damaged, odd
+from tests.security.damage import anything, damaged, odd
 from tests.security.forge import Forgery, closed, enclosed, opened, resealed
+from tests.security.proof_mutations import PROOF_MUTATIONS
 from tests.security.stages import COHORT, Stage
 
 Mutation = Callable[[random.Random, Stage], bytes]
@@ -90,29 +91,8 @@ def of_another_attempt(rng: random.Random, stage: Stage) -> bytes:
     return by_its_sender(stage, payload, {**header, **{name: due[name] for name in taken}})
 
 
-def value(rng: random.Random, depth: int = 0) -> Any:
-    """Anything that msgpack can hold."""
-    simple = [
-        None,
-        True,
-        False,
-        -1,
-        rng.getrandbits(63),
-        1.5,
-        float("nan"),
-        "",
-        "x" * rng.choice([1, 256, 257]),
-        b"",
-        b"x",
-    ]
-    if depth < 3 and rng.random() < 0.4:
-        inner = [value(rng, depth + 1) for _ in range(rng.randrange(4))]
-        return inner if rng.random() < 0.5 else {str(i): item for i, item in enumerate(inner)}
-    return rng.choice(simple)
-
-
 def packed(rng: random.Random) -> bytes:
-    data = msgpack.packb(value(rng))
+    data = msgpack.packb(anything(rng))
     huge = rng.choice([b"\xdd", b"\xdf", b"\xc6", b"\xdb", b"\xc9"]) + b"\xff" * 4
     return rng.choice(
         [data, data, damaged(rng, data), huge, huge + data, b"\x91" * rng.choice([10, 600, 4000])]
@@ -134,7 +114,7 @@ def change_field(rng: random.Random, header: dict[str, Any], name: str) -> None:
         case 0:
             del header[name]
         case 1:
-            header[rng.choice(["", "payload", "more", "self"])] = value(rng)
+            header[rng.choice(["", "payload", "more", "self"])] = anything(rng)
         case 2 if isinstance(due, int):
             header[name] = max(odd(rng, due) * rng.choice([1, 1, -1]), -(2**63))
         case 2 | 3 if isinstance(due, bytes):
@@ -143,7 +123,7 @@ def change_field(rng: random.Random, header: dict[str, Any], name: str) -> None:
         case 3 if isinstance(due, str):
             header[name] = rng.choice(["", due + "x", due[:-1], "\0", "é" * 128, due.upper()])
         case _:
-            header[name] = value(rng)
+            header[name] = anything(rng)
 
 
 def header_bytes(rng: random.Random, stage: Stage) -> bytes:
@@ -174,7 +154,7 @@ def other_sizes(rng: random.Random, sizes: list[Any]) -> list[Any]:
             return [1, min(sizes[1] + moved, 2**64 - 1), *sizes[2:-1], odd(rng, sizes[-1], 16)]
         case 2:
             i = rng.randrange(len(sizes) + 1)
-            return [*sizes[:i], rng.choice([0, 0, 1, 2**63, -1, value(rng)]), *sizes[i:]]
+            return [*sizes[:i], rng.choice([0, 0, 1, 2**63, -1, anything(rng)]), *sizes[i:]]
         case 3:
             return sizes[:-1]
         case 4 if whole:
@@ -202,12 +182,12 @@ def payload_bytes(rng: random.Random, stage: Stage) -> bytes:
 
 def with_manifest(rng: random.Random, stage: Stage, manifest: bytes) -> bytes:
     """Behind a good sum."""
-    return with_parts(rng, stage, *stage.chunks["sum"], manifest)
+    return with_parts(rng, stage, *stage.chunks["sum"], manifest, *stage.behind)
 
 
 def manifest_bytes(rng: random.Random, stage: Stage) -> bytes:
     """What is no list of envelopes, or a huge one."""
-    (good,) = stage.tail
+    good, *_ = stage.tail
     most = stage.cast.scheme.max_clients
     envelope = rng.choice(stage.envelopes)
     choices = [
@@ -216,7 +196,7 @@ def manifest_bytes(rng: random.Random, stage: Stage) -> bytes:
         packed(rng),
         good + rng.choice([b"\0", good]),
         msgpack.packb([[envelope], envelope]),
-        msgpack.packb([*stage.envelopes, value(rng)]),
+        msgpack.packb([*stage.envelopes, anything(rng)]),
         msgpack.packb({str(i): one for i, one in enumerate(stage.envelopes)}),
         Aggregate.manifest([envelope] * rng.choice([most, most + 1, 20 * most])),
         Aggregate.manifest([rng.randbytes(rng.choice([2176, 2177, 2**16]))] * most),
@@ -384,6 +364,7 @@ MUTATIONS: dict[str, Mutation] = {
     "train: parts": train_parts,
     "train: floats": train_floats,
     "key: hostile": hostile_key,
+    **PROOF_MUTATIONS,
     "ciphertexts: number and order": parts,
     "ciphertext: damaged": forged(forgeries.damaged_bytes),
     "ciphertext: another length": forged(forgeries.length),

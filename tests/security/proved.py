@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
-from hyperlock.encryption.scheme import KeyPair, Scheme
-from hyperlock.errors import MessageRefused
+from hyperlock.encryption.scheme import Encryptor, KeyPair, Scheme
+from hyperlock.errors import HyperLockError, MessageRefused, ReleaseRefused
 from hyperlock.parties.identity import KEYHOLDER, SERVER, Identity
 from hyperlock.parties.messages import Roster, State
 from hyperlock.parties.model import ModelKeeper
@@ -60,24 +61,21 @@ class Remembered:
 
     def under(self, public: bytes) -> Any:
         """An encryptor."""
-        return _Again(self, public)
-
-    def encrypted(self, public: bytes, vector: NDArray) -> list[bytes]:
-        """Made once."""
-        about = (public, vector.tobytes())
-        if about not in self._made:
-            self._made[about] = list(self._scheme.encryptor(public).encrypt(vector))
-        return self._made[about]
+        return _Again(public, self._scheme.encryptor(public), self._made)
 
 
 @dataclass
 class _Again:
-    remembered: Remembered
     public: bytes
+    encryptor: Encryptor
+    made: dict[tuple[bytes, bytes], list[bytes]]
 
     def encrypt(self, vector: NDArray) -> Iterable[bytes]:
         """As any encryptor."""
-        return self.remembered.encrypted(self.public, vector)
+        about = (self.public, vector.tobytes())
+        if about not in self.made:
+            self.made[about] = list(self.encryptor.encrypt(vector))
+        return self.made[about]
 
 
 @dataclass
@@ -170,6 +168,17 @@ class Waiting:
             answer = handle(message)
             assert not isinstance(answer, str), answer
         assert self.last(answer) == self.due
+
+    def go_on(self) -> None:
+        """The good messages that are still taken after another was."""
+        for message in self.good:
+            with suppress(HyperLockError):
+                self.handle(message)
+        for _, handle, message in self.after:
+            with suppress(HyperLockError):
+                handle(message)
+        with suppress(HyperLockError):
+            self.last(None)
 
 
 class Proved:
@@ -409,6 +418,13 @@ class Promise:
             self.handle(update)
         assert self.close() == self.due
 
+    def go_on(self) -> None:
+        """The same after something else was taken: its sum is released or refused."""
+        for update in self.good:
+            self.handle(update)
+        with suppress(ReleaseRefused):
+            self.close()
+
     def _promised(self, entries: dict[str, bytes]) -> None:
         """This roster was closed."""
         self._roster = entries
@@ -420,12 +436,12 @@ class Promise:
 
 
 def _sender(data: bytes) -> str:
-    """Whom a message names, of those who are late; one of them if none."""
+    """Whom a message names, or a client that is late."""
     try:
         named = str(opened(data)[1]["sender"])
     except Exception:  # whatever a mutation left
         named = ""
-    return named if named in LATE else LATE[-1]
+    return named if named in ORDER else LATE[-1]
 
 
 def _itself(answer: object) -> object:

@@ -61,6 +61,8 @@ class Stage:
         written: the same vector's as SEAL and TenSEAL write them.
         envelopes: of the Updates in a sum, for messages that have a manifest.
         strays: of other Updates, of this attempt and of others.
+        behind: what stands behind the manifest.
+        said: all messages of the run, for those that hold messages.
         keys: what is no public key of this scheme, for messages that bear one.
     """
 
@@ -78,6 +80,8 @@ class Stage:
     written: list[list[bytes]] = field(default_factory=list)
     envelopes: list[bytes] = field(default_factory=list)
     strays: list[bytes] = field(default_factory=list)
+    behind: list[bytes] = field(default_factory=list)
+    said: list[bytes] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
 
     @property
@@ -88,11 +92,12 @@ class Stage:
     @property
     def tail(self) -> list[bytes]:
         """What stands behind the ciphertexts of a good message."""
-        return [Aggregate.manifest(self.envelopes)] if self.envelopes else []
+        return [Aggregate.manifest(self.envelopes), *self.behind] if self.envelopes else []
 
     def takes(self, mutation: str) -> bool:
         """Whether messages to this party have what a mutation alters."""
         able: dict[str, object] = {
+            "proof": False,
             "ciphertext": self.chunks,
             "ciphertexts": self.chunks,
             "manifest": self.envelopes,

@@ -510,6 +510,7 @@ def test_a_key_of_other_parameters_is_refused(
         _, *model = parts_of(stage.good)
         message = with_parts(stage.good, stage.signer, message, *model, **named)
     assert "a public key of other parameters" in str(stage.offer(message))
+    assert stage.offer(stage.good) is None
 
 
 def release_of(stage: Stage, value: int, kind: np.dtype) -> bytes:

@@ -22,6 +22,7 @@ from hyperlock.parties.messages import (
     PublicKey,
     Roster,
     Tally,
+    key_id_of,
 )
 from hyperlock.parties.proofs import Tallied, digest, sum_digest
 from tests.parties.cast import NAMES
@@ -607,6 +608,25 @@ def test_a_model_that_nobody_vouches_for_is_not_held(proved: Proved) -> None:
         with pytest.raises(MessageRefused, match="than the one that this client has stepped to"):
             proved_train(here)
         assert here.keeper.model is before
+    here.finish()
+
+
+def test_a_train_that_is_refused_leaves_what_the_client_was_told_before(proved: Proved) -> None:
+    """The model that waits for the key holder's word, and from which seed it draws; whatever is
+    wrong with the key."""
+    here = proved.wait("state to client that missed many")
+    here.handle(here.good[0])
+    good = proved.next.train
+    inner, model = parts_of(good)
+    public, announced = parts_of(inner)
+    lie = msgpack.packb([NAMES, model, ZERO])
+    for content, other in ((lie, ZERO), (lie, model), (announced, ZERO)):
+        for sealed in (public, public[:-1]):
+            named = {"key_id": key_id_of(sealed)}
+            made = with_parts(inner, proved.parties[KEYHOLDER], sealed, content, **named)
+            train = with_parts(good, proved.parties[SERVER], made, other, **named)
+            if (sealed, other) != (public, model):
+                assert offered(here.after[0][1], train) is not None
     here.finish()
 
 
