@@ -11,16 +11,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import markdown
+from benchmarks.tables import Samples, markdown, ratio
 from hyperlock.metrics import Stage, total_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTHING = "plaintext"
 UNTRACKED = "CKKS, not tracked"
+THIS = "this tree"
 KINDS = {
     "CKKS": ("encryption=ckks",),
     "BFV": ("encryption=bfv",),
@@ -52,19 +54,19 @@ def measure(arguments: argparse.Namespace) -> None:
     if arguments.against:
         compare(arguments.against, arguments.repeats, arguments.overrides)
         return
-    samples: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    samples: Samples = {kind: defaultdict(list) for kind in KINDS}
     imports: list[float] = []
     with home() as folder:
         for repeat in range(arguments.repeats):
             imports.append(import_seconds())
             for kind, overrides in KINDS.items():
-                samples[kind].append(run_once(folder, [*overrides, *arguments.overrides]))
+                note(samples, kind, run_once(folder, [*overrides, *arguments.overrides]))
             print(f"repeat {repeat + 1} of {arguments.repeats} done", file=sys.stderr)
 
     show(samples, ("whole", "cpu", *STAGES, "beside", "peak_MB", "accuracy"))
     for kind in ("CKKS", "BFV"):
-        print(f"{kind} above plaintext: {differences(samples[kind], samples[NOTHING])}")
-    print(f"tracking: {differences(samples['CKKS'], samples[UNTRACKED])}")
+        print(f"{kind} above plaintext: {differences(samples, kind, NOTHING)}")
+    print(f"tracking: {differences(samples, 'CKKS', UNTRACKED)}")
     print(f"`import tensorflow` alone: {summary(imports)} s")
 
 
@@ -74,27 +76,25 @@ def compare(commit: str, repeats: int, overrides: list[str]) -> None:
 
     The figures of the two are what processes came to, whatever each of them measures itself.
     """
-    samples: dict[str, list[dict[str, float]]] = {commit: [], "this tree": []}
-    with checked_out(commit) as tree, home() as theirs, home() as ours:
-        run_once(theirs, ["debug=smoke", "tracking=mlflow"], tree)
+    samples: Samples = {name: defaultdict(list) for name in (commit, THIS)}
+    with checked_out(commit) as tree, home(tree) as theirs, home() as ours:
         for repeat in range(repeats):
-            samples[commit].append(run_once(theirs, overrides, tree))
-            samples["this tree"].append(run_once(ours, overrides))
+            note(samples, commit, run_once(theirs, overrides, tree))
+            note(samples, THIS, run_once(ours, overrides))
             print(f"repeat {repeat + 1} of {repeats} done", file=sys.stderr)
 
     show(samples, ("whole", "cpu", "peak_MB", "accuracy"))
     for row in ("whole", "cpu"):
-        pairs = zip(samples["this tree"], samples[commit], strict=True)
-        ratios = [ours[row] / theirs[row] for ours, theirs in pairs]
-        print(f"this tree / {commit}, {row}: {summary(ratios)}")
+        print(f"{THIS} / {commit}, {row}: {summary(ratio(samples, THIS, commit, row))}")
 
 
 @contextlib.contextmanager
-def home() -> Iterator[str]:
-    """A project's folder with the data and MLflow's store, for which the first run would pay."""
+def home(tree: Path = ROOT) -> Iterator[str]:
+    """A project's folder with the data and MLflow's store, for which the first run of a tree would
+    pay."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "data").symlink_to(ROOT / "data")
-        run_once(folder, ["debug=smoke", "tracking=mlflow"])
+        run_once(folder, ["debug=smoke", "tracking=mlflow"], tree)
         yield folder
 
 
@@ -111,24 +111,29 @@ def checked_out(commit: str) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
-def show(samples: dict[str, list[dict[str, float]]], rows: tuple[str, ...]) -> None:
+def note(samples: Samples, name: str, figures: dict[str, float]) -> None:
+    """Add what a run came to."""
+    for row, value in figures.items():
+        samples[name][row].append(value)
+
+
+def show(samples: Samples, rows: tuple[str, ...]) -> None:
     """The table: a column a kind."""
-    repeats = max(map(len, samples.values()))
+    repeats = max(len(each["whole"]) for each in samples.values())
     headings = (f"seconds, median of {repeats} (min to max)", *samples)
-    lines = [
-        [row, *(summary([sample[row] for sample in each]) for each in samples.values())]
-        for row in rows
-    ]
+    lines = [[row, *(summary(each[row]) for each in samples.values())] for row in rows]
     print(markdown(headings, lines), end="\n\n")
 
 
-def differences(more: list[dict[str, float]], less: list[dict[str, float]]) -> str:
+def differences(samples: Samples, more: str, less: str) -> str:
     """What one kind takes beyond another, turn by turn; a ratio would get worse with a faster
     base."""
-    turns = list(zip(more, less, strict=True))
-    seconds = {row: summary([a[row] - b[row] for a, b in turns]) for row in ("whole", "cpu")}
-    ratio = summary([a["whole"] / b["whole"] for a, b in turns])
-    return f"{seconds['whole']} s, {seconds['cpu']} s of CPU, {ratio} times"
+    seconds = {}
+    for row in ("whole", "cpu"):
+        turns = zip(samples[more][row], samples[less][row], strict=True)
+        seconds[row] = summary([a - b for a, b in turns])
+    times = summary(ratio(samples, more, less, "whole"))
+    return f"{seconds['whole']} s, {seconds['cpu']} s of CPU, {times} times"
 
 
 def run_once(folder: str, overrides: list[str], tree: Path = ROOT) -> dict[str, float]:

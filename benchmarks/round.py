@@ -8,9 +8,13 @@ import sys
 import time
 import uuid
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.tables import Samples, markdown, ratio, summary
+
+if TYPE_CHECKING:
+    from hyperlock.experiment.rounds import Parties
+    from hyperlock.settings.schema import Config
 
 PLAIN = "plaintext"
 WORKERS = (1, 2)
@@ -64,26 +68,14 @@ class Rounds:
     """
 
     def __init__(self, overrides: list[str]) -> None:
-        from hyperlock.experiment import rounds, simulation
-        from hyperlock.monitor import Monitor
+        from hyperlock.experiment.rounds import run_round
         from hyperlock.settings.compose import compose
         from hyperlock.settings.parse import parse
 
         fixed = ["tracking=none", "federation.batch_size=10", "federation.rounds=1000"]
         composed, _ = compose([*fixed, *overrides])
-        config = parse(composed)
-        dataset = simulation.load_dataset(config)
-        network = simulation.build_network(config, simulation.samples(dataset))
-        self._run_round = rounds.run_round
-        self._parties = simulation.assemble(
-            config,
-            dataset,
-            simulation.build_split(config, dataset),
-            simulation.build_scheme(config, network.sizes),
-            network,
-            run=uuid.uuid4().hex,
-            monitor=Monitor(),
-        )
+        self._run_round = run_round
+        self._parties = ready(parse(composed))
         self._number = 0
 
     def play(self) -> dict[str, float]:
@@ -93,6 +85,24 @@ class Rounds:
         busy = _cpu()
         self._run_round(self._number, self._parties, self._parties.clients)
         return {"cpu": _cpu() - busy, "wall": time.perf_counter() - wall}
+
+
+def ready(config: Config) -> Parties:
+    """The parties of a run with these settings, before the first round."""
+    from hyperlock.experiment import simulation
+    from hyperlock.monitor import Monitor
+
+    dataset = simulation.load_dataset(config)
+    network = simulation.build_network(config, simulation.samples(dataset))
+    return simulation.assemble(
+        config,
+        dataset,
+        simulation.build_split(config, dataset),
+        simulation.build_scheme(config, network.sizes),
+        network,
+        run=uuid.uuid4().hex,
+        monitor=Monitor(),
+    )
 
 
 def _cpu() -> float:

@@ -10,10 +10,10 @@ import numpy as np
 
 from benchmarks.peers.exchange import BATCH, RATE, Exchange
 from benchmarks.peers.turns import Turns
+from benchmarks.round import ready
 from hyperlock.experiment import simulation
 from hyperlock.experiment.rounds import run_round
 from hyperlock.learning.types import LocalData
-from hyperlock.monitor import Monitor
 from hyperlock.randomness import generator
 from hyperlock.settings.compose import compose
 from hyperlock.settings.parse import read
@@ -60,18 +60,7 @@ def prepare(clients: int, path: str) -> None:
 def play(clients: int, encryption: str, out: str) -> None:
     """Play rounds in turns."""
     turns = Turns()
-    config = configuration(clients, encryption)
-    dataset = simulation.load_dataset(config)
-    network = simulation.build_network(config, simulation.samples(dataset))
-    parties = simulation.assemble(
-        config,
-        dataset,
-        simulation.build_split(config, dataset),
-        simulation.build_scheme(config, network.sizes),
-        network,
-        run="peers",
-        monitor=Monitor(),
-    )
+    parties = ready(configuration(clients, encryption))
     number = 0
     while turns.wait():
         number += 1

@@ -190,7 +190,7 @@ def _check_pair(path: str, arrays: dict[str, NDArray], x_name: str, y_name: str)
 
 def _check_finite(path: str, x: NDArray, name: str) -> None:
     """ConfigError for a sample with a value that is no number, or too large for float32."""
-    if x.dtype == np.uint8:
+    if np.issubdtype(x.dtype, np.integer):
         return
     finite = np.isfinite(_features(x).reshape(len(x), -1)).all(axis=1)
     if not finite.all():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,24 @@ from hyperlock.encryption import seal
 from hyperlock.encryption.ciphertexts import PackedScheme, public_context, secret_context
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.layout import Received
+from hyperlock.encryption.scheme import Scheme
 from hyperlock.encryption.seal import Residues
 
 
 def total(scheme: PackedScheme, public: bytes, vectors: Sequence[np.ndarray]) -> tuple[bytes, ...]:
     """The ciphertexts of the sum of vectors, each encrypted with the public key."""
     encryptor = scheme.encryptor(public)
-    accumulator = scheme.accumulator(public, vectors[0].size)
-    for vector in vectors:
-        accumulator.add(tuple(encryptor.encrypt(vector)))
+    updates = (tuple(encryptor.encrypt(vector)) for vector in vectors)
+    return added(scheme, public, updates, vectors[0].size)
+
+
+def added(
+    scheme: Scheme, public: bytes, updates: Iterable[Sequence[bytes]], length: int
+) -> tuple[bytes, ...]:
+    """The ciphertexts of the sum of encrypted vectors of so many coordinates."""
+    accumulator = scheme.accumulator(public, length)
+    for update in updates:
+        accumulator.add(update)
     return tuple(accumulator.total())
 
 
