@@ -569,7 +569,7 @@ def test_a_shared_key_lives_for_the_run(shared: Cast) -> None:
     first = shared.key_id
     for number in (1, 2):
         shared.open(number)
-        assert shared.key_id == first == key_id_of(shared.keyholder.public)  # type: ignore[attr-defined]
+        assert shared.key_id == first == key_id_of(shared.public)
         release = shared.keyholder.handle(shared.aggregate(vectors(shared, 3)))
         assert (shared.sums(release) == sum(vectors(shared, 3))).all()
 
