@@ -367,13 +367,14 @@ def test_a_report_is_restored_from_the_fields_that_it_has_and_no_others() -> Non
             back.restore({key: kept for key, kept in state.items() if key != name})
 
 
-def changed(path: Path, *, without: str = "", **fields: object) -> None:
+def changed(
+    path: Path, *, settings: dict[str, str] | None = None, without: str = "", **fields: object
+) -> None:
     """Write other fields, or settings, into a checkpoint, or leave a field out."""
     with np.load(path) as kept:
         arrays = {name: kept[name] for name in kept.files}
     meta = json.loads(arrays["meta"].tobytes())
-    settings = fields.pop("settings", {})
-    meta = {**meta, **fields, "settings": {**meta["settings"], **settings}}  # type: ignore[dict-item]
+    meta = {**meta, **fields, "settings": meta["settings"] | (settings or {})}
     meta.pop(without, None)
     np.savez(path, **{**arrays, "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)})
 

@@ -16,13 +16,13 @@ import pytest
 import hyperlock
 from hyperlock.errors import ConfigError
 from hyperlock.experiment.checkpoint import load
-from hyperlock.parties.model import optimizer_state
 from hyperlock.experiment.simulation import build_algorithm
 from hyperlock.learning import algorithms, check_algorithm
 from hyperlock.learning.models import logistic
 from hyperlock.learning.network import Network
 from hyperlock.learning.optimizers import Sgd
 from hyperlock.learning.types import Algorithm, LocalData, LocalUpdate, Samples
+from hyperlock.parties.model import optimizer_state
 from hyperlock.settings.schema import SCHEMAS
 
 ROOT = Path(__file__).resolve().parents[2]

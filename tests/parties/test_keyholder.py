@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hyperlock.encryption import totals
+from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.scheme import KeyPair
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import MessageRefused, ReleaseRefused
@@ -399,16 +400,15 @@ def test_a_key_holder_with_no_attempt_open_decrypts_nothing(cast: Cast) -> None:
 
 @pytest.mark.parametrize("ends", ["released", "refused", "opened anew"])
 def test_a_used_key_cannot_be_reached(
-    encrypted_cast: Cast, ends: str, monkeypatch: pytest.MonkeyPatch
+    ckks: Ckks, ends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither its bytes nor what decrypts; while its attempt is open, it is found by the same
     walk."""
     pairs: list[KeyPair] = []
-    kind = type(encrypted_cast.scheme)
-    generate = kind.generate_keys
+    generate = Ckks.generate_keys
     with monkeypatch.context() as patch:
-        patch.setattr(kind, "generate_keys", lambda self: pairs.append(generate(self)) or pairs[-1])
-        cast = Cast(encrypted_cast.scheme)
+        patch.setattr(Ckks, "generate_keys", lambda self: pairs.append(generate(self)) or pairs[-1])
+        cast = Cast(ckks)
         cast.open(1, 2)
         cast.keyholder._next.result()  # type: ignore[union-attr]
     first, used, following = (pair.secret for pair in pairs)
@@ -569,7 +569,7 @@ def test_a_shared_key_lives_for_the_run(shared: Cast) -> None:
     first = shared.key_id
     for number in (1, 2):
         shared.open(number)
-        assert shared.key_id == first == key_id_of(shared.keyholder.public)  # type: ignore[attr-defined]
+        assert shared.key_id == first == key_id_of(shared.public)
         release = shared.keyholder.handle(shared.aggregate(vectors(shared, 3)))
         assert (shared.sums(release) == sum(vectors(shared, 3))).all()
 

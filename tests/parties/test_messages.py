@@ -7,7 +7,7 @@ import hashlib
 import random
 import re
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -104,7 +104,7 @@ def reader_of(message: Message) -> Identity:
     return replace(READER, run=message.run, enrolled={message.sender: READER.enrolled["client-1"]})
 
 
-def pack(header: object, parts: object = (), **envelope: object) -> bytes:
+def pack(header: object, parts: Sequence[bytes] = (), **envelope: object) -> bytes:
     """The wire format, written anew: parts, then header and signature, then the size of these
     two."""
     header_bytes = header if isinstance(header, bytes) else msgpack.packb(header)
@@ -112,15 +112,16 @@ def pack(header: object, parts: object = (), **envelope: object) -> bytes:
     return enclose(msgpack.packb([header_bytes, signature]), parts)
 
 
-def enclose(envelope: bytes, parts: object = ()) -> bytes:
-    return b"".join(parts) + envelope + len(envelope).to_bytes(4, "little")  # type: ignore[arg-type]
+def enclose(envelope: bytes, parts: Sequence[bytes] = ()) -> bytes:
+    return b"".join(parts) + envelope + len(envelope).to_bytes(4, "little")
 
 
-def header(parts: object = (), **changes: object) -> dict[str, object]:
+def header(parts: Sequence[bytes] = (), **changes: object) -> dict[str, object]:
     """EXAMPLE's header, over these parts."""
     fields = {name: getattr(EXAMPLE, name) for name in FIELDS}
-    sizes = [number for size, same in groupby(map(len, parts)) for number in (len([*same]), size)]  # type: ignore[call-overload]
-    digest = hashlib.sha256(b"".join(parts)).digest()  # type: ignore[attr-defined]
+    runs = [(len([*same]), size) for size, same in groupby(map(len, parts))]
+    sizes = [number for run in runs for number in run]
+    digest = hashlib.sha256(b"".join(parts)).digest()
     return {
         "kind": "update",
         "version": VERSION,
