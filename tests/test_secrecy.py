@@ -23,12 +23,12 @@ from hyperlock.errors import CiphertextRefused
 from hyperlock.experiment.rounds import play_round
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.custody import DecryptingServer
-from hyperlock.parties.keyholder import KeyHolder
+from hyperlock.parties.keyholder import KeyHolder, Policy
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.messages import Update
 from hyperlock.parties.server import Server
 
-OVERRIDES = ("federation.rounds=9",)  # of which one is played
+OVERRIDES = ("federation.rounds=9", "federation.round_attempts=99")  # of which one is played
 ATTEMPTS = itertools.count(1)  # of a second round, of which none is opened twice
 
 
@@ -250,7 +250,7 @@ def test_the_search_finds_what_is_planted(
     server = played.server
     secret = played.secrets[0]
     planted = {
-        "key holder": lambda: KeyHolder(server._session, min_clients=3, rounds=1, ledger=Ledger()),
+        "key holder": lambda: KeyHolder(server._session, policy=Policy(3, 1, 1), ledger=Ledger()),
         "decryptor": lambda: ckks.decryptor(secret),
         "key pair": lambda: KeyPair(public=b"", secret=b""),
         "context": lambda: ts.context_from(secret),

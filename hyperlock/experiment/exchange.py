@@ -75,10 +75,12 @@ class Verified:
 
         # Who was not asked of late has rounds to catch up on.
         states = {name: state for name in asked if (state := server.state(name))}
+        lost = set()
         for name, reply in self._runtime.exchange(states) if states else ():
             if isinstance(reply, Lost):
                 yield name, reply
-                asked = [other for other in asked if other != name]
+                lost.add(name)
+        asked = [name for name in asked if name not in lost]
         self.moved += sum(map(len, states.values()))
 
         # Promises, and the list of them that the key holder closes.

@@ -152,7 +152,7 @@ def run_round(
     Args:
         number: the round, from 1.
         parties: of the run.
-        cohort: who is asked for an update.
+        cohort: who is asked for an update, unless the key holder draws another.
         absent: who of the cohort is to be lost, to simulate it; these are not asked at all.
         attempt: of the round, from 1.
 
@@ -175,6 +175,7 @@ def run_round(
 
     # The cohort trains and encrypts; the server adds what it accepts.
     request = server.open(opened, cohort)
+    cohort = server.cohort
     exchange = exchange_of(server, runtime, opened)
     asked = [name for name in cohort if name not in absent]
     lost = len(cohort) - len(asked)

@@ -33,13 +33,14 @@ from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.committing_client import CommittingClient
 from hyperlock.parties.custody import CUSTODIES
 from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS, enrol
-from hyperlock.parties.keyholder import KeyHolder
+from hyperlock.parties.keyholder import KeyHolder, Policy
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.model import GlobalModel, ModelKeeper
 from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.proofs import Cohorts, Draw
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
+from hyperlock.parties.spool import Spool
 from hyperlock.parties.terms import Terms
 from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.parties.verifying_keyholder import VerifyingKeyHolder
@@ -206,28 +207,32 @@ def build_keyholder(
 ) -> KeyHolder:
     """The one party that makes the keys; `folder` is its own, where what it releases is kept, and
     so is `keeper`, if it steps the model."""
-    given: dict[str, Any] = {
-        "min_clients": config.keys.min_clients,
-        "rounds": config.federation.rounds,
-        "ledger": Ledger(folder, last=0 if start is None else start.round),
-    }
+    policy = Policy(
+        min_clients=config.keys.min_clients,
+        rounds=config.federation.rounds,
+        attempts=config.federation.round_attempts,
+    )
+    ledger = Ledger(folder, last=0 if start is None else start.round)
     if not config.trust.malicious:
-        return CUSTODIES[config.keys.custody].keyholder(session, **given)
+        custody = CUSTODIES[config.keys.custody]
+        return custody.keyholder(session, policy=policy, ledger=ledger)
+    nonce = None if folder is None else folder / "cohorts"
     return VerifyingKeyHolder(
         session,
         keeper=keeper,
-        cohorts=build_cohorts(config, folder),
+        cohorts=build_cohorts(config, nonce),
         draw=build_draw(config, list(session.identity.clients)),
-        **given,
+        showing=(lambda: None) if nonce is None else partial(nonce.unlink, missing_ok=True),
+        policy=policy,
+        ledger=ledger,
     )
 
 
-def build_cohorts(config: Config, folder: Path | None) -> Cohorts:
+def build_cohorts(config: Config, file: Path | None) -> Cohorts:
     """What the key holder draws cohorts from: in a simulation the run's own seed. What hides it
-    until the end is kept in its folder, for a resumed run has committed to it already."""
+    until it is shown is kept in a file, for a resumed run has committed to it already."""
     nonce = secrets.token_bytes(32)
-    if folder is not None:
-        file = folder / "cohorts"
+    if file is not None:
         if file.exists():
             nonce = file.read_bytes()
         else:
@@ -280,10 +285,11 @@ def build_client(
     data: LocalData,
     trainer: Trainer,
     keeper: ModelKeeper,
+    spool: Spool,
     replica: Replica | None = None,
 ) -> Client:
     """One client, with its own data and nobody else's; by `index` it draws its batches. Under
-    trust=malicious it steps `keeper` itself."""
+    trust=malicious it steps `keeper` itself, and its Update waits in `spool`."""
     workers = getattr(config.runtime, "workers", 1)
     given: dict[str, Any] = {
         "streams": Streams(config.seed, index),
@@ -293,7 +299,7 @@ def build_client(
     }
     if config.trust.malicious:
         least = config.keys.min_clients
-        return CommittingClient(session, keeper=keeper, min_clients=least, **given)
+        return CommittingClient(session, keeper=keeper, spool=spool, min_clients=least, **given)
     return Client(session, replica=replica, **given)
 
 
@@ -369,6 +375,7 @@ def assemble(
     if config.trust.malicious:
         handlers[WITNESS] = Witness(sessions[WITNESS]).handle
     theirs = a_keeper()
+    spool = Spool()
     for index, (name, part) in enumerate(zip(names, parts, strict=True)):
         handlers[name] = build_client(
             config=config,
@@ -377,6 +384,7 @@ def assemble(
             data=LocalData(dataset.x_train[part], dataset.y_train[part]),
             trainer=algorithm.trainer,
             keeper=theirs,
+            spool=spool,
             replica=replica,
         ).handle
 

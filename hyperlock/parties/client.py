@@ -57,8 +57,9 @@ class Replica:
         self._stepping = threading.Lock()
 
     def open(self, request: bytes) -> bytes:
-        """The PublicKey message that answers an Open."""
-        return self._keyholder.handle(request)
+        """The PublicKey message that answers an Open, with the digest of the clients' model, which
+        the server does not have."""
+        return self._keyholder.open(request, self.keeper.model.digest)
 
     def take(self, aggregate: bytes) -> None:
         """Decrypt, check and step; the same bytes again change nothing."""
@@ -104,6 +105,7 @@ class Client:
         self._encryptor = encryptor
         self._replica = replica
         self._memory = memory or Memory()
+        self._cohorts = b""  # what the key holder draws cohorts from, if it says so
 
     def handle(self, data: bytes) -> bytes:
         """Answer a message: Train with an Update, Aggregate with nothing.
@@ -140,7 +142,7 @@ class Client:
         session, public = self._under_its_key(message)
         weights, grid = self._read_model(message)
         encryptor = self._encryptor(public)  # or it is no key, and nothing was answered
-        self._memory.note(at, grid.ranges)
+        self._memory.note(at, grid.ranges, self._cohorts)
 
         vector = self._vector(weights, grid)
         monitor = session.monitor

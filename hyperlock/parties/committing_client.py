@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from hyperlock.parties.messages import Commitment, Roster, State, Train, kind_of
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.proofs import digest
 from hyperlock.parties.session import Session
+from hyperlock.parties.spool import Spool
 
 
 class CommittingClient(Client):
@@ -23,21 +23,26 @@ class CommittingClient(Client):
 
     Args:
         keeper: of the model; a simulation's clients share one.
+        spool: where its Update waits; a simulation's clients share one.
         min_clients: a roster of fewer is refused.
         others: as any client's.
     """
 
     def __init__(
-        self, session: Session, *, keeper: ModelKeeper, min_clients: int, **others: Any
+        self,
+        session: Session,
+        *,
+        keeper: ModelKeeper,
+        spool: Spool,
+        min_clients: int,
+        **others: Any,
     ) -> None:
         super().__init__(session, **others)
         self._keeper = keeper
+        self._spool = spool
         self._min_clients = min_clients
-        self._cohorts = b""
-        self._announced = b""  # in the Train that is being read
         self._candidate = b""
-        self._here: Session | None = None
-        self._waiting: IO[bytes] | None = None
+        self._here: Session | None = None  # once it has committed, until it has sent
         self._committed = b""
 
     def handle(self, data: bytes) -> bytes:
@@ -57,13 +62,13 @@ class CommittingClient(Client):
     def _catch_up(self, data: bytes) -> bytes:
         """Step by the Releases that it missed; of a whole model the key holder says next whether
         it is the one."""
-        parts = [bytes(part) for part in self._session.hear(State, data).parts]
+        most = self._keeper.model.most_bytes
+        parts = [bytes(part) for part in self._session.hear(State, data, part_bytes=most).parts]
         if len(parts) == 2 and parts[0] == b"model":
             self._candidate = parts[1]
             return b""
         for release in parts:
-            if self._keeper.lacks(release, self._session):
-                self._keeper.take(release, self._session)
+            self._keeper.catch_up(release, self._session)
         return b""
 
     def _under_its_key(self, message: Train) -> tuple[Session, bytes]:
@@ -74,54 +79,37 @@ class CommittingClient(Client):
         key, announced = session.read_announced(bytes(message.parts[0]))
         if self.name not in announced.cohort:
             raise MessageRefused(f"{self.name} is not in the cohort that the key holder drew")
-        if self._cohorts not in (b"", announced.cohorts):
+        if self._memory.cohorts not in (b"", announced.cohorts):
             raise MessageRefused("the key holder draws cohorts from another seed than it said")
-        self._announced = announced.cohorts
         if bytes(message.parts[1]) != announced.model:
             raise MessageRefused("another model than the key holder's")
         session = session.under(key).after(message.digest)
         message.expect(key_id=session.key_id)
-        self._settle(announced.model, message.round)
-        return session, key
-
-    def _settle(self, model: bytes, round_number: int) -> None:
-        """Hold the model of this digest, or refuse."""
-        if self._keeper.model.digest != model:
-            if digest(self._candidate) != model:
-                raise MessageRefused("another model than the one that this client has stepped to")
-            self._keeper.put(self._keeper.model.decode(self._candidate), round_number - 1)
+        self._keeper.settle(announced.model, message.round - 1, self._candidate)
         self._candidate = b""
+        self._cohorts = announced.cohorts
+        return session, key
 
     def _read_model(self, message: Train) -> tuple[NDArray[np.float32], Grid]:
         model = self._keeper.model
         return model.weights, model.grid
 
     def _answer(self, session: Session, update: bytes) -> bytes:
-        """Keep the Update on a disk until the roster is closed, so that memory does not grow with
-        the cohort: it is ciphertext."""
-        self._cohorts = self._announced
+        """Keep the Update until the roster is closed, and promise it."""
         self._here = session
-        if self._waiting is not None:
-            self._waiting.close()  # of an attempt that came to nothing
         with session.monitor.measure(Stage.VERIFY):
             self._committed = digest(update)
-            self._waiting = tempfile.TemporaryFile(prefix="update")  # noqa: SIM115, closed when sent
-            self._waiting.write(update)
+            self._spool.put((session.round, session.attempt), self.name, update)
             return session.write(Commitment, (self._committed,))
 
     def _upload(self, data: bytes) -> bytes:
         here = self._here
-        if here is None or self._waiting is None:
+        if here is None:
             raise MessageRefused(f"{self.name} has committed to nothing, or sent it already")
         entries = Roster.entries(b"".join(here.read(Roster, data).parts))
         if entries.get(self.name) != self._committed:
             raise MessageRefused(f"{self.name} is on the roster with another update, or not at all")
         if len(entries) < self._min_clients:
             raise MessageRefused(f"a roster of {len(entries)} clients")
-        if len(set(entries.values())) < len(entries):
-            raise MessageRefused("a roster on which two clients have the same update")
-        with self._waiting as file:
-            file.seek(0)
-            update = file.read()
-        self._waiting = None
-        return update
+        self._here = None
+        return self._spool.take(self.name)

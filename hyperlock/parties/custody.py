@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol
 from hyperlock.errors import ReleaseRefused
 from hyperlock.parties.client import Replica
 from hyperlock.parties.identity import KEYHOLDER
-from hyperlock.parties.keyholder import KeyHolder, SharedKeyHolder
+from hyperlock.parties.keyholder import KeyHolder, Policy, SharedKeyHolder
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.outbox import Outbox
@@ -37,9 +37,7 @@ class Custody(Protocol):
     warning: ClassVar[str]
     clients_share: ClassVar[bool]
 
-    def keyholder(
-        self, session: Session, *, min_clients: int, rounds: int, ledger: Ledger
-    ) -> KeyHolder:
+    def keyholder(self, session: Session, *, policy: Policy, ledger: Ledger) -> KeyHolder:
         """Who makes the keys."""
         ...
 
@@ -91,11 +89,9 @@ class _ReleasedToServer:
 
     clients_share: ClassVar[bool] = False
 
-    def keyholder(
-        self, session: Session, *, min_clients: int, rounds: int, ledger: Ledger
-    ) -> KeyHolder:
+    def keyholder(self, session: Session, *, policy: Policy, ledger: Ledger) -> KeyHolder:
         """One with a key for each attempt."""
-        return KeyHolder(session, min_clients=min_clients, rounds=rounds, ledger=ledger)
+        return KeyHolder(session, policy=policy, ledger=ledger)
 
     def replica(
         self, session: Session, *, keeper: ModelKeeper, keyholder: KeyHolder, seeded: bool
@@ -181,12 +177,9 @@ class Clients:
     warning: ClassVar[str] = ""
     clients_share: ClassVar[bool] = True
 
-    def keyholder(
-        self, session: Session, *, min_clients: int, rounds: int, ledger: Ledger
-    ) -> SharedKeyHolder:
+    def keyholder(self, session: Session, *, policy: Policy, ledger: Ledger) -> SharedKeyHolder:
         """One with a key for the run; what it has released, the clients know."""
-        known = Ledger(last=ledger.last)
-        return SharedKeyHolder(session, min_clients=min_clients, rounds=rounds, ledger=known)
+        return SharedKeyHolder(session, policy=policy, ledger=Ledger(last=ledger.last))
 
     def server(
         self,

@@ -80,5 +80,6 @@ def enrol(
 
 
 def sample_limits(samples: int) -> tuple[int, int]:
-    """The powers of two around a number of samples, which say no more of it than its magnitude."""
-    return 2 ** (samples.bit_length() - 1), 2 ** (samples - 1).bit_length()
+    """The powers of two around a number of samples, the lower one included: they say no more of it
+    than its magnitude."""
+    return 2 ** samples.bit_length() // 2, 2 ** samples.bit_length()

@@ -37,6 +37,21 @@ from hyperlock.parties.messages import (
 from hyperlock.parties.session import Session
 
 
+@dataclass(frozen=True)
+class Policy:
+    """What a key holder agrees to before a run.
+
+    Attributes:
+        min_clients: sums of fewer updates are not released.
+        rounds: of the run; nothing is decrypted for a later one.
+        attempts: of one round, each with a key and, under trust=malicious, a cohort of its own.
+    """
+
+    min_clients: int
+    rounds: int
+    attempts: int
+
+
 @dataclass
 class Attempt:
     """What a key holder knows while an attempt is under way, and forgets with it."""
@@ -50,15 +65,13 @@ class KeyHolder:
 
     Args:
         session: its voice in the run.
-        min_clients: sums of fewer updates are not released.
-        rounds: of the run; nothing is decrypted for a later one.
+        policy: what it releases.
         ledger: what it has released.
     """
 
-    def __init__(self, session: Session, *, min_clients: int, rounds: int, ledger: Ledger) -> None:
+    def __init__(self, session: Session, *, policy: Policy, ledger: Ledger) -> None:
         self._session = session
-        self._min_clients = min_clients
-        self._rounds = rounds
+        self._policy = policy
         self._ledger = ledger
         self._opened = (0, 0)
         self._attempt: Attempt | None = None
@@ -84,16 +97,12 @@ class KeyHolder:
     def _open(self, data: bytes) -> bytes:
         message = self._session.hear(Open, data)
         message.expect(key_id="", train=b"")
-        self._forget(message)
         released = self._ledger.find(message.round)
         if released is not None and released.release:
             return self._given_again(released)
         self._refuse_round(message.round)
-        if (message.round, message.attempt) <= self._opened:
-            raise ReleaseRefused(
-                f"round {message.round}, attempt {message.attempt} comes after round "
-                f"{self._opened[0]}, attempt {self._opened[1]}: no attempt is opened twice"
-            )
+        self._refuse_attempt(message)
+        self._forget(message)
         self._opened = (message.round, message.attempt)
         return self._new_attempt()
 
@@ -148,10 +157,25 @@ class KeyHolder:
     def _refuse_round(self, number: int) -> None:
         """ReleaseRefused for a round that was released, or is none of the run's."""
         last = self._ledger.last
-        if not last < number <= self._rounds:
+        if not last < number <= self._policy.rounds:
             raise ReleaseRefused(
-                f"round {number} was released before, or is none of this run's {self._rounds}; "
-                f"the last was {last}, and a key holder releases a round once"
+                f"round {number} was released before, or is none of this run's "
+                f"{self._policy.rounds}; the last was {last}, and a key holder releases a round "
+                "once"
+            )
+
+    def _refuse_attempt(self, message: Open) -> None:
+        """ReleaseRefused for an attempt that does not come after the last, or is one too many."""
+        at = (message.round, message.attempt)
+        if at <= self._opened:
+            raise ReleaseRefused(
+                f"round {at[0]}, attempt {at[1]} comes after round {self._opened[0]}, attempt "
+                f"{self._opened[1]}: no attempt is opened twice"
+            )
+        if not 1 <= message.attempt <= self._policy.attempts:
+            raise ReleaseRefused(
+                f"round {at[0]}, attempt {at[1]}: a round has {self._policy.attempts} "
+                "(federation.round_attempts), from 1"
             )
 
     def _spend(self, message: Aggregate) -> tuple[Session, Decryptor]:
@@ -183,12 +207,15 @@ class KeyHolder:
             raise ReleaseRefused(f"{where}: {strangers[0]!r:.80} is not enrolled as a client")
         if len(set(names)) < len(names):
             raise ReleaseRefused(f"{where}: a client is named twice")
-        if len({update.digest for update in updates}) < len(updates):
-            raise ReleaseRefused(f"{where}: two clients sent the same ciphertexts")
-        if len(names) < self._min_clients:
+        digests: set[bytes] = set()
+        for update in updates:
+            if session.copied(update.digest, digests):
+                raise ReleaseRefused(f"{where}: two clients sent the same ciphertexts")
+            digests.add(update.digest)
+        if len(names) < self._policy.min_clients:
             raise ReleaseRefused(
                 f"{where}: the sum is of {len(names)} updates; of fewer than "
-                f"keys.min_clients={self._min_clients} nothing is released"
+                f"keys.min_clients={self._policy.min_clients} nothing is released"
             )
         return names
 
@@ -209,13 +236,13 @@ class KeyHolder:
                 raise ReleaseRefused(f"round {message.round}: {error}") from None
 
     def _check_sums(self, session: Session, clients: list[str], sums: NDArray[np.integer]) -> None:
-        """Refuse what is not the sum of one update of each of these clients."""
+        """Refuse what is not the sum of one update of each of these clients, and say nothing of
+        what it is."""
         where = f"round {session.round}"
         totals, _ = session.vector.split(sums)
         if totals.contributors != len(clients):
             raise ReleaseRefused(
-                f"{where}: the sum holds {totals.contributors} updates, and {len(clients)} are "
-                "named"
+                f"{where}: the sum does not hold the {len(clients)} updates that are named"
             )
         if not session.vector.possible(sums, len(clients)):
             raise ReleaseRefused(
@@ -227,8 +254,8 @@ class KeyHolder:
         most = sum(limit[1] for limit in limits)
         if not least <= totals.samples <= most:
             raise ReleaseRefused(
-                f"{where}: {totals.samples} samples, where these clients are enrolled with "
-                f"{least} to {most}"
+                f"{where}: not as many samples as these clients are enrolled with, {least} to "
+                f"{most}"
             )
 
 
@@ -239,11 +266,11 @@ class SharedKeyHolder(KeyHolder):
         public: the public half of that key, serialised.
 
     Args:
-        session, min_clients, rounds, ledger: as any key holder's.
+        session, policy, ledger: as any key holder's.
     """
 
-    def __init__(self, session: Session, *, min_clients: int, rounds: int, ledger: Ledger) -> None:
-        super().__init__(session, min_clients=min_clients, rounds=rounds, ledger=ledger)
+    def __init__(self, session: Session, *, policy: Policy, ledger: Ledger) -> None:
+        super().__init__(session, policy=policy, ledger=ledger)
         keys = session.scheme.generate_keys()
         self.public = keys.public
         self._secret = keys.secret
@@ -254,9 +281,14 @@ class SharedKeyHolder(KeyHolder):
         return self._session.scheme.symmetric_encryptor(self._secret)
 
     def _open(self, data: bytes) -> bytes:
+        raise MessageRefused("clients that share a key open attempts themselves")
+
+    def open(self, data: bytes, model: bytes) -> bytes:
+        """The PublicKey message that answers an Open, in the header the digest of the model that
+        the clients hold."""
         message = self._session.hear(Open, data)
         self._forget(message)
-        session = self._session.at(message.round, message.attempt).under(self.public)
+        session = self._session.at(message.round, message.attempt).under(self.public).after(model)
         return session.write(PublicKey, (self.public,))
 
     def _spend(self, message: Aggregate) -> tuple[Session, Decryptor]:

@@ -16,6 +16,7 @@ class Memory:
     Attributes:
         seen: the last round and attempt that it answered; (0, 0) before the first.
         ranges: of that round's grid; empty before the first.
+        cohorts: what the key holder has committed to draw cohorts from; empty where it does not.
 
     Args:
         file: where it is kept; in memory alone if None, as in a simulation, whose clients live and
@@ -28,6 +29,7 @@ class Memory:
     def __init__(self, file: Path | None = None) -> None:
         self.seen = (0, 0)
         self.ranges: tuple[float, ...] = ()
+        self.cohorts = b""
         self._file = file
         if file is not None and file.exists():
             try:
@@ -35,6 +37,7 @@ class Memory:
                 round_number, attempt = content["seen"]
                 self.seen = (int(round_number), int(attempt))
                 self.ranges = tuple(float(value) for value in content["ranges"])
+                self.cohorts = bytes.fromhex(content["cohorts"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise HyperLockError(
                     f"{file}: what this client has answered cannot be read "
@@ -42,10 +45,11 @@ class Memory:
                     "  try: the file as it was, or another run"
                 ) from None
 
-    def note(self, seen: tuple[int, int], ranges: tuple[float, ...]) -> None:
+    def note(self, seen: tuple[int, int], ranges: tuple[float, ...], cohorts: bytes = b"") -> None:
         """Before it answers; when this returns, it is on the disk."""
         if self._file is not None:
-            content = {"seen": seen, "ranges": ranges}
+            content = {"seen": seen, "ranges": ranges, "cohorts": cohorts.hex()}
             write_whole(self._file, json.dumps(content).encode())
         self.seen = seen
         self.ranges = ranges
+        self.cohorts = cohorts

@@ -42,7 +42,9 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import accumulate, chain, groupby, pairwise
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, cast
 
 import msgpack
@@ -59,7 +61,8 @@ _SIZE_BYTES = 4  # of the envelope's size
 MAX_ENVELOPE = _MAX_HEADER + 128  # bytes: a header, its signature, and what msgpack adds
 MAX_PUBLIC_KEY = 2**24
 DIGEST_BYTES = hashlib.sha256().digest_size
-MAX_COMMITMENT = DIGEST_BYTES + MAX_ENVELOPE + _SIZE_BYTES  # bytes of the message
+MAX_BESIDE = MAX_ENVELOPE + _SIZE_BYTES  # bytes of a message beside its payload
+MAX_COMMITMENT = DIGEST_BYTES + MAX_BESIDE  # bytes of the message
 
 # Of a header, in this order, between its kind and version and its sizes and digest.
 _FIELDS: dict[str, type] = {
@@ -162,7 +165,7 @@ class Message:
             MessageRefused: anything about the bytes is not as it must be.
         """
         # No more bytes than the largest honest message has.
-        limit = MAX_ENVELOPE + _SIZE_BYTES + max_parts * max_part_bytes
+        limit = MAX_BESIDE + max_parts * max_part_bytes
         if not isinstance(data, bytes):
             raise MessageRefused(f"{type(data).__name__} where bytes were due")
         if len(data) > limit:
@@ -326,8 +329,9 @@ class Roster(Message):
         return cast(bytes, msgpack.packb(dict(entries)))
 
     @staticmethod
-    def entries(payload: Part) -> dict[str, bytes]:
-        """The inverse; MessageRefused if it is none."""
+    @lru_cache(maxsize=2)  # a simulation's clients read the same one
+    def entries(payload: bytes) -> Mapping[str, bytes]:
+        """The inverse; MessageRefused if it is none, or two have committed to the same."""
         found = _unpacked(payload, "a roster")
         good = isinstance(found, dict) and all(
             type(name) is str and type(commitment) is bytes and len(commitment) == DIGEST_BYTES
@@ -335,7 +339,9 @@ class Roster(Message):
         )
         if not good:
             raise MessageRefused("not a roster (wrong structure)")
-        return cast(dict[str, bytes], found)
+        if len(set(found.values())) < len(found):
+            raise MessageRefused("a roster on which two clients have the same update")
+        return MappingProxyType(found)
 
 
 class Close(Message):
@@ -389,7 +395,8 @@ class Announced:
         return cast(bytes, msgpack.packb([list(self.cohort), self.model, self.cohorts]))
 
     @classmethod
-    def read(cls, part: Part) -> Announced:
+    @lru_cache(maxsize=2)  # a simulation's clients read the same one
+    def read(cls, part: bytes) -> Announced:
         """The inverse; MessageRefused if it is none."""
         found = _unpacked(part, "an announcement")
         if type(found) is not list or len(found) != 3 or type(found[0]) is not list:

@@ -7,6 +7,7 @@ clients) computes the same next state from the same sums.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -25,6 +26,7 @@ from hyperlock.parties.session import Session
 
 # Share of coordinates outside the range beyond which the range is doubled.
 _SATURATION_TOLERATED = 1e-3
+_SLOT_BYTES = 1024  # of a slot's name, type and shape, at most
 _SMALLEST_RANGE = 1e-8
 # By how much a range may grow or shrink in a round.
 RANGE_STEP = 16.0
@@ -57,6 +59,12 @@ class GlobalModel:
     def digest(self) -> bytes:
         """SHA-256 of the state, 32 bytes."""
         return hashlib.sha256(self.encode()).digest()
+
+    @property
+    def most_bytes(self) -> int:
+        """More than `encode` ever gives: of weights and of each slot a float64 a parameter."""
+        vectors = 1 + len(fields(cast(Any, self.optimizer)))
+        return vectors * (8 * self.weights.size + _SLOT_BYTES) + 8 * len(self.grid.ranges)
 
     def encode(self) -> bytes:
         """Weights, ranges and the optimiser's slots: all that the next steps depend on."""
@@ -170,16 +178,33 @@ class ModelKeeper:
         self.model = model
         self.round = round_number
         self.totals: Totals | None = None
+        self._changing = threading.Lock()
 
-    def put(self, model: GlobalModel, round_number: int) -> None:
-        """Take a state that somebody vouches for, as that after this round."""
-        self.model = model
-        self.round = round_number
+    def settle(self, digest: bytes, round_number: int, candidate: bytes = b"") -> None:
+        """Be at the state of this digest, that after this round.
 
-    def lacks(self, release: bytes, session: Session) -> bool:
-        """Whether this is the Release of the next round, and not of one before; MessageRefused if
-        it is no Release."""
-        return session.hear(Release, release).round > self.round
+        Args:
+            digest: what somebody vouches for.
+            round_number: the last round that was released.
+            candidate: what `GlobalModel.encode` wrote, of whatever origin.
+
+        Raises:
+            MessageRefused: neither the model nor the candidate is that state.
+        """
+        with self._changing:
+            if self.model.digest == digest:
+                return
+            if hashlib.sha256(candidate).digest() != digest:
+                raise MessageRefused("another model than the one that this client has stepped to")
+            self.model = self.model.decode(candidate)
+            self.round = round_number
+
+    def catch_up(self, release: bytes, session: Session) -> None:
+        """`take` it, unless it is of a round before; several who share a model may be given the
+        same."""
+        with self._changing:
+            if session.hear(Release, release).round > self.round:
+                self._take(release, session)
 
     def take(self, release: bytes, session: Session) -> None:
         """Step the model by the next round's Release.
@@ -191,6 +216,10 @@ class ModelKeeper:
         Raises:
             MessageRefused: it is not that release, or one of no updates.
         """
+        with self._changing:
+            self._take(release, session)
+
+    def _take(self, release: bytes, session: Session) -> None:
         message = session.hear(Release, release)
         message.expect(round=self.round + 1)
         sums = np.frombuffer(message.parts[0], session.vector.sum_type(session.scheme.max_clients))

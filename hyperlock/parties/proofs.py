@@ -15,7 +15,8 @@ What stays possible is that the witness or the key holder helps the server (docs
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hyperlock.errors import MessageRefused
@@ -24,6 +25,12 @@ from hyperlock.parties.messages import Announced, Part, Tally
 Draw = Callable[[int, int, int], Sequence[str]]  # from seed, round and attempt to a cohort
 _NONCE_BYTES = 32
 _SEED_BYTES = 8
+
+
+def unequal(commitments: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Commitments by name, without any that two have in common: such count for none."""
+    times = Counter(commitments.values())
+    return {name: value for name, value in commitments.items() if times[value] == 1}
 
 
 def digest(data: bytes | memoryview) -> bytes:

@@ -29,6 +29,7 @@ class Server:
 
     Attributes:
         keeper: of the global model; None where the clients hold it.
+        cohort: who is asked in the open attempt.
         refused: updates of the open round that were refused.
         kept: the last round after which the model was kept where a restart finds it.
 
@@ -48,8 +49,10 @@ class Server:
         self._session = session
         self._min_clients = min_clients
         self._outbox = outbox
+        self.cohort: tuple[str, ...] = ()
         self._waiting: set[str] = set()
         self._envelopes: list[bytes] = []
+        self._digests: set[bytes] = set()  # of the payloads in the sum
         self._sum: Accumulator | None = None
 
     @property
@@ -68,20 +71,25 @@ class Server:
         Raises:
             MessageRefused: it is not that.
         """
+        if self.keeper is None:
+            key, held = self._session.read_shared_key(public_key)
+            self._begin_sum(key, cohort)
+            train = self._session.write(Train, ())
+            self._session = self._session.after(held)
+            return train
         key = self._session.read_public_key(public_key)
         self._begin_sum(key, cohort)
-        payload: tuple[bytes, ...] = ()
-        if self.keeper is not None:
-            model = self.keeper.model
-            ranges = np.array(model.grid.ranges, "<f4")
-            payload = (public_key, model.weights.astype("<f4").tobytes(), ranges.tobytes())
-        return self._train(payload)
+        model = self.keeper.model
+        ranges = np.array(model.grid.ranges, "<f4")
+        return self._train((public_key, model.weights.astype("<f4").tobytes(), ranges.tobytes()))
 
     def _begin_sum(self, key: bytes, cohort: Collection[str]) -> None:
         """Under a key, of these clients' updates."""
         self._session = self._session.under(key)
+        self.cohort = tuple(cohort)
         self._waiting = set(cohort)
         self._envelopes = []
+        self._digests = set()
         self.refused = 0
         length = self._session.vector.length
         self._sum = self._session.scheme.accumulator(key, length)
@@ -89,8 +97,7 @@ class Server:
     def _train(self, payload: tuple[bytes, ...]) -> bytes:
         """The Train message, whose digest is this attempt's."""
         train = self._session.write(Train, payload)
-        if payload:
-            self._session = self._session.after(self._session.hear(Train, train).digest)
+        self._session = self._session.after(self._session.hear(Train, train).digest)
         return train
 
     def receive(self, data: bytes) -> str | None:
@@ -101,6 +108,9 @@ class Server:
             try:
                 message = self._read(data)
                 self._check_sender(message.sender)
+                # The key holder would refuse it, and with it the round.
+                if self._session.copied(message.digest, self._digests):
+                    raise MessageRefused(f"{message.sender} sent what another client sent")
                 self._sum.add(message.parts)
             except (MessageRefused, CiphertextRefused) as error:
                 self.refused += 1
@@ -156,15 +166,11 @@ class Server:
         """It is in the sum."""
         self._waiting.remove(message.sender)
         self._envelopes.append(message.envelope)
-        self._session = self._session.after(message.train)
+        self._digests.add(message.digest)
 
     def _read(self, data: bytes) -> Update:
-        """An Update of this attempt. What the clients hold themselves, only they can say: of its
-        digest the first Update's is the attempt's, and the key holder refuses if they differ."""
-        if self._session.train:
-            return self._session.read(Update, data)
-        message = self._session.hear(Update, data)
-        return self._session.after(message.train).read(Update, data)
+        """An Update of this attempt."""
+        return self._session.read(Update, data)
 
     def _check_sender(self, sender: str) -> None:
         if sender not in self._waiting:

@@ -8,7 +8,7 @@ for the party to judge.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
@@ -20,6 +20,7 @@ from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import WITNESS, Identity
 from hyperlock.parties.messages import (
     DIGEST_BYTES,
+    MAX_BESIDE,
     MAX_COMMITMENT,
     MAX_ENVELOPE,
     MAX_PUBLIC_KEY,
@@ -49,7 +50,6 @@ _KEPT_BYTES = 8
 _NAME_BYTES = 300  # of a name and what is around it, at most
 _PACKED_BYTES = 5  # what msgpack adds to a byte string or a list, at most
 _SHOWN_BYTES = 40  # a nonce and a seed
-_MOST_SLOTS = 4  # float64 vectors of a server optimiser, and the weights
 
 
 @lru_cache(maxsize=2)
@@ -123,9 +123,11 @@ class Session:
         self._expect_here(message)
         return message
 
-    def hear(self, kind: type[M], data: bytes) -> M:
-        """The same of any attempt, key and Train, which the reader judges."""
-        parts, part_bytes = self._limits(kind)
+    def hear(self, kind: type[M], data: bytes, part_bytes: int = 0) -> M:
+        """The same of any attempt, key and Train, which the reader judges; with parts of up to so
+        many bytes, where that is more than its kind has in every run."""
+        parts, limit = self._limits(kind)
+        part_bytes = max(limit, part_bytes)
         message = kind.decode(data, self.identity, max_parts=parts, max_part_bytes=part_bytes)
         self._expect_joined(message)
         if kind in (Update, Aggregate) and len(message.parts) != parts:
@@ -150,26 +152,38 @@ class Session:
 
     def read_public_key(self, data: bytes) -> bytes:
         """The serialised key in the PublicKey message of this attempt, or MessageRefused."""
-        (key,) = self._public_key(data, 1)
+        message, (key,) = self._public_key(data, 1)
+        message.expect(train=b"")
         return key
+
+    def read_shared_key(self, data: bytes) -> tuple[bytes, bytes]:
+        """The same of clients that share a key, with the digest of the model that they hold."""
+        message, (key,) = self._public_key(data, 1)
+        return key, message.train
 
     def read_announced(self, data: bytes) -> tuple[bytes, Announced]:
         """The same under trust=malicious, with what the key holder announces."""
-        key, announced = self._public_key(data, 2)
+        message, (key, announced) = self._public_key(data, 2)
+        message.expect(train=b"")
         if len(announced) > _NAME_BYTES * len(self.identity.clients):
             raise MessageRefused(f"not an announcement ({len(announced)} bytes)")
         return key, Announced.read(announced)
 
-    def _public_key(self, data: bytes, parts: int) -> tuple[bytes, ...]:
-        """Key and whatever else, as many parts as are due."""
+    def _public_key(self, data: bytes, parts: int) -> tuple[PublicKey, tuple[bytes, ...]]:
+        """The message, and key and whatever else, as many parts as are due."""
         message = self.hear(PublicKey, data)
-        message.expect(round=self.round, attempt=self.attempt, train=b"")
+        message.expect(round=self.round, attempt=self.attempt)
         if len(message.parts) != parts:
             raise MessageRefused(f"{len(message.parts)} payload parts instead of {parts}")
         key, *others = map(bytes, message.parts)
         if key_id_of(key) != message.key_id:
             raise MessageRefused("the public key is not the one that its key id names")
-        return _one_copy(key), *others
+        return message, (_one_copy(key), *others)
+
+    def copied(self, digest: bytes, others: Collection[bytes]) -> bool:
+        """Whether a payload of ciphertexts, by its digest, is what somebody else sent; in the clear
+        two may honestly be equal."""
+        return self.scheme.security_bits > 0 and digest in others
 
     def _expect_joined(self, message: Message) -> None:
         """Refuse what was written under another scheme or other terms."""
@@ -214,8 +228,7 @@ class Session:
         if kind is Release:
             return 1, sums
         if kind is State:
-            slots = _MOST_SLOTS * 8 * self.vector.parameters
-            return 2, max(sums + MAX_ENVELOPE, slots + MAX_ENVELOPE)
+            return 2, sums + MAX_BESIDE
         ciphertexts = self.scheme.chunk_count(self.vector.length)
         if kind is Aggregate:
             # The manifest and, under trust=malicious, the tally.

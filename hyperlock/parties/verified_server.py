@@ -18,7 +18,7 @@ from hyperlock.parties.messages import (
     Tally,
     Update,
 )
-from hyperlock.parties.proofs import Cohorts, Draw, digest
+from hyperlock.parties.proofs import Cohorts, Draw, digest, unequal
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
 
@@ -30,9 +30,6 @@ _RELEASES = 2  # that a client is sent to catch up with; who missed more is sent
 class VerifiedServer(Server):
     """Asks the cohort that the key holder drew, and proves its sum.
 
-    Attributes:
-        cohort: who is asked in the open attempt.
-
     Args:
         draw: how the key holder draws cohorts.
         others: as any server's.
@@ -43,13 +40,12 @@ class VerifiedServer(Server):
         self._draw = draw
         self._drawn: dict[tuple[int, int], tuple[str, ...]] = {}
         self._cohorts = b""
-        self.cohort: tuple[str, ...] = ()
         self._roster: Mapping[str, bytes] = {}
         self._tally: tuple[bytes, ...] = ()
         self._commitments: dict[str, bytes] = {}
         self._promised: dict[str, bytes] = {}
-        self._digests: set[bytes] = set()  # of the Updates in the sum
         self._releases: dict[int, bytes] = {}
+        self._states: dict[int, bytes] = {}  # of this attempt, by the first round in it
         self._holds: dict[str, int] = {}  # by client, after which round it has the model
 
     def open(self, public_key: bytes, cohort: Collection[str]) -> bytes:
@@ -57,26 +53,33 @@ class VerifiedServer(Server):
         assert self.keeper is not None, "under keys=authority the server has the model"
         key, announced = self._session.read_announced(public_key)
         self._begin_sum(key, announced.cohort)
-        self.cohort = announced.cohort
         self._drawn[self._session.round, self._session.attempt] = announced.cohort
         self._cohorts = self._cohorts or announced.cohorts
         self._roster = {}
         self._tally = ()
         self._commitments = {}
         self._promised = {}
-        self._digests = set()
+        self._states = {}
         return self._train((public_key, self.keeper.model.digest))
 
     def state(self, client: str) -> bytes:
-        """What a client lacks of the model before it can answer; empty if nothing."""
+        """What a client lacks of the model before it can answer, the same bytes for all who lack
+        the same; empty if nothing."""
         assert self.keeper is not None
-        held = self._holds.get(client, 0)
-        missed = range(held + 1, self.keeper.round + 1)
+        missed = range(self._holds.get(client, 0) + 1, self.keeper.round + 1)
         if not missed:
             return b""
-        if len(missed) <= _RELEASES and all(number in self._releases for number in missed):
-            return self._session.write(State, [self._releases[number] for number in missed])
-        return self._session.write(State, (b"model", self.keeper.model.encode()))
+        recent = len(missed) <= _RELEASES and all(number in self._releases for number in missed)
+        since = missed.start if recent else 0
+        if since not in self._states:
+            lacking = [self._releases[number] for number in missed] if recent else self._whole()
+            self._states[since] = self._session.write(State, lacking)
+        return self._states[since]
+
+    def _whole(self) -> list[bytes]:
+        """The model itself, for who cannot step to it."""
+        assert self.keeper is not None
+        return [b"model", self.keeper.model.encode()]
 
     def commit(self, data: bytes) -> str | None:
         """Take one client's Commitment; the reason if it was refused."""
@@ -101,12 +104,16 @@ class VerifiedServer(Server):
         Raises:
             RoundFailed: fewer than `min_clients` have committed.
         """
-        if len(self._commitments) < self._min_clients:
+        alone = unequal(self._promised)
+        if len(alone) < self._min_clients:
             raise RoundFailed(
-                f"round {self._session.round}: {len(self._commitments)} clients have committed, "
-                f"but keys.min_clients={self._min_clients}"
+                f"round {self._session.round}: {len(alone)} clients have committed to what nobody "
+                f"else has, but keys.min_clients={self._min_clients}"
             )
-        listed = Commitments.write(list(self._commitments.values()))
+        for name in self._promised.keys() - alone.keys():
+            self.refused += 1
+            log.warning("round %d: %s committed to what another has", self._session.round, name)
+        listed = Commitments.write([self._commitments[name] for name in alone])
         return self._session.write(Commitments, (listed,))
 
     def install_roster(self, data: bytes) -> list[str]:
@@ -155,14 +162,7 @@ class VerifiedServer(Server):
         if self._roster.get(message.sender) != digest(data):
             raise MessageRefused(f"{message.sender} had committed to another update")
         self._check_sender(message.sender)
-        # The witness and the key holder would refuse it, and with it the round.
-        if message.digest in self._digests:
-            raise MessageRefused(f"{message.sender} sent what another client sent")
         return message
-
-    def _accepted(self, message: Update) -> None:
-        super()._accepted(message)
-        self._digests.add(message.digest)
 
     def _tallied(self) -> tuple[bytes, ...]:
         return self._tally

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hyperlock.errors import MessageRefused, ReleaseRefused
@@ -11,6 +12,7 @@ from hyperlock.parties.messages import (
     Announced,
     Commitment,
     Commitments,
+    Open,
     Roster,
     Show,
     Shown,
@@ -18,7 +20,7 @@ from hyperlock.parties.messages import (
     kind_of,
 )
 from hyperlock.parties.model import ModelKeeper
-from hyperlock.parties.proofs import Cohorts, Draw, Tallied, digest, sum_digest
+from hyperlock.parties.proofs import Cohorts, Draw, Tallied, digest, sum_digest, unequal
 from hyperlock.parties.session import Session
 
 
@@ -29,16 +31,25 @@ class VerifyingKeyHolder(KeyHolder):
         keeper: its own copy of the model.
         cohorts: what it draws from.
         draw: how.
+        showing: called before `cohorts` are shown, so that nothing is ever drawn from them again.
         others: as any key holder's.
     """
 
     def __init__(
-        self, session: Session, *, keeper: ModelKeeper, cohorts: Cohorts, draw: Draw, **others: Any
+        self,
+        session: Session,
+        *,
+        keeper: ModelKeeper,
+        cohorts: Cohorts,
+        draw: Draw,
+        showing: Callable[[], None] = lambda: None,
+        **others: Any,
     ) -> None:
         super().__init__(session, **others)
         self._keeper = keeper
         self._cohorts = cohorts
         self._draw = draw
+        self._showing = showing
         self._over = False
         self._cohort: tuple[str, ...] = ()
         self._roster: bytes | None = None
@@ -56,6 +67,7 @@ class VerifyingKeyHolder(KeyHolder):
     def _show(self, data: bytes) -> bytes:
         message = self._session.hear(Show, data)
         self._over = True
+        self._showing()
         return self._session.at(message.round, message.attempt).write(
             Shown, (self._cohorts.write(),)
         )
@@ -64,6 +76,21 @@ class VerifyingKeyHolder(KeyHolder):
         if self._over:
             raise ReleaseRefused("the run is over: its cohorts' seed has been shown")
         return super()._open(data)
+
+    def _refuse_attempt(self, message: Open) -> None:
+        """As any key holder, and nothing is skipped: the server would choose among cohorts."""
+        super()._refuse_attempt(message)
+        if message.round != self._keeper.round + 1:
+            raise ReleaseRefused(
+                f"round {message.round} instead of {self._keeper.round + 1}: rounds come in order"
+            )
+        number, attempt = self._opened
+        due = attempt + 1 if message.round == number else 1
+        if message.attempt != due:
+            raise ReleaseRefused(
+                f"round {message.round}, attempt {message.attempt} instead of {due}: attempts come "
+                "in order"
+            )
 
     def _announced(self, session: Session) -> tuple[bytes, ...]:
         self._roster = None
@@ -82,10 +109,10 @@ class VerifyingKeyHolder(KeyHolder):
         session = attempt.session.after(message.train)
         message.expect(round=session.round, attempt=session.attempt, key_id=session.key_id)
         entries = self._committed(session, message)
-        if len(entries) < self._min_clients:
+        if len(entries) < self._policy.min_clients:
             raise ReleaseRefused(
                 f"round {message.round}: {len(entries)} clients have committed, and "
-                f"keys.min_clients={self._min_clients}"
+                f"keys.min_clients={self._policy.min_clients}"
             )
         self._roster = Roster.write(entries)
         attempt.session = session
@@ -109,8 +136,7 @@ class VerifyingKeyHolder(KeyHolder):
                     f"round {message.round}: {commitment.sender!r:.80} has committed twice"
                 )
             entries[commitment.sender] = b"".join(commitment.parts)
-        values = list(entries.values())
-        return {name: value for name, value in entries.items() if values.count(value) == 1}
+        return unequal(entries)
 
     def _check_manifest(self, session: Session, message: Aggregate) -> list[str]:
         """The clients of the sum, who are on the roster and whom the witness added."""
@@ -136,5 +162,4 @@ class VerifyingKeyHolder(KeyHolder):
         return names
 
     def _released(self, release: bytes) -> None:
-        if self._keeper.lacks(release, self._session):
-            self._keeper.take(release, self._session)
+        self._keeper.catch_up(release, self._session)

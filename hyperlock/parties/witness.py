@@ -8,6 +8,8 @@ added and the SHA-256 of their sum.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hyperlock.encryption.scheme import Accumulator
 from hyperlock.errors import CiphertextRefused, MessageRefused
 from hyperlock.metrics import Stage
@@ -28,8 +30,9 @@ class Witness:
         self._opened = (0, 0)
         self._key = b""
         self._roster = b""
-        self._entries: dict[str, bytes] = {}
-        self._added: dict[str, bytes] = {}
+        self._entries: Mapping[str, bytes] = {}
+        self._added: dict[str, bytes] = {}  # payload digests, by client
+        self._digests: set[bytes] = set()  # the same
         self._sum: Accumulator | None = None
 
     def handle(self, data: bytes) -> bytes:
@@ -78,6 +81,7 @@ class Witness:
         roster = b"".join(message.parts)
         self._entries = Roster.entries(roster)
         self._added = {}
+        self._digests = set()
         length = self._session.vector.length
         self._sum = self._session.scheme.accumulator(self._key, length)
         self._session = self._session.after(message.train)
@@ -91,13 +95,14 @@ class Witness:
             raise MessageRefused(f"a second update of {message.sender}")
         if self._entries.get(message.sender) != digest(data):
             raise MessageRefused(f"{message.sender} had committed to another update")
-        if message.digest in self._added.values():
+        if self._session.copied(message.digest, self._digests):
             raise MessageRefused(f"{message.sender} sent what another client sent")
         try:
             self._sum.add(message.parts)
         except CiphertextRefused as error:
             raise MessageRefused(f"an update of {message.sender}: {error}") from None
         self._added[message.sender] = message.digest
+        self._digests.add(message.digest)
 
     def _tally(self, data: bytes) -> bytes:
         self._session.read(Close, data)

@@ -23,7 +23,7 @@ from hyperlock.experiment.rounds import Parties, run_round
 from hyperlock.experiment.run import run
 from hyperlock.parties.client import Client
 from hyperlock.parties.custody import CUSTODIES
-from hyperlock.parties.keyholder import KeyHolder
+from hyperlock.parties.keyholder import KeyHolder, Policy
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.messages import Train
 from hyperlock.parties.model import ModelKeeper
@@ -316,7 +316,7 @@ def test_a_sum_whose_key_is_gone_is_made_anew(
         run_round(1, replace(parties, custody=Dead(parties.custody, False)), parties.clients)
 
     old = parties.runtime._handlers["keyholder"].__self__  # type: ignore[attr-defined]
-    new = KeyHolder(old._session, min_clients=3, rounds=1, ledger=Ledger())
+    new = KeyHolder(old._session, policy=Policy(3, 1, 1), ledger=Ledger())
     parties.runtime._handlers["keyholder"] = new.handle  # type: ignore[attr-defined]
     again = restarted(parties, first, tmp_path)
     for name in parties.clients:  # they were restarted as well, and know of no attempt

@@ -27,7 +27,7 @@ SMALL = (
         ("encryption=ckks", "federation.rounds=3", "federation=fedadam", "federation.cohort=4"),
         ("encryption=bfv", "federation.rounds=5", "federation.cohort=3", "federation.dropout=0.1",
          "federation.round_attempts=9"),
-        ("encryption=bfv", "federation.rounds=2", "runtime.workers=3"),
+        ("encryption=bfv", "federation.rounds=4", "runtime.workers=2", "model=mlp"),
     ],
     ids=["bfv", "adaptive", "dropout", "workers"],
 )  # fmt: skip

@@ -19,7 +19,7 @@ from hyperlock.learning.types import LocalData, LocalUpdate
 from hyperlock.monitor import Monitor
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.identity import KEYHOLDER, SERVER, Identity, enrol
-from hyperlock.parties.keyholder import KeyHolder, SharedKeyHolder
+from hyperlock.parties.keyholder import KeyHolder, Policy, SharedKeyHolder
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.messages import Aggregate, Message, Release, Train, Update, key_id_of
 from hyperlock.parties.model import GlobalModel, ModelKeeper
@@ -92,8 +92,7 @@ class Cast:
         kind = SharedKeyHolder if self.shared else KeyHolder
         return kind(
             self.session(KEYHOLDER),
-            min_clients=self.min_clients,
-            rounds=ROUNDS,
+            policy=Policy(self.min_clients, ROUNDS, attempts=9),
             ledger=self.ledger if ledger is None else ledger,
         )
 
@@ -117,8 +116,13 @@ class Cast:
         attempt's from then on."""
         server = server or self.server
         self.at = (round_number, attempt)
-        self.key_message = self.keyholder.handle(server.begin(round_number, attempt))
-        self.public = self.session(SERVER).at(*self.at).read_public_key(self.key_message)
+        begun = server.begin(round_number, attempt)
+        if isinstance(self.keyholder, SharedKeyHolder):
+            held = b"" if server.keeper else self.keeper.model.digest
+            self.key_message = self.keyholder.open(begun, held)
+        else:
+            self.key_message = self.keyholder.handle(begun)
+        self.public = self.session(SERVER).at(*self.at).read_shared_key(self.key_message)[0]
         self.key_id = key_id_of(self.public)
         self.request = server.open(self.key_message, cohort)
         self.train = self.session(NAMES[0]).hear(Train, self.request).digest

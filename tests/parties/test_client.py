@@ -15,7 +15,7 @@ from hyperlock.encryption.grid import Grid
 from hyperlock.errors import CiphertextRefused, ClientFailure, MessageRefused, ReleaseRefused
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.identity import KEYHOLDER, SERVER
-from hyperlock.parties.keyholder import KeyHolder, SharedKeyHolder
+from hyperlock.parties.keyholder import KeyHolder, Policy, SharedKeyHolder
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.messages import PublicKey, Train, Update, key_id_of
 from hyperlock.parties.model import ModelKeeper
@@ -377,7 +377,7 @@ def test_ranges_are_held_against_those_that_it_saw_last(cast: Cast) -> None:
 def test_a_client_that_missed_hundreds_of_rounds_goes_on(cast: Cast) -> None:
     """16 to that power is no float64."""
     session = cast.session(KEYHOLDER)
-    cast.keyholder = KeyHolder(session, min_clients=3, rounds=2**63, ledger=Ledger())
+    cast.keyholder = KeyHolder(session, policy=Policy(3, 2**63, 9), ledger=Ledger())
     for number in (10**3, 2**62):
         assert cast.client(Trainer(values())).handle(cast.open(number))
 

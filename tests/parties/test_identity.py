@@ -83,8 +83,9 @@ def test_a_number_of_samples_is_enrolled_to_within_a_power_of_two(samples: int) 
     assert least <= samples <= most <= 2 * least
     assert least.bit_count() == most.bit_count() == 1
     # That is, no other number of the same magnitude is told from it.
-    assert sample_limits(2 * least - 1)[0] == least
+    assert sample_limits(2 * least - 1) == (least, most)
 
 
-def test_the_limits_of_a_power_of_two_are_itself() -> None:
-    assert [sample_limits(n) for n in (1, 2, 3, 4, 5)] == [(1, 1), (2, 2), (2, 4), (4, 4), (4, 8)]
+def test_neither_a_power_of_two_nor_no_samples_at_all_are_told_exactly() -> None:
+    assert sample_limits(0) == (0, 1)
+    assert [sample_limits(n) for n in (1, 2, 3, 4, 5)] == [(1, 2), (2, 4), (2, 4), (4, 8), (4, 8)]

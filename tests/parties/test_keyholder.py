@@ -4,6 +4,7 @@ round once, and nothing else."""
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -109,13 +110,13 @@ def test_the_sum_holds_as_many_updates_as_are_named(cast: Cast) -> None:
     none = cast.vector(3)
     none[: totals.width(8)] = totals.encode(Totals(0, 0, 0.0, 0), 8)
     reason = refusal(cast, cast.aggregate([*vectors(cast, 2), none]))
-    assert reason == "round 1: the sum holds 2 updates, and 3 are named"
+    assert reason == "round 1: the sum does not hold the 3 updates that are named"
     cast.open(1, 2)
     four = updates(cast, 4)
-    assert "holds 4 updates, and 3 are named" in refusal(cast, summed(cast, four, four[:3]))
+    assert "not hold the 3 updates that are named" in refusal(cast, summed(cast, four, four[:3]))
     cast.open(1, 3)
     four = updates(cast, 4)
-    assert "holds 3 updates, and 4 are named" in refusal(cast, summed(cast, four[:3], four))
+    assert "not hold the 4 updates that are named" in refusal(cast, summed(cast, four[:3], four))
 
 
 def test_sums_of_more_than_max_clients_are_not_released(crowd: Cast) -> None:
@@ -204,7 +205,8 @@ def test_a_client_counts_once(cast: Cast) -> None:
     assert "a client is named twice" in refusal(cast, summed(cast, made, made))
 
 
-def test_one_clients_ciphertexts_under_anothers_name_are_refused(cast: Cast) -> None:
+def test_one_clients_ciphertexts_under_anothers_name_are_refused(encrypted_cast: Cast) -> None:
+    cast = encrypted_cast
     made = updates(cast, 2)
     made.append(replace(made[0], sender=NAMES[2]))
     reason = refusal(cast, summed(cast, made, made))
@@ -251,8 +253,30 @@ def test_samples_are_those_that_the_clients_are_enrolled_with(
     if good:
         assert cast.keyholder.handle(data)
     else:
-        due = "samples, where these clients are enrolled with 24 to 48"
-        assert refusal(cast, data) == f"round 1: {3 * samples} {due}"
+        due = "round 1: not as many samples as these clients are enrolled with, 24 to 48"
+        assert refusal(cast, data) == due
+
+
+def test_a_refusal_says_nothing_of_what_was_decrypted(cast: Cast) -> None:
+    """A sum that is refused is not to be read from the refusal, one guess at a time."""
+    none = cast.vector(3, samples=8191)
+    for contributors, samples in ((0, 10), (77, 10), (1, 8191), (1, 77_777)):
+        cast.open(1, cast.at[1] + 1)
+        none[: totals.width(8)] = totals.encode(Totals(1, samples, 0.0, 77), 8)
+        none[0] = contributors
+        reason = refusal(cast, cast.aggregate([*vectors(cast, 2), none]))
+        assert "8 to 16" not in reason
+        numbers = {int(number) for number in re.findall(r"\d+", reason)}
+        assert numbers <= {1, 3, 24, 48}, reason
+
+
+def test_a_round_has_so_many_attempts(cast: Cast) -> None:
+    for attempt in (10, 2**40, 0):
+        begun = cast.server.begin(1, attempt)
+        with pytest.raises(ReleaseRefused, match=r"a round has 9|comes after"):
+            cast.keyholder.handle(begun)
+    cast.open(1, 9)
+    assert cast.keyholder.handle(cast.aggregate(vectors(cast, 3)))
 
 
 def test_a_sum_under_another_key_is_refused(encrypted_cast: Cast) -> None:

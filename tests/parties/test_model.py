@@ -3,7 +3,10 @@ ranges that did not."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperlock.encryption.grid import Grid
+from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.totals import Totals
 from hyperlock.learning.optimizers import Sgd
-from hyperlock.parties.model import RANGE_STEP, GlobalModel, ranges_follow
+from hyperlock.parties.model import RANGE_STEP, GlobalModel, ModelKeeper, ranges_follow
+from tests.parties.cast import Cast
 
 SIZES = (3, 2)
 RANGES = st.floats(2**-20, 2**20, width=32)
@@ -87,3 +92,43 @@ def test_weights_and_ranges_have_a_digest_and_the_rest_does_not_change_it() -> N
     assert first.digest == model(0.5, 2.0, factor=9.0).digest
     other_weights = replace(first, weights=np.arange(5, dtype=np.float32))
     assert len({first.digest, other_weights.digest, model(0.5, 1.0).digest}) == 3
+
+
+def test_several_who_share_a_model_step_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulation's clients, on threads, are given the same Release."""
+    cast = Cast(Plain(8, 16))
+    release = cast.keyholder.handle(cast.aggregate([cast.vector(i) for i in range(3)]))
+    step = GlobalModel.step
+
+    def slow(self: GlobalModel, *given: Any) -> GlobalModel:
+        time.sleep(0.02)
+        return step(self, *given)
+
+    monkeypatch.setattr(GlobalModel, "step", slow)
+    keeper = ModelKeeper(cast.keeper.model)
+    session = cast.session("client-0")
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: keeper.catch_up(release, session), range(6)))
+    cast.keeper.take(release, session)
+    assert keeper.round == 1 and keeper.model.digest == cast.keeper.model.digest
+
+
+def test_a_state_with_slots_of_any_number_is_as_large_as_it_says() -> None:
+    @dataclass(frozen=True)
+    class Seven:
+        one: Any = 0.0
+        two: Any = 0.0
+        three: Any = 0.0
+        four: Any = 0.0
+        five: Any = 0.0
+        six: Any = 0.0
+        seven: Any = 0.0
+
+        def step(self, weights: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, Seven]:
+            return weights, Seven(*[np.full(weights.size, float(i)) for i in range(7)])
+
+    model = replace(Cast(Plain(8, 16)).keeper.model, optimizer=Seven())
+    _, optimizer = model.optimizer.step(model.weights, model.weights)
+    stepped = replace(model, optimizer=optimizer)
+    assert len(stepped.encode()) < model.most_bytes == stepped.most_bytes
+    assert model.decode(stepped.encode()).digest == stepped.digest

@@ -19,12 +19,14 @@ from hyperlock.monitor import Monitor
 from hyperlock.parties.committing_client import CommittingClient
 from hyperlock.parties.custody import CUSTODIES
 from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS, Identity, enrol
+from hyperlock.parties.keyholder import Policy
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.messages import kind_of
 from hyperlock.parties.model import GlobalModel, ModelKeeper
 from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.proofs import Cohorts
 from hyperlock.parties.session import Session
+from hyperlock.parties.spool import Spool
 from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.parties.verifying_keyholder import VerifyingKeyHolder
 from hyperlock.parties.witness import Witness
@@ -97,22 +99,20 @@ class VerifiedCast:
         def draw(seed: int, round_number: int, attempt: int) -> list[str]:
             return sample_cohort(NAMES, cohort, seed, round_number, attempt)
 
-        common = {"min_clients": 3}
         self.server = VerifiedServer(
             self.session(SERVER),
             keeper=self.keepers[SERVER],
             outbox=Outbox(),
             draw=draw,
-            **common,
+            min_clients=3,
         )
         self.keyholder = VerifyingKeyHolder(
             self.session(KEYHOLDER),
             keeper=self.keepers[KEYHOLDER],
             cohorts=Cohorts(SEED, b"n" * 32),
             draw=draw,
-            rounds=9,
+            policy=Policy(min_clients=3, rounds=9, attempts=9),
             ledger=ledger or Ledger(),
-            **common,
         )
         self.witness = Witness(self.session(WITNESS))
         self.clients = {
@@ -123,7 +123,8 @@ class VerifiedCast:
                 data=LocalData(np.zeros((SAMPLES, 2)), np.zeros(SAMPLES, np.int32)),
                 trainer=Trainer(self.update(index)),
                 encryptor=scheme.encryptor,
-                **common,
+                spool=Spool(),
+                min_clients=3,
             )
             for index, name in enumerate(NAMES)
         }

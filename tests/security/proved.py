@@ -26,7 +26,7 @@ from hyperlock.parties.session import Session
 from hyperlock.parties.verifying_keyholder import VerifyingKeyHolder
 from tests.parties.cast import NAMES
 from tests.parties.verified_cast import VerifiedCast
-from tests.security.forge import opened
+from tests.security.forge import opened, parts_of
 
 # Whose Commitments and Updates have come before, and whose are waited for.
 EARLY = ["client-0", "client-4", "client-5"]
@@ -340,6 +340,8 @@ class Proved:
     def _say(self, *at: int) -> Said:
         """All of an attempt."""
         cast = self.fresh((at[0], at[1]))
+        for earlier in range(1, at[1]):
+            cast.keyholder.handle(cast.server.begin(at[0], earlier))
         keys = self.scheme.generate_keys()
         self._key_holder(cast, keys)
         begun = cast.server.begin(*at)
@@ -381,7 +383,7 @@ class Promise:
         self.cast = proved.fresh(said)
         self.good = said.of("update")
         self.due = said.release
-        self._roster = Roster.entries(self.cast.session(SERVER).hear(Roster, said.roster).parts[0])
+        self._roster = Roster.entries(parts_of(said.roster)[0])
         keyholder = proved._key_holder(self.cast, said.keys)
         for message in (said.begun, said.listed):
             keyholder.handle(message)

@@ -337,22 +337,19 @@ OF_A_PAYLOAD = {
     "no payload",
 }
 # What is taken, for its receiver has nothing to hold it against: the server says which attempt it
-# begins, and a round's release may be that of an earlier attempt; where the clients hold the model,
-# the server is told of it by the first of them. At trust=malicious a witness is told of attempts
-# and requests by the key holder, what a State holds proves itself, a Tally is for the key holder to
-# read, and with a Show the run is over.
+# begins, and a round's release may be that of an earlier attempt. At trust=malicious a witness is
+# told of attempts and requests by the key holder, what a State holds proves itself, a Tally is for
+# the key holder to read, and with a Show the run is over.
 TAKEN = {
     ("open", "another attempt"),
     ("open", "no payload"),
     ("release", "another attempt"),
     ("release", "another key"),
     ("release", "another request"),
-    ("update to a server without the model", "another request"),
     ("public_key to witness", "another attempt"),
     ("public_key to witness", "a round far ahead"),
     ("roster to witness", "another request"),
     ("tally to verified server", "no payload"),
-    ("open to verifying key holder", "another attempt"),
     ("open to verifying key holder", "no payload"),
     *(
         (kind, name)

@@ -294,10 +294,10 @@ def test_another_key_for_some(cast: Cast) -> None:
 @pytest.mark.parametrize(
     ("digits", "why"),
     [
-        ({0: 2}, "the sum holds 6 updates, and 5 are named"),
-        ({0: 0}, "the sum holds 4 updates, and 5 are named"),
-        ({1: 127, 2: 127}, "samples, where these clients are enrolled with"),
-        ({1: -100}, "a digit of their totals is none|samples, where"),
+        ({0: 2}, "the sum does not hold the 5 updates that are named"),
+        ({0: 0}, "the sum does not hold the 5 updates that are named"),
+        ({1: 127, 2: 127}, "not as many samples as these clients are enrolled with"),
+        ({1: -100}, "a digit of their totals is none|not as many samples"),
         ({6: -127, 7: -127}, "a digit of their totals is none"),
     ],
     ids=[

@@ -7,6 +7,7 @@ The controls are the attacks of `test_liars.py` that succeed at trust=curious.
 from __future__ import annotations
 
 import gc
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -20,7 +21,7 @@ from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
 from hyperlock.errors import MessageRefused, ReleaseRefused, RoundFailed
 from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS
-from hyperlock.parties.keyholder import KeyHolder
+from hyperlock.parties.keyholder import KeyHolder, Policy
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.messages import (
     Aggregate,
@@ -35,6 +36,7 @@ from hyperlock.parties.messages import (
     Update,
 )
 from hyperlock.parties.proofs import Cohorts
+from hyperlock.parties.session import Session
 from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.parties.witness import Witness
 from hyperlock.runtime import Lost, Reply
@@ -113,7 +115,7 @@ def test_who_missed_rounds_catches_up(cast: VerifiedCast, missed: int) -> None:
     cast.post.seen.clear()
     assert cast.play(2 + missed).lost == 0
     state = asked(cast, LIAR, State)
-    parts = cast.session(LIAR).hear(State, state).parts
+    parts = cast.session(LIAR).hear(State, state, part_bytes=10**6).parts
     # Round 1's release is the first that it lacks.
     whole = missed + 1 > 2
     assert (bytes(parts[0]) == b"model") is whole
@@ -170,6 +172,23 @@ def test_a_cohort_of_the_servers_choosing() -> None:
     cast.keyholder._cohorts = Cohorts(6, b"n" * 32)
     with pytest.raises(RoundFailed, match="another seed than it had committed to"):
         cast.server.check_cohorts(cast.keyholder.handle(cast.server.show()))
+
+
+def test_an_attempt_of_the_servers_choosing() -> None:
+    """ "I know which clients each attempt has: I open the one that suits me." """
+    cast = VerifiedCast(scheme("bfv"), cohort=3)
+    for number, attempt in ((1, 2), (1, 9), (2, 1), (9, 1)):
+        with pytest.raises(ReleaseRefused, match="come in order"):
+            cast.keyholder.handle(cast.server.begin(number, attempt))
+    cast.play()
+    for number, attempt in ((2, 2), (3, 1)):
+        with pytest.raises(ReleaseRefused, match="come in order"):
+            cast.keyholder.handle(cast.server.begin(number, attempt))
+    # One after the other it has them, until there are no more: what a run's settings allow.
+    for attempt in range(1, 10):
+        cast.keyholder.handle(cast.server.begin(2, attempt))
+    with pytest.raises(ReleaseRefused, match="a round has 9"):
+        cast.keyholder.handle(cast.server.begin(2, 10))
 
 
 def test_one_update_under_the_names_of_others(cast: VerifiedCast) -> None:
@@ -272,6 +291,7 @@ def test_minus_the_others(cast: VerifiedCast) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VerifiedServer, "_read", believed)
+        patch.setattr(Session, "copied", lambda *_: False)
         with pytest.raises(MessageRefused, match="client-5 had committed to another update"):
             cast.play(2)
 
@@ -384,6 +404,24 @@ def test_a_witness_that_saw_other_bytes(cast: VerifiedCast) -> None:
             cast.play(1, 2)
 
 
+def test_copies_leave_too_few_and_another_attempt_is_made(cast: VerifiedCast) -> None:
+    """Four of six promise the same: two count, and the round is not put to the key holder."""
+    promised: list[bytes] = []
+
+    def copy(commitment: bytes) -> bytes:
+        own = cast.session(SERVER).hear(Commitment, commitment)
+        promised.append(b"".join(own.parts))
+        return replace(own, payload=(promised[0],)).encode(cast.parties[own.sender])
+
+    for name in NAMES[:4]:
+        cast.post.answered[name, Train.kind] = copy
+    with pytest.raises(RoundFailed, match="2 clients have committed to what nobody else has"):
+        cast.play()
+    cast.post.answered.clear()
+    cast.play(1, 2)
+    assert cast.keepers[SERVER].round == 1
+
+
 def test_too_few_promises_and_another_attempt(cast: VerifiedCast) -> None:
     def lost(_: bytes) -> Reply:
         return Lost("away")
@@ -397,17 +435,24 @@ def test_too_few_promises_and_another_attempt(cast: VerifiedCast) -> None:
     assert cast.keepers[SERVER].round == 1
 
 
+def waits(cast: VerifiedCast, name: str) -> int:
+    """Bytes of this client's Update in its file."""
+    return cast.clients[name]._spool._places.get(name, (0, 0))[1]
+
+
 def test_a_client_that_has_promised_keeps_nothing_of_an_attempt_that_failed(
     cast: VerifiedCast,
 ) -> None:
     cast.post.asked[WITNESS, Roster.kind] = lambda _: Lost("gone")
     with pytest.raises(ReleaseRefused):
         cast.play()
-    waiting = cast.clients[VICTIM]._waiting
-    assert waiting is not None
+    spool = cast.clients[VICTIM]._spool
+    size = waits(cast, VICTIM)
+    assert size > 0 and spool._file is not None
     cast.post.asked.clear()
     cast.play(1, 2)
-    assert waiting.closed and cast.clients[VICTIM]._waiting is None
+    assert waits(cast, VICTIM) == 0
+    assert os.fstat(spool._file.fileno()).st_size == size
 
 
 def test_a_restarted_key_holder_gives_the_release_again(tmp_path: Path, cast: VerifiedCast) -> None:
@@ -420,8 +465,24 @@ def test_a_restarted_key_holder_gives_the_release_again(tmp_path: Path, cast: Ve
     assert second.play(2).replies == len(NAMES)
 
 
+def test_what_was_shown_is_drawn_from_no_more(cast: VerifiedCast) -> None:
+    """Also by a key holder that is restarted: it forgets before it shows."""
+    forgotten: list[bool] = []
+    cast.keyholder._showing = lambda: forgotten.append(True)
+    cast.play()
+    cast.server.check_cohorts(cast.keyholder.handle(cast.server.show()))
+    assert forgotten == [True]
+
+    def full() -> None:
+        raise OSError("no space left")
+
+    cast.keyholder._showing = full
+    with pytest.raises(OSError, match="no space"):
+        cast.keyholder.handle(cast.server.show())
+
+
 def test_the_parties_of_trust_curious_take_nothing_of_this(cast: VerifiedCast) -> None:
-    plain = KeyHolder(cast.session(KEYHOLDER), min_clients=3, rounds=9, ledger=Ledger())
+    plain = KeyHolder(cast.session(KEYHOLDER), policy=Policy(3, 9, 9), ledger=Ledger())
     cast.play()
     with pytest.raises(MessageRefused, match="does not take messages of kind 'commitments'"):
         plain.handle(asked(cast, KEYHOLDER, Commitments))
@@ -437,8 +498,7 @@ def test_an_update_that_waits_is_not_in_memory(cast: VerifiedCast) -> None:
     assert not [
         found for found in reachable(client) if isinstance(found, bytes) and len(found) > size
     ]
-    waiting = client._waiting
-    assert waiting is not None and waiting.tell() > size > len(commitment)
+    assert waits(cast, VICTIM) > size > len(commitment)
 
 
 def reachable(start: object) -> list[object]:
