@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from hyperlock.errors import ConfigError
 from hyperlock.experiment.directory import own_file
+from hyperlock.files import write_whole
 from hyperlock.parties.model import GlobalModel
 
 FILE = "checkpoint.npz"
@@ -91,13 +91,7 @@ def save(directory: Path, checkpoint: Checkpoint) -> None:
     }
     data = io.BytesIO()
     np.savez(data, **arrays)
-    part = directory / f".{FILE}.part"
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(handle, "wb") as file:
-        file.write(data.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, directory / FILE)
+    write_whole(directory / FILE, data.getbuffer())
 
 
 def look(directory: Path) -> None:

@@ -225,7 +225,7 @@ class Message:
         for name, due in values.items():
             got = getattr(self, name)
             if got != due:
-                raise MessageRefused(f"{name} {got!r:.80} instead of {due!r:.80}")
+                raise MessageRefused(f"{name} {_shown(got)} instead of {_shown(due)}")
 
 
 class Open(Message):
@@ -442,6 +442,13 @@ def signed_again(data: bytes, identity: Identity) -> bytes:
 def key_id_of(public_key: bytes) -> str:
     """The name of a public key: 128 bits of its SHA-256, in hexadecimal."""
     return hashlib.sha256(public_key).hexdigest()[:32]
+
+
+def _shown(value: object) -> str:
+    """A header field, in an error."""
+    if isinstance(value, bytes):
+        return f"{value.hex()[:16]}..." if value else "none"
+    return f"{value!r:.80}"
 
 
 def _unpacked(part: Part, name: str) -> Any:

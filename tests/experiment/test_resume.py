@@ -184,7 +184,7 @@ def test_a_save_that_fails_leaves_the_one_before(
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(checkpoint.os, moment, fail)
+    monkeypatch.setattr(f"hyperlock.files.os.{moment}", fail)
     with pytest.raises(OSError, match="no space"):
         save(tmp_path, replace(EXAMPLE, round=4))
     monkeypatch.undo()

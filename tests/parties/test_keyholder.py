@@ -141,8 +141,14 @@ WRONG: dict[str, tuple[Change, str]] = {
     "another round": (lambda c, u: c.envelope(replace(u, round=2)), "round 2 instead of 1"),
     "another attempt": (lambda c, u: c.envelope(replace(u, attempt=2)), "attempt 2 instead of 1"),
     "another key": (lambda c, u: c.envelope(replace(u, key_id="other")), "key_id 'other' instead"),
-    "other terms": (lambda c, u: c.envelope(replace(u, terms=b"other")), "terms b'other' instead"),
-    "another Train": (lambda c, u: c.envelope(replace(u, train=b"other")), "train b'other' inst"),
+    "other terms": (
+        lambda c, u: c.envelope(replace(u, terms=b"other")),
+        "terms 6f74686572... instead",
+    ),
+    "another Train": (
+        lambda c, u: c.envelope(replace(u, train=b"other")),
+        "train 6f74686572",
+    ),
     "another scheme": (
         lambda c, u: c.envelope(replace(u, fingerprint="other")),
         "fingerprint 'other' instead",

@@ -315,7 +315,7 @@ TABLES: dict[str, Table] = {
             lambda d: [*d.listed()[:5], d.signed(d.listed()[5], key_id="x")], "key_id 'x'"
         ),
         "another request's": promising(
-            lambda d: [*d.listed()[:5], d.signed(d.listed()[5], train=ZERO)], "train b"
+            lambda d: [*d.listed()[:5], d.signed(d.listed()[5], train=ZERO)], "train 0000"
         ),
         "a short one": promising(
             lambda d: [*d.listed()[:5], d.made(SHORT, of=d.listed()[5])], "not a SHA-256"
