@@ -86,10 +86,14 @@ def test_every_party_comes_to_the_same_model(cast: VerifiedCast) -> None:
     assert len(set(cast.digests(*NAMES))) == 1 and cast.keepers[VICTIM].round == 3
 
 
-def test_the_bytes_of_the_proofs_are_the_formula(cast: VerifiedCast) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_bytes_of_the_proofs_are_the_formula(cast: VerifiedCast, number: int) -> None:
     """A commitment of each client, the list of them and the roster; the roster to each client; key,
-    roster and every Update to the witness, and its tally."""
-    traffic = cast.play()
+    roster and every Update to the witness, and its tally; the last Release to each client."""
+    for earlier in range(1, number):
+        cast.play(earlier)
+    cast.post.seen.clear()
+    traffic = cast.play(number)
     n = len(NAMES)
     train = asked(cast, VICTIM, Train)
     key = bytes(cast.session(VICTIM).hear(Train, train).parts[0])
@@ -99,8 +103,9 @@ def test_the_bytes_of_the_proofs_are_the_formula(cast: VerifiedCast) -> None:
     roster = len(asked(cast, VICTIM, Roster))
     close = len(asked(cast, WITNESS, Close)) + cast.post.answers[WITNESS, Close.kind]
     to_witness = len(key) + roster + updates + close
-    assert traffic.proofs == commitments + listed + (1 + n) * roster + to_witness
-    assert traffic.uplink == updates / n
+    states = sum(len(data) for _, kind, data in cast.post.seen if kind == State.kind)
+    assert (states > 0) is (number > 1)
+    assert traffic.proofs == commitments + listed + (1 + n) * roster + to_witness + states
 
 
 @pytest.mark.parametrize("missed", [1, 2, 3, 5])
