@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from hyperlock.errors import ReleaseRefused
+from hyperlock.errors import RoundFailed
 from hyperlock.metrics import Stage
 from hyperlock.parties.identity import KEYHOLDER, WITNESS
 from hyperlock.parties.server import Server
@@ -112,7 +112,7 @@ class Verified:
         """The answer of somebody without whom there is no round."""
         [(_, reply)] = self._runtime.exchange({party: request})
         if isinstance(reply, Lost):
-            raise ReleaseRefused(f"the {party} did not answer: {reply.reason}")
+            raise RoundFailed(f"the {party} did not answer: {reply.reason}")
         self.moved += len(request) + len(reply)
         return reply
 

@@ -234,7 +234,7 @@ def _sent_again(number: int, parties: Parties) -> bool:
         parties.custody.release(
             aggregate, server=parties.server, clients=parties.clients, runtime=parties.runtime
         )
-    except (MessageRefused, ReleaseRefused) as error:
+    except (MessageRefused, ReleaseRefused, RoundFailed) as error:
         log.info("round %d is played again: %s", number, error)
         return False
     return True

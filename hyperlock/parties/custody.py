@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
-from hyperlock.errors import ReleaseRefused
+from hyperlock.errors import RoundFailed
 from hyperlock.parties.client import Replica
 from hyperlock.parties.identity import KEYHOLDER
 from hyperlock.parties.keyholder import KeyHolder, Policy, SharedKeyHolder
@@ -68,7 +68,8 @@ class Custody(Protocol):
         round that was released before.
 
         Raises:
-            ReleaseRefused: the key holder will not, or does not answer.
+            ReleaseRefused: the key holder will not.
+            RoundFailed: it does not answer.
         """
         ...
 
@@ -78,8 +79,9 @@ class Custody(Protocol):
         """Have the sum decrypted and the model stepped; bytes that every client was sent for it.
 
         Raises:
-            ReleaseRefused: the key holder will not, or does not answer. Another try of the same
-                attempt would be refused, for its key is gone.
+            ReleaseRefused: the key holder will not. Another try of the same attempt would be
+                refused, for its key is gone.
+            RoundFailed: it does not answer.
         """
         ...
 
@@ -115,10 +117,14 @@ class _ReleasedToServer:
 
 
 def _asked(request: bytes, runtime: Runtime) -> bytes:
-    """The key holder's answer."""
+    """The key holder's answer.
+
+    Raises:
+        RoundFailed: there is none; another attempt may be made.
+    """
     [(_, answer)] = runtime.exchange({KEYHOLDER: request})
     if isinstance(answer, Lost):
-        raise ReleaseRefused(f"the key holder did not answer: {answer.reason}")
+        raise RoundFailed(f"the key holder did not answer: {answer.reason}")
     return answer
 
 

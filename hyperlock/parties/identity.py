@@ -61,6 +61,24 @@ class Identity:
             raise MessageRefused(f"the signature is not that of {sender!r:.80}") from None
 
 
+@dataclass(frozen=True)
+class Signer:
+    """A party, for all its runs.
+
+    Attributes:
+        name, enrolled, clients: as an identity's.
+    """
+
+    name: str
+    enrolled: Mapping[str, bytes] = field(repr=False)
+    clients: Mapping[str, tuple[int, int]] = field(repr=False)
+    _key: Ed25519PrivateKey = field(repr=False)
+
+    def join(self, run: str) -> Identity:
+        """It in one run."""
+        return Identity(run, self.name, self.enrolled, self.clients, self._key)
+
+
 def enrol(
     run: str, clients: Mapping[str, int], roles: Iterable[str] = (SERVER, KEYHOLDER)
 ) -> dict[str, Identity]:

@@ -25,6 +25,7 @@ from hyperlock.encryption.scheme import Decryptor, Encryptor, KeyPair
 from hyperlock.errors import CiphertextRefused, MessageRefused, ReleaseRefused
 from hyperlock.metrics import Stage
 from hyperlock.parties.ledger import Entry, Ledger
+from hyperlock.parties.memory import Memory
 from hyperlock.parties.messages import (
     Aggregate,
     Open,
@@ -54,10 +55,19 @@ class Policy:
 
 @dataclass
 class Attempt:
-    """What a key holder knows while an attempt is under way, and forgets with it."""
+    """What a key holder knows while an attempt is under way, and forgets with it.
+
+    Attributes:
+        session: its voice there.
+        decryptor: the key.
+        request, answer: the Open message, by its SHA-256, and the PublicKey message: the same again
+            gets the same again, for a pipe may deliver twice.
+    """
 
     session: Session
     decryptor: Decryptor = field(repr=False)
+    request: bytes = field(default=b"", repr=False)
+    answer: bytes = field(default=b"", repr=False)
 
 
 class KeyHolder:
@@ -67,13 +77,16 @@ class KeyHolder:
         session: its voice in the run.
         policy: what it releases.
         ledger: what it has released.
+        memory: which attempt it opened last; nothing that outlives it, if None.
     """
 
-    def __init__(self, session: Session, *, policy: Policy, ledger: Ledger) -> None:
+    def __init__(
+        self, session: Session, *, policy: Policy, ledger: Ledger, memory: Memory | None = None
+    ) -> None:
         self._session = session
         self._policy = policy
         self._ledger = ledger
-        self._opened = (0, 0)
+        self._memory = memory or Memory()
         self._attempt: Attempt | None = None
         self._maker = ThreadPoolExecutor(1, "keys")
         self._next: Future[KeyPair] | None = None
@@ -100,11 +113,14 @@ class KeyHolder:
         released = self._ledger.find(message.round)
         if released is not None and released.release:
             return self._given_again(released)
+        request = hashlib.sha256(message.envelope).digest()
+        if self._attempt is not None and self._attempt.request == request:
+            return self._attempt.answer
         self._refuse_round(message.round)
-        self._refuse_attempt(message)
+        attempt = self._next_attempt(message)
         self._forget(message)
-        self._opened = (message.round, message.attempt)
-        return self._new_attempt()
+        self._memory.note((message.round, attempt))
+        return self._new_attempt(request)
 
     def _forget(self, message: Open) -> None:
         """Drop the Releases that nobody will ask for again."""
@@ -117,12 +133,14 @@ class KeyHolder:
         self._released(release)
         return release
 
-    def _new_attempt(self) -> bytes:
+    def _new_attempt(self, request: bytes) -> bytes:
         """The attempt's PublicKey; the key of the one before is gone."""
         keys = self._new_keys()
-        session = self._session.at(*self._opened).under(keys.public)
-        self._attempt = Attempt(session, self._session.scheme.decryptor(keys.secret))
-        return session.write(PublicKey, (keys.public, *self._announced(session)))
+        session = self._session.at(*self._memory.seen).under(keys.public)
+        answer = session.write(PublicKey, (keys.public, *self._announced(session)))
+        decryptor = self._session.scheme.decryptor(keys.secret)
+        self._attempt = Attempt(session, decryptor, request, answer)
+        return answer
 
     def _announced(self, session: Session) -> tuple[bytes, ...]:
         """What everybody is told beside the key."""
@@ -164,19 +182,20 @@ class KeyHolder:
                 "once"
             )
 
-    def _refuse_attempt(self, message: Open) -> None:
-        """ReleaseRefused for an attempt that does not come after the last, or is one too many."""
-        at = (message.round, message.attempt)
-        if at <= self._opened:
+    def _next_attempt(self, message: Open) -> int:
+        """The attempt that is opened: the one that is asked for, or the first that was not opened
+        before, which a server that was restarted cannot know; ReleaseRefused if it is one too
+        many."""
+        number, last = self._memory.seen
+        if message.round < number:
+            raise ReleaseRefused(f"round {message.round} comes after round {number}")
+        attempt = max(message.attempt, last + 1 if message.round == number else 1)
+        if attempt > self._policy.attempts:
             raise ReleaseRefused(
-                f"round {at[0]}, attempt {at[1]} comes after round {self._opened[0]}, attempt "
-                f"{self._opened[1]}: no attempt is opened twice"
+                f"round {message.round}, attempt {attempt}: a round has {self._policy.attempts} "
+                "(federation.round_attempts)"
             )
-        if not 1 <= message.attempt <= self._policy.attempts:
-            raise ReleaseRefused(
-                f"round {at[0]}, attempt {at[1]}: a round has {self._policy.attempts} "
-                "(federation.round_attempts), from 1"
-            )
+        return attempt
 
     def _spend(self, message: Aggregate) -> tuple[Session, Decryptor]:
         """The attempt's key, which nobody has from then on but who decrypts this sum."""
@@ -294,9 +313,9 @@ class SharedKeyHolder(KeyHolder):
     def _spend(self, message: Aggregate) -> tuple[Session, Decryptor]:
         """The run's key, once for each round."""
         at = (message.round, message.attempt)
-        if at <= self._opened:
+        if at <= self._memory.seen:
             raise ReleaseRefused(f"round {message.round} was decrypted before")
         session = self._session.at(*at).under(self.public).after(message.train)
         message.expect(key_id=session.key_id)
-        self._opened = at
+        self._memory.note(at)
         return session, self._shared

@@ -1,5 +1,6 @@
-"""What a client must not forget when it is restarted: what it was last asked for, and on which
-ranges. A server that restarts a client could else have it answer a round twice."""
+"""What a party must not forget when it is restarted: which attempt it was in last, and a client on
+which ranges. A server that restarts a client could else have it answer a round twice, and one that
+restarts a key holder choose among attempts."""
 
 from __future__ import annotations
 
@@ -11,16 +12,16 @@ from hyperlock.files import write_whole
 
 
 class Memory:
-    """Of one client, of one run.
+    """Of one party, of one run.
 
     Attributes:
-        seen: the last round and attempt that it answered; (0, 0) before the first.
+        seen: the last round and attempt that it answered, opened or began; (0, 0) before the first.
         ranges: of that round's grid; empty before the first.
         cohorts: what the key holder has committed to draw cohorts from; empty where it does not.
 
     Args:
-        file: where it is kept; in memory alone if None, as in a simulation, whose clients live and
-            die with the server.
+        file: where it is kept; in memory alone if None, as in a simulation, whose parties live and
+            die together.
 
     Raises:
         HyperLockError: the file cannot be read.
@@ -40,12 +41,14 @@ class Memory:
                 self.cohorts = bytes.fromhex(content["cohorts"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise HyperLockError(
-                    f"{file}: what this client has answered cannot be read "
+                    f"{file}: what this party has answered cannot be read "
                     f"({type(error).__name__}), and without it a round could be answered twice\n"
                     "  try: the file as it was, or another run"
                 ) from None
 
-    def note(self, seen: tuple[int, int], ranges: tuple[float, ...], cohorts: bytes = b"") -> None:
+    def note(
+        self, seen: tuple[int, int], ranges: tuple[float, ...] = (), cohorts: bytes = b""
+    ) -> None:
         """Before it answers; when this returns, it is on the disk."""
         if self._file is not None:
             content = {"seen": seen, "ranges": ranges, "cohorts": cohorts.hex()}

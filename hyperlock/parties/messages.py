@@ -28,6 +28,11 @@ Tally; and there are
     Show        server -> key holder      nothing: the run is over
     Shown       key holder -> server      the seed that cohorts were drawn from, and its nonce
 
+Across sites a run begins, for a party that is not in it, with
+
+    Invite      server -> everyone        the run's terms, typed; the initial weights
+    Accept      everyone -> server        the SHA-256 of the Invite's payload
+
 On the wire: the payload's parts, end to end; the envelope, a msgpack array of the header and an
 Ed25519 signature over it; the envelope's size in four bytes. The header names the parts' sizes and
 the SHA-256 of them all, so that the signature covers every byte: an envelope alone proves what its
@@ -360,6 +365,21 @@ class Tally(Message):
     of_vector = False
 
 
+class Invite(Message):
+    """What a party is asked to take part in."""
+
+    kind = "invite"
+    only_from = SERVER
+    of_vector = False
+
+
+class Accept(Message):
+    """That it does."""
+
+    kind = "accept"
+    of_vector = False
+
+
 class Show(Message):
     """The run is over; what were cohorts drawn from?"""
 
@@ -408,6 +428,17 @@ class Announced:
         ):
             raise MessageRefused("not an announcement (wrong structure)")
         return cls(tuple(cohort), *digests)
+
+
+def run_of(data: bytes) -> str:
+    """The run that a message claims to be of, before anything else is believed of it;
+    MessageRefused if it is no message."""
+    end = _payload_end(data)
+    header, _ = _opened(bytes(memoryview(data)[end:-_SIZE_BYTES]))
+    run = _header(header).get("run")
+    if type(run) is not str:
+        raise MessageRefused("not a message (no run)")
+    return run
 
 
 def kind_of(data: bytes) -> str:

@@ -12,7 +12,7 @@ from hyperlock.encryption.scheme import Accumulator
 from hyperlock.errors import CiphertextRefused, MessageRefused, RoundFailed
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
-from hyperlock.parties.messages import Aggregate, Open, Train, Update
+from hyperlock.parties.messages import Aggregate, Open, PublicKey, Train, Update
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.session import Session
@@ -66,33 +66,41 @@ class Server:
         return self._session.write(Open, (self.kept.to_bytes(8, "little"),))
 
     def open(self, public_key: bytes, cohort: Collection[str]) -> bytes:
-        """Take the attempt's PublicKey message and return the Train message for its cohort.
+        """Take the attempt's PublicKey message and return the Train message for its cohort. The
+        attempt may be a later one than was asked for, as after a restart.
 
         Raises:
             MessageRefused: it is not that.
         """
+        session = self._opened(public_key)
         if self.keeper is None:
-            key, held = self._session.read_shared_key(public_key)
-            self._begin_sum(key, cohort)
+            key, held = session.read_shared_key(public_key)
+            self._begin_sum(session, key, cohort)
             train = self._session.write(Train, ())
             self._session = self._session.after(held)
             return train
-        key = self._session.read_public_key(public_key)
-        self._begin_sum(key, cohort)
+        key = session.read_public_key(public_key)
+        self._begin_sum(session, key, cohort)
         model = self.keeper.model
         ranges = np.array(model.grid.ranges, "<f4")
         return self._train((public_key, model.weights.astype("<f4").tobytes(), ranges.tobytes()))
 
-    def _begin_sum(self, key: bytes, cohort: Collection[str]) -> None:
-        """Under a key, of these clients' updates."""
-        self._session = self._session.under(key)
+    def _opened(self, public_key: bytes) -> Session:
+        """The server in the attempt that the key holder opened, no earlier than it asked for."""
+        here = self._session
+        attempt = here.hear(PublicKey, public_key).attempt
+        return here.at(here.round, max(attempt, here.attempt))
+
+    def _begin_sum(self, session: Session, key: bytes, cohort: Collection[str]) -> None:
+        """In an attempt, under a key, of these clients' updates."""
+        total = session.scheme.accumulator(key, session.vector.length)
+        self._session = session.under(key)
         self.cohort = tuple(cohort)
         self._waiting = set(cohort)
         self._envelopes = []
         self._digests = set()
         self.refused = 0
-        length = self._session.vector.length
-        self._sum = self._session.scheme.accumulator(key, length)
+        self._sum = total
 
     def _train(self, payload: tuple[bytes, ...]) -> bytes:
         """The Train message, whose digest is this attempt's."""

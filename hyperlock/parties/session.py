@@ -24,6 +24,7 @@ from hyperlock.parties.messages import (
     MAX_COMMITMENT,
     MAX_ENVELOPE,
     MAX_PUBLIC_KEY,
+    Accept,
     Aggregate,
     Announced,
     Close,
@@ -209,7 +210,7 @@ class Session:
         proofs = int(WITNESS in self.identity.enrolled)  # trust=malicious
         if kind is PublicKey:
             return 1 + proofs, MAX_PUBLIC_KEY
-        if kind is Commitment:
+        if kind in (Commitment, Accept):
             return 1, DIGEST_BYTES
         if kind in (Close, Show):
             return 0, 0

@@ -51,8 +51,9 @@ class VerifiedServer(Server):
     def open(self, public_key: bytes, cohort: Collection[str]) -> bytes:
         """As any server, for the cohort that the key holder announces."""
         assert self.keeper is not None, "under keys=authority the server has the model"
-        key, announced = self._session.read_announced(public_key)
-        self._begin_sum(key, announced.cohort)
+        session = self._opened(public_key)
+        key, announced = session.read_announced(public_key)
+        self._begin_sum(session, key, announced.cohort)
         self._drawn[self._session.round, self._session.attempt] = announced.cohort
         self._cohorts = self._cohorts or announced.cohorts
         self._roster = {}

@@ -77,20 +77,20 @@ class VerifyingKeyHolder(KeyHolder):
             raise ReleaseRefused("the run is over: its cohorts' seed has been shown")
         return super()._open(data)
 
-    def _refuse_attempt(self, message: Open) -> None:
+    def _next_attempt(self, message: Open) -> int:
         """As any key holder, and nothing is skipped: the server would choose among cohorts."""
-        super()._refuse_attempt(message)
+        number, last = self._memory.seen
+        attempt = super()._next_attempt(message)
         if message.round != self._keeper.round + 1:
             raise ReleaseRefused(
                 f"round {message.round} instead of {self._keeper.round + 1}: rounds come in order"
             )
-        number, attempt = self._opened
-        due = attempt + 1 if message.round == number else 1
-        if message.attempt != due:
+        due = last + 1 if message.round == number else 1
+        if attempt != due:
             raise ReleaseRefused(
-                f"round {message.round}, attempt {message.attempt} instead of {due}: attempts come "
-                "in order"
+                f"round {message.round}, attempt {attempt} instead of {due}: attempts come in order"
             )
+        return attempt
 
     def _announced(self, session: Session) -> tuple[bytes, ...]:
         self._roster = None

@@ -9,9 +9,15 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Lost:
-    """A party that did not answer, and why."""
+    """A party that did not answer.
+
+    Attributes:
+        reason: why.
+        away: whether it has not been reached at all, and may be asked again once it is back.
+    """
 
     reason: str
+    away: bool = False
 
 
 Reply = bytes | Lost

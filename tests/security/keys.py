@@ -29,7 +29,7 @@ def in_the_attempt(cast: Cast, keys: KeyPair) -> KeyHolder:
     keyholder = cast.another_keyholder(Ledger())
     session = keyholder._session.at(*cast.at).under(keys.public)
     keyholder._attempt = Attempt(session, cast.scheme.decryptor(keys.secret))
-    keyholder._opened = cast.at
+    keyholder._memory.seen = cast.at
     return keyholder
 
 

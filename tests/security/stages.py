@@ -413,7 +413,7 @@ class Made:
         def ready() -> None:
             not_released_yet(keyholder)
             keyholder._attempt = attempt
-            keyholder._opened = self.cast.at
+            keyholder._memory.seen = self.cast.at
 
         def handle(data: bytes) -> None:
             assert_of_updates(self.cast, data, keyholder.handle(data))
@@ -558,5 +558,5 @@ def assert_of_updates(cast: Cast, aggregate: bytes, release: bytes) -> None:
 
 def not_released_yet(keyholder: KeyHolder) -> None:
     """Have it forget what it opened and released."""
-    keyholder._opened = (0, 0)
+    keyholder._memory.seen = (0, 0)
     keyholder._ledger = Ledger()
