@@ -124,6 +124,25 @@ def npz(path: str, test_fraction: float, seed: int) -> Dataset:
     return _checked(path, arrays)
 
 
+def local(path: Path) -> tuple[NDArray, NDArray[np.int32]]:
+    """One site's samples: x and y of a .npz file, or x_train and y_train; as `npz` reads them.
+
+    Raises:
+        ConfigError: the file is missing or unreadable, or what is in it is not as it must be.
+    """
+    if not path.exists():
+        raise ConfigError("dataset.path", path, "there is no such file")
+    arrays = _read_npz(path)
+    names = ("x", "y") if {"x", "y"} <= arrays.keys() else ("x_train", "y_train")
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        there = ", ".join(sorted(arrays)) or "nothing"
+        raise _refusal(path, f"the file has {there}", "keys x and y, or x_train and y_train")
+    _check_pair(str(path), arrays, *names)
+    x, y = (arrays[name] for name in names)
+    return _features(x), y.astype(np.int32)
+
+
 def _draw(part: str, samples: int, count: int, seed: int) -> NDArray[np.int64]:
     """`count` of a part's samples at random, as sorted indices."""
     if not 1 <= count <= samples:

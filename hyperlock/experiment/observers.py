@@ -53,7 +53,7 @@ class Run:
         settings: what was asked for.
         scheme: the encryption.
         dataset: what is learned from, and tested on.
-        split: which training samples each client has.
+        split: which training samples each client has; empty where only the sites know.
         parties: built and keyed.
         report: what it came to so far.
     """
@@ -143,9 +143,10 @@ class Record(Observer):
             self._tracker.log(run.report.metrics, run.report.rounds)
         if not self._tracker.records:
             return
-        title = f"{run.report.name}: training samples by client and class"
-        counts = label_counts(run.dataset.y_train, run.split, run.dataset.classes)
-        self._tracker.figure("split", partial(plots.split_figure, counts, title))
+        if run.split:  # across sites nobody knows
+            title = f"{run.report.name}: training samples by client and class"
+            counts = label_counts(run.dataset.y_train, run.split, run.dataset.classes)
+            self._tracker.figure("split", partial(plots.split_figure, counts, title))
         if _keeps_model(run.settings.config):
             self._tracker.expect_model()
 

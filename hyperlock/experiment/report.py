@@ -16,12 +16,19 @@ from omegaconf import DictConfig, ListConfig
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.experiment.rounds import RoundResult
-from hyperlock.metrics import ENCRYPTED_AGGREGATION, ROUND, Stage, round_seconds, total_seconds
+from hyperlock.metrics import (
+    ELSEWHERE,
+    ENCRYPTED_AGGREGATION,
+    ROUND,
+    Stage,
+    round_seconds,
+    total_seconds,
+)
 from hyperlock.monitor import resident_mb
 from hyperlock.parties.custody import CUSTODIES
 from hyperlock.settings.checks import check_objectives, objective_names
 from hyperlock.settings.construct import target
-from hyperlock.settings.schema import Config
+from hyperlock.settings.schema import Config, FlowerRuntime
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +52,7 @@ class Report:
         beside: the processor's seconds in the background, which are in no stage.
         wall: seconds of the whole run.
         weights: float32[parameters], the global model after the last round.
+        measured: stages whose seconds are known here; others are absent, and not 0.
     """
 
     name: str
@@ -61,6 +69,7 @@ class Report:
     beside: float = 0.0
     wall: float = 0.0
     weights: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    measured: tuple[Stage, ...] = tuple(Stage)
 
     @property
     def accuracy(self) -> float:
@@ -95,7 +104,11 @@ class Report:
         self.metrics = {
             **evaluation,
             "train/loss": totals.loss / totals.samples,
-            **{round_seconds(stage): result.seconds.get(stage, 0.0) for stage in ROUND},
+            **{
+                round_seconds(stage): result.seconds.get(stage, 0.0)
+                for stage in ROUND
+                if stage in self.measured
+            },
             "time/round_s": result.wall,
             "bytes/uplink_per_client": traffic.uplink,
             "bytes/downlink_per_client": traffic.downlink,
@@ -110,17 +123,18 @@ class Report:
         return self.metrics
 
     def stage_seconds(self) -> dict[Stage, float]:
-        """Seconds of each stage of the rounds, over the run."""
-        return {stage: self.seconds[stage] for stage in ROUND}
+        """Seconds of each stage of the rounds that is measured here, over the run."""
+        return {stage: self.seconds[stage] for stage in ROUND if stage in self.measured}
 
     def totals(self) -> dict[str, float]:
         """Totals of the run, under `total/`, and `rounds_to_target` if it was reached."""
         encryption = sum(self.seconds[stage] for stage in ENCRYPTED_AGGREGATION)
         reached = self.rounds_to_target
+        whole = set(ENCRYPTED_AGGREGATION) <= set(self.measured)
         return {
             **({} if reached is None else {"rounds_to_target": reached}),
-            **{total_seconds(stage): self.seconds[stage] for stage in Stage},
-            "total/encrypted_aggregation_s": encryption,
+            **{total_seconds(stage): self.seconds[stage] for stage in self.measured},
+            **({"total/encrypted_aggregation_s": encryption} if whole else {}),
             "total/beside_s": self.beside,
             "total/wall_s": self.wall,
             "total/uplink_bytes": self.uplink_bytes,
@@ -168,12 +182,14 @@ def begin_report(config: Config, scheme: Scheme) -> Report:
     elif custody.warning:
         log.warning("%s", custody.warning)
     model = target(config.model).rpartition(".")[2]
+    local = not isinstance(config.runtime, FlowerRuntime)
     return Report(
         name=f"{model}-{config.encryption.scheme}-{config.federation.clients}c",
         scheme=scheme.name,
         security_bits=scheme.security_bits,
         key_held_by=custody.key_held_by,
         target=config.federation.target_accuracy,
+        measured=tuple(stage for stage in Stage if local or stage not in ELSEWHERE),
     )
 
 

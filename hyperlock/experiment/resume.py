@@ -30,7 +30,14 @@ log = logging.getLogger(__name__)
 
 FINISHED = "metrics.json"  # what a run writes last
 # What may be given anew, for it does not change what the rounds before would have been.
-FREE = ("federation.rounds", "federation.target_accuracy", "runtime.workers", STORE)
+FREE = (
+    "federation.rounds",
+    "federation.target_accuracy",
+    "runtime.workers",
+    "runtime.timeout",
+    "runtime.patience",
+    STORE,
+)
 
 # The key that has the option's own name, where a group has one.
 _NAMED_BY = {

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -31,7 +33,11 @@ from hyperlock.experiment.rounds import close_run, evaluated_round
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
 from hyperlock.process import end_if_asked
+from hyperlock.runtime.flower import flower
 from hyperlock.settings.parse import read
+from hyperlock.settings.schema import FlowerRuntime
+from hyperlock.sites import coordinator
+from hyperlock.sites.coordinator import own_folder
 from hyperlock.tracking.tracker import Tracker
 
 
@@ -58,12 +64,15 @@ def run(
     # What is asked, and whether it can be done.
     settings = read(composed, overrides)
     config = settings.config
+    remote = isinstance(config.runtime, FlowerRuntime)
+    if remote:
+        own_folder(config)
     simulation.build_scheme(config)
 
     # What is learned from, and the library that learns.
     with monitor.measure(Stage.DATA):
         dataset = simulation.load_dataset(config)
-        split = simulation.build_split(config, dataset)
+        split = [] if remote else simulation.build_split(config, dataset)
     with monitor.measure(Stage.IMPORT):
         simulation.import_tensorflow()
 
@@ -81,20 +90,23 @@ def run(
                 go_on(report, start, config)
                 monitor.earlier = report.wall
             with monitor.measure(Stage.SETUP):
-                parties = simulation.assemble(
-                    config,
-                    dataset,
-                    split,
-                    scheme,
-                    network,
-                    run=uuid.uuid4().hex if start is None else start.run,
-                    monitor=monitor,
-                    directory=directory,
-                    start=start,
-                )
+                given: dict[str, Any] = {
+                    "run": uuid.uuid4().hex if start is None else start.run,
+                    "monitor": monitor,
+                    "directory": directory,
+                    "start": start,
+                }
+                if remote:
+                    samples = simulation.samples(dataset)
+                    parties = coordinator.assemble(
+                        config, samples, scheme, network, pipe=flower, **given
+                    )
+                else:
+                    parties = simulation.assemble(config, dataset, split, scheme, network, **given)
                 parties = replace(parties, between=background.check)
             under_way = Run(settings, scheme, dataset, split, parties, report)
-            _play(under_way, tracker, background, directory)
+            with closing(parties.runtime):
+                _play(under_way, tracker, background, directory)
     summary.show(report, tracker.where())
     return report
 

@@ -35,6 +35,7 @@ from hyperlock.parties.custody import CUSTODIES
 from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS, enrol
 from hyperlock.parties.keyholder import KeyHolder, Policy
 from hyperlock.parties.ledger import Ledger
+from hyperlock.parties.memory import Memory
 from hyperlock.parties.model import GlobalModel, ModelKeeper
 from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.proofs import Cohorts, Draw
@@ -154,10 +155,15 @@ def build_algorithm(config: Config, network: Network) -> Algorithm:
     return check_algorithm.build(make, name, network)
 
 
-def build_terms(config: Config, samples: int, initial: NDArray[np.float32]) -> Terms:
-    """What the parties of a run over so many samples in all are told alike: what decides what
-    clients compute, the initial weights float32[parameters] too, and nothing that may differ after
-    a resume."""
+def build_terms(config: Config, weight_unit: float, initial: bytes) -> Terms:
+    """What the parties of a run are told alike: what decides what clients compute, and nothing that
+    may differ after a resume.
+
+    Args:
+        config: the run's settings.
+        weight_unit: the sample count that gives a client weight 1.
+        initial: the initial weights' digest.
+    """
     groups = ("model.", "federation.", "encryption.")
     free = ("federation.rounds", "federation.target_accuracy")
     settings = {
@@ -165,35 +171,43 @@ def build_terms(config: Config, samples: int, initial: NDArray[np.float32]) -> T
         for key, value in flatten(OmegaConf.structured(config)).items()
         if key == "seed" or (key.startswith(groups) and key not in free)
     }
-    settings["initial_weights"] = hashlib.sha256(initial.astype("<f4").tobytes()).hexdigest()
+    settings["initial_weights"] = initial.hex()
     return Terms(
-        weight_unit=samples / config.federation.clients,
+        weight_unit=weight_unit,
         initial_range=config.encryption.initial_range,
         range_factor=config.encryption.range_factor,
         settings=settings,
     )
 
 
+def weights_digest(weights: NDArray[np.float32]) -> bytes:
+    """SHA-256 of weights float32[parameters], 32 bytes."""
+    return hashlib.sha256(weights.astype("<f4").tobytes()).digest()
+
+
 def build_keeper(
     *,
     config: Config,
-    network: Network,
+    weights: NDArray[np.float32],
+    sizes: tuple[int, ...],
     algorithm: Algorithm,
     terms: Terms,
     start: Checkpoint | None = None,
+    file: Path | None = None,
 ) -> ModelKeeper:
-    """The global model before its first round, or after the last one of `start`."""
+    """The global model with these weights float32[parameters] before its first round, or after the
+    last one of `start`, or of the file in which the party keeps it."""
     first_range = float(np.float32(terms.initial_range))  # as it travels
-    ranges = (first_range,) * len(network.sizes)
+    ranges = (first_range,) * len(sizes)
     model = GlobalModel(
-        weights=network.initial_weights(),
-        grid=Grid(network.sizes, ranges, config.value_bits),
+        weights=weights,
+        grid=Grid(sizes, ranges, config.value_bits),
         optimizer=algorithm.optimizer,
         weight_unit=terms.weight_unit,
         range_factor=terms.range_factor,
     )
     if start is None:
-        return ModelKeeper(model)
+        return ModelKeeper(model, file=file)
     return ModelKeeper(start.restore(model), start.round)
 
 
@@ -201,12 +215,23 @@ def build_keyholder(
     *,
     config: Config,
     session: Session,
-    keeper: ModelKeeper,
+    keeper: ModelKeeper | None,
     folder: Path | None = None,
     start: Checkpoint | None = None,
+    seed: int | None = None,
+    memory: Memory | None = None,
 ) -> KeyHolder:
-    """The one party that makes the keys; `folder` is its own, where what it releases is kept, and
-    so is `keeper`, if it steps the model."""
+    """The one party that makes the keys.
+
+    Args:
+        config: the run's settings.
+        session: its voice.
+        keeper: its own copy of the model, which it steps under trust=malicious.
+        folder: its own, where what it releases is kept.
+        start: where the run stopped, if it is resumed.
+        seed: what cohorts are drawn from; the run's own if None, as in a simulation.
+        memory: which attempt it opened last, if that outlives it.
+    """
     policy = Policy(
         min_clients=config.keys.min_clients,
         rounds=config.federation.rounds,
@@ -215,29 +240,30 @@ def build_keyholder(
     ledger = Ledger(folder, last=0 if start is None else start.round)
     if not config.trust.malicious:
         custody = CUSTODIES[config.keys.custody]
-        return custody.keyholder(session, policy=policy, ledger=ledger)
+        return custody.keyholder(session, policy=policy, ledger=ledger, memory=memory)
+    assert keeper is not None, "under trust=malicious the key holder steps the model"
     nonce = None if folder is None else folder / "cohorts"
     return VerifyingKeyHolder(
         session,
         keeper=keeper,
-        cohorts=build_cohorts(config, nonce),
+        cohorts=build_cohorts(config.seed if seed is None else seed, nonce),
         draw=build_draw(config, list(session.identity.clients)),
         showing=(lambda: None) if nonce is None else partial(nonce.unlink, missing_ok=True),
         policy=policy,
         ledger=ledger,
+        memory=memory,
     )
 
 
-def build_cohorts(config: Config, file: Path | None) -> Cohorts:
-    """What the key holder draws cohorts from: in a simulation the run's own seed. What hides it
-    until it is shown is kept in a file, for a resumed run has committed to it already."""
-    nonce = secrets.token_bytes(32)
+def build_cohorts(seed: int, file: Path | None) -> Cohorts:
+    """What the key holder draws cohorts from, and what hides it until it is shown: kept in a file,
+    for who is restarted has committed to it already."""
+    cohorts = Cohorts(seed, secrets.token_bytes(32))
     if file is not None:
         if file.exists():
-            nonce = file.read_bytes()
-        else:
-            write_whole(file, nonce)
-    return Cohorts(config.seed, nonce)
+            return Cohorts.read(file.read_bytes())
+        write_whole(file, cohorts.write())
+    return cohorts
 
 
 def build_draw(config: Config, clients: Sequence[str]) -> Draw:
@@ -287,6 +313,7 @@ def build_client(
     keeper: ModelKeeper,
     spool: Spool,
     replica: Replica | None = None,
+    memory: Memory | None = None,
 ) -> Client:
     """One client, with its own data and nobody else's; by `index` it draws its batches. Under
     trust=malicious it steps `keeper` itself, and its Update waits in `spool`."""
@@ -296,6 +323,7 @@ def build_client(
         "data": data,
         "trainer": trainer,
         "encryptor": build_encryptor(session.scheme, replica, workers),
+        "memory": memory,
     }
     if config.trust.malicious:
         least = config.keys.min_clients
@@ -332,7 +360,9 @@ def assemble(
     with its part of the dataset; in `directory`, if there is one, what outlives a kill."""
     # What all of them know.
     algorithm = build_algorithm(config, network)
-    terms = build_terms(config, len(dataset.y_train), network.initial_weights())
+    weights = network.initial_weights()
+    weight_unit = len(dataset.y_train) / config.federation.clients
+    terms = build_terms(config, weight_unit, weights_digest(weights))
     vector = Vector(config.value_bits, network.sizes)
     names = {f"client-{i}": len(part) for i, part in enumerate(parts)}
     roles = (SERVER, KEYHOLDER, *([WITNESS] if config.trust.malicious else []))
@@ -346,7 +376,8 @@ def assemble(
     a_keeper = partial(
         build_keeper,
         config=config,
-        network=network,
+        weights=weights,
+        sizes=network.sizes,
         algorithm=algorithm,
         terms=terms,
         start=start,

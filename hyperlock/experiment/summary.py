@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hyperlock.experiment.report import Report
-from hyperlock.metrics import AROUND, ROUND, Stage
+from hyperlock.metrics import AROUND, Stage
 
 
 def rows(report: Report) -> list[tuple[str, str]]:
@@ -16,7 +16,9 @@ def rows(report: Report) -> list[tuple[str, str]]:
         how = "not reached" if reached is None else f"reached in round {reached}"
         found.append(("target accuracy", f"{report.target:g} {how}"))
     scheme = f"{report.scheme}, {report.security_bits}-bit security"
-    stages = [stage for stage in ROUND if stage != Stage.VERIFY or report.seconds[stage]]
+    stages = [
+        stage for stage in report.stage_seconds() if stage != Stage.VERIFY or report.seconds[stage]
+    ]
     proved = f"{metrics['bytes/proofs']:,.0f} bytes a round: commitments, roster, witness"
     proofs = [("proofs", proved)] if metrics["bytes/proofs"] else []
     return [

@@ -15,6 +15,7 @@ from hyperlock.parties.client import Replica
 from hyperlock.parties.identity import KEYHOLDER
 from hyperlock.parties.keyholder import KeyHolder, Policy, SharedKeyHolder
 from hyperlock.parties.ledger import Ledger
+from hyperlock.parties.memory import Memory
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.server import Server
@@ -37,7 +38,9 @@ class Custody(Protocol):
     warning: ClassVar[str]
     clients_share: ClassVar[bool]
 
-    def keyholder(self, session: Session, *, policy: Policy, ledger: Ledger) -> KeyHolder:
+    def keyholder(
+        self, session: Session, *, policy: Policy, ledger: Ledger, memory: Memory | None = None
+    ) -> KeyHolder:
         """Who makes the keys."""
         ...
 
@@ -91,9 +94,11 @@ class _ReleasedToServer:
 
     clients_share: ClassVar[bool] = False
 
-    def keyholder(self, session: Session, *, policy: Policy, ledger: Ledger) -> KeyHolder:
+    def keyholder(
+        self, session: Session, *, policy: Policy, ledger: Ledger, memory: Memory | None = None
+    ) -> KeyHolder:
         """One with a key for each attempt."""
-        return KeyHolder(session, policy=policy, ledger=ledger)
+        return KeyHolder(session, policy=policy, ledger=ledger, memory=memory)
 
     def replica(
         self, session: Session, *, keeper: ModelKeeper, keyholder: KeyHolder, seeded: bool
@@ -183,7 +188,9 @@ class Clients:
     warning: ClassVar[str] = ""
     clients_share: ClassVar[bool] = True
 
-    def keyholder(self, session: Session, *, policy: Policy, ledger: Ledger) -> SharedKeyHolder:
+    def keyholder(
+        self, session: Session, *, policy: Policy, ledger: Ledger, memory: Memory | None = None
+    ) -> SharedKeyHolder:
         """One with a key for the run; what it has released, the clients know."""
         return SharedKeyHolder(session, policy=policy, ledger=Ledger(last=ledger.last))
 

@@ -31,7 +31,8 @@ Tally; and there are
 Across sites a run begins, for a party that is not in it, with
 
     Invite      server -> everyone        the run's terms, typed; the initial weights
-    Accept      everyone -> server        the SHA-256 of the Invite's payload
+    Accept      everyone -> server        the SHA-256 of the Invite's payload; the last round after
+                                          which the party has the model: uint64
 
 On the wire: the payload's parts, end to end; the envelope, a msgpack array of the header and an
 Ed25519 signature over it; the envelope's size in four bytes. The header names the parts' sizes and

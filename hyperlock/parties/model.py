@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import msgpack
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.totals import Totals
-from hyperlock.errors import MessageRefused
+from hyperlock.errors import HyperLockError, MessageRefused
+from hyperlock.files import write_whole
 from hyperlock.learning.types import ServerOptimizer
 from hyperlock.parties.messages import Release
 from hyperlock.parties.session import Session
@@ -27,6 +29,7 @@ from hyperlock.parties.session import Session
 # Share of coordinates outside the range beyond which the range is doubled.
 _SATURATION_TOLERATED = 1e-3
 _SLOT_BYTES = 1024  # of a slot's name, type and shape, at most
+_ROUND_BYTES = 8
 _SMALLEST_RANGE = 1e-8
 # By how much a range may grow or shrink in a round.
 RANGE_STEP = 16.0
@@ -172,13 +175,28 @@ class ModelKeeper:
     Args:
         model: the state after `round_number`.
         round_number: the last round that was released.
+        file: where the state is kept, and found again by who is restarted; nowhere if None.
+
+    Raises:
+        HyperLockError: the file cannot be read.
     """
 
-    def __init__(self, model: GlobalModel, round_number: int = 0) -> None:
+    def __init__(self, model: GlobalModel, round_number: int = 0, file: Path | None = None) -> None:
         self.model = model
         self.round = round_number
         self.totals: Totals | None = None
         self._changing = threading.Lock()
+        self._file = file
+        if file is not None and file.exists():
+            try:
+                data = file.read_bytes()
+                self.model = model.decode(memoryview(data)[_ROUND_BYTES:])
+                self.round = int.from_bytes(data[:_ROUND_BYTES], "little")
+            except (OSError, MessageRefused) as error:
+                raise HyperLockError(
+                    f"{file}: the model of before the restart cannot be read ({error})\n"
+                    "  try: the file as it was, or another run"
+                ) from None
 
     def settle(self, digest: bytes, round_number: int, candidate: bytes = b"") -> None:
         """Be at the state of this digest, that after this round.
@@ -198,6 +216,7 @@ class ModelKeeper:
                 raise MessageRefused("another model than the one that this client has stepped to")
             self.model = self.model.decode(candidate)
             self.round = round_number
+            self._keep()
 
     def catch_up(self, release: bytes, session: Session) -> None:
         """`take` it, unless it is of a round before; several who share a model may be given the
@@ -229,3 +248,10 @@ class ModelKeeper:
         self.model = self.model.step(totals, update)
         self.totals = totals
         self.round += 1
+        self._keep()
+
+    def _keep(self) -> None:
+        """Write the state down, if it is to outlive the process."""
+        if self._file is not None:
+            number = self.round.to_bytes(_ROUND_BYTES, "little")
+            write_whole(self._file, number + self.model.encode())

@@ -210,8 +210,10 @@ class Session:
         proofs = int(WITNESS in self.identity.enrolled)  # trust=malicious
         if kind is PublicKey:
             return 1 + proofs, MAX_PUBLIC_KEY
-        if kind in (Commitment, Accept):
+        if kind is Commitment:
             return 1, DIGEST_BYTES
+        if kind is Accept:
+            return 2, DIGEST_BYTES
         if kind in (Close, Show):
             return 0, 0
         if kind is Shown:

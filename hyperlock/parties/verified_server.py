@@ -82,6 +82,10 @@ class VerifiedServer(Server):
         assert self.keeper is not None
         return [b"model", self.keeper.model.encode()]
 
+    def joined(self, client: str, round_number: int) -> None:
+        """A client has joined, with the model after this round."""
+        self._holds[client] = round_number
+
     def commit(self, data: bytes) -> str | None:
         """Take one client's Commitment; the reason if it was refused."""
         try:

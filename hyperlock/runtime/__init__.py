@@ -29,3 +29,7 @@ class Runtime(Protocol):
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, Reply]]:
         """Send each party its bytes and yield (party, reply) as replies come."""
         ...
+
+    def close(self) -> None:
+        """Nobody is asked any more."""
+        ...

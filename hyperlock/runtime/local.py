@@ -40,6 +40,9 @@ class LocalRuntime:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
+    def close(self) -> None:
+        """Nothing is open."""
+
 
 def _finished(pending: dict[Future[bytes], str]) -> Iterator[tuple[str, Reply]]:
     done, _ = wait(pending, return_when=FIRST_COMPLETED)

@@ -15,7 +15,14 @@ from omegaconf import DictConfig, ListConfig
 
 from hyperlock.errors import ConfigError
 from hyperlock.metrics import metric_names
-from hyperlock.settings.schema import MAX_CLIENTS, Config, Federation, LocalTraining
+from hyperlock.settings.schema import (
+    MAX_CLIENTS,
+    Config,
+    Federation,
+    FlowerRuntime,
+    LocalTraining,
+    SitesSplit,
+)
 
 
 def check(config: Config) -> None:
@@ -29,6 +36,7 @@ def check(config: Config) -> None:
     _check_min_clients(config)
     _check_trust(config)
     _check_max_clients(config)
+    _check_runtime(config)
 
 
 def objective_names(composed: DictConfig) -> list[str]:
@@ -168,6 +176,37 @@ def _check_trust(config: Config) -> None:
             "their own and are left with one client's update",
             allowed=f"at least {least}",
             hint=f"keys.min_clients={least}",
+        )
+
+
+def _check_runtime(config: Config) -> None:
+    """Across sites nobody has everybody's samples, and nobody's loss is to be simulated."""
+    remote = isinstance(config.runtime, FlowerRuntime)
+    if remote != isinstance(config.split, SitesSplit):
+        raise ConfigError(
+            "split",
+            "sites" if not remote else "of one dataset",
+            "each site has its own samples"
+            if remote
+            else "there are no sites: runtime=local has all samples in one process",
+            allowed="split=sites with runtime=flower, and any other with runtime=local",
+            hint="the same without split=" if remote else "split=iid, or runtime=flower",
+        )
+    if not remote:
+        return
+    federation = config.federation
+    if federation.dropout:
+        problem = "sites are lost by themselves; dropout simulates it where all live in one process"
+        raise ConfigError(
+            "federation.dropout", federation.dropout, problem, hint="federation.dropout=0"
+        )
+    if config.keys.custody != "authority":
+        why = {
+            "server": "the server would read every site's update",
+            "clients": "sites cannot share a key yet: it takes a channel past the server",
+        }
+        raise ConfigError(
+            "keys", config.keys.custody, why[config.keys.custody], allowed="keys=authority"
         )
 
 

@@ -87,6 +87,11 @@ class QuantitySplit:
 
 
 @dataclass
+class SitesSplit:
+    """split=sites: each site has its own samples."""
+
+
+@dataclass
 class MlpModel:
     """model=mlp."""
 
@@ -384,6 +389,17 @@ class LocalRuntime:
 
 
 @dataclass
+class FlowerRuntime:
+    """runtime=flower."""
+
+    engine: str = "flower"
+    folder: str = MISSING
+    weight_unit: float = bounded(MISSING, positive())
+    timeout: float = bounded(600.0, positive())
+    patience: float = bounded(600.0, positive())
+
+
+@dataclass
 class MlflowTracking:
     """tracking=mlflow."""
 
@@ -457,6 +473,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "dirichlet": DirichletSplit,
         "shards": ShardsSplit,
         "quantity": QuantitySplit,
+        "sites": SitesSplit,
     },
     "model": {"mlp": MlpModel, "logistic": LogisticModel, "2nn": TwoNnModel, "cnn": CnnModel},
     "federation": {
@@ -472,7 +489,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "encryption": {"ckks": CkksEncryption, "bfv": BfvEncryption, "none": NoEncryption},
     "keys": {"authority": Keys, "clients": ClientKeys, "server": Keys},
     "trust": {"curious": Trust, "malicious": Trust},
-    "runtime": {"local": LocalRuntime},
+    "runtime": {"local": LocalRuntime, "flower": FlowerRuntime},
     "tracking": {"mlflow": MlflowTracking, "none": NoTracking},
 }
 

@@ -1,0 +1,162 @@
+"""The server's side of a run across organisations: its own process, and everybody else at the other
+end of a pipe."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyperlock.encryption.scheme import Scheme
+from hyperlock.encryption.vector import Vector
+from hyperlock.errors import ConfigError, MessageRefused
+from hyperlock.experiment import simulation
+from hyperlock.experiment.checkpoint import Checkpoint
+from hyperlock.experiment.journal import Journal
+from hyperlock.experiment.rounds import Parties
+from hyperlock.learning.types import Samples
+from hyperlock.monitor import Monitor
+from hyperlock.parties.custody import CUSTODIES
+from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS
+from hyperlock.parties.messages import Accept, Invite
+from hyperlock.parties.session import Session
+from hyperlock.parties.verified_server import VerifiedServer
+from hyperlock.runtime import Runtime
+from hyperlock.runtime.invited import InvitedRuntime
+from hyperlock.settings.schema import Config
+from hyperlock.sites.folder import Folder
+from hyperlock.sites.kit import Kit
+from hyperlock.sites.offer import Offer
+
+if TYPE_CHECKING:
+    from hyperlock.learning.network import Network
+
+log = logging.getLogger(__name__)
+
+
+def own_folder(config: Config) -> Folder:
+    """The server's, with the kit of a project that the settings fit.
+
+    Raises:
+        ConfigError: the settings are for other parties than the kit has.
+        HyperLockError: the folder is not as it must be.
+    """
+    folder = Folder(Path(config.runtime.folder))
+    if not folder.path.is_dir():
+        raise ConfigError(
+            "runtime.folder", folder.path, "there is no such folder",
+            hint="python -m hyperlock.sites init FOLDER --role server",
+        )  # fmt: skip
+    if folder.public.role != SERVER:
+        problem = f"the folder is that of a {folder.public.role}, and the run is the server's"
+        raise ConfigError("runtime.folder", folder.path, problem)
+    _check_parties(config, folder.kit)
+    return folder
+
+
+def assemble(
+    config: Config,
+    samples: Samples,
+    scheme: Scheme,
+    network: Network,
+    *,
+    pipe: Callable[[Folder, float], Runtime],
+    run: str,
+    monitor: Monitor,
+    directory: Path | None = None,
+    start: Checkpoint | None = None,
+) -> Parties:
+    """The server of the run of this id, and the way to everybody else.
+
+    Args:
+        config: the run's settings.
+        samples: what everybody may know of them.
+        scheme: the encryption.
+        network: the architecture, with its initial weights.
+        pipe: makes what moves bytes to the other parties, by name.
+        run: the run's id.
+        monitor: where the server's seconds go; those of others are not known here.
+        directory: where the run writes what outlives a kill.
+        start: where it stopped, if it is resumed.
+    """
+    folder = own_folder(config)
+    kit = folder.kit
+
+    # What all of them are told.
+    algorithm = simulation.build_algorithm(config, network)
+    weights = network.initial_weights()
+    initial = simulation.weights_digest(weights)
+    unit = config.runtime.weight_unit
+    offer = Offer.of(config, samples, network.sizes, unit, initial)
+    terms = simulation.build_terms(config, unit, initial)
+    vector = Vector(config.value_bits, network.sizes)
+    session = Session(folder.signer().join(run), scheme, vector, terms, monitor)
+
+    # The server, which has the model.
+    keeper = simulation.build_keeper(
+        config=config,
+        weights=weights,
+        sizes=network.sizes,
+        algorithm=algorithm,
+        terms=terms,
+        start=start,
+    )
+    server = simulation.build_server(
+        config=config,
+        session=session,
+        keeper=keeper,
+        folder=None if directory is None else directory / SERVER,
+    )
+
+    # Everybody else, by invitation.
+    invite = session.write(Invite, (offer.payload, weights.astype("<f4").tobytes()))
+    limits = {"max_parts": 2, "max_part_bytes": len(invite)}
+    digest = Invite.decode(invite, session.identity, **limits).digest
+
+    def accepted(party: str, data: bytes) -> None:
+        message = session.hear(Accept, data)
+        message.expect(sender=party)
+        if len(message.parts) != 2 or bytes(message.parts[0]) != digest:
+            raise MessageRefused("it accepts another offer")
+        if isinstance(server, VerifiedServer):
+            server.joined(party, int.from_bytes(message.parts[1], "little"))
+
+    log.info("project %s, kit %s, offer %s", kit.project, kit.fingerprint, offer.fingerprint)
+    runtime = InvitedRuntime(
+        pipe(folder, config.runtime.timeout),
+        invite=invite,
+        accepted=accepted,
+        needed=(KEYHOLDER, WITNESS),
+        patience=config.runtime.patience,
+    )
+    return Parties(
+        run=run,
+        server=server,
+        clients=kit.sites,
+        runtime=runtime,
+        custody=CUSTODIES[config.keys.custody],
+        replica=None,
+        journal=Journal(directory),
+        keeper=keeper,
+        network=network,
+        monitor=monitor,
+    )
+
+
+def _check_parties(config: Config, kit: Kit) -> None:
+    sites = len(kit.sites)
+    if config.federation.clients != sites:
+        raise ConfigError(
+            "federation.clients",
+            config.federation.clients,
+            f"project {kit.project!r} has {sites} sites ({', '.join(kit.sites)})",
+            hint=f"federation.clients={sites}",
+        )
+    if config.trust.malicious and WITNESS not in kit.parties:
+        raise ConfigError(
+            "trust",
+            "malicious",
+            f"project {kit.project!r} has no witness",
+            hint="a kit with one (`init FOLDER --role witness`), or trust=curious",
+        )

@@ -1,0 +1,250 @@
+"""What all parties of a project know of each other: one file, of public things only.
+
+A party hands over its public file, signed by itself. The kit holds all of them, and where they
+meet; everybody has the same one, so that one fingerprint, compared by telephone, says that nobody
+was swapped on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from hyperlock.errors import HyperLockError
+from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS
+
+VERSION = 1
+SITE = "site"
+ROLES = (SITE, KEYHOLDER, WITNESS, SERVER)
+MOST_PARTIES = 10_000
+MOST_BYTES = 2**24
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_DOMAIN = b"hyperlock public file\0"
+_HEX_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class PublicFile:
+    """What a party hands over.
+
+    Attributes:
+        name: as a party; a role other than a site's has the role's name.
+        role: one of `ROLES`.
+        signing: its Ed25519 key, 32 bytes in hexadecimal.
+        node: the key by which its node joins the engine, OpenSSH; "" for the server.
+        samples: the fewest and the most that a site says it has; (0, 0) for others.
+    """
+
+    name: str
+    role: str
+    signing: str
+    node: str = ""
+    samples: tuple[int, int] = (0, 0)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "name": self.name,
+            "role": self.role,
+            "signing": self.signing,
+            "node": self.node,
+            "samples": list(self.samples),
+        }
+
+    def write(self, key: Ed25519PrivateKey) -> str:
+        """The file, signed by its party: who hands it over has the key."""
+        signature = key.sign(_DOMAIN + _canonical(self.content)).hex()
+        return json.dumps({"hyperlock": VERSION, **self.content, "signature": signature}, indent=2)
+
+    @classmethod
+    def read(cls, path: Path) -> PublicFile:
+        """A party's file.
+
+        Raises:
+            HyperLockError: it is none, or was altered.
+        """
+        content = _json(path)
+        found = cls.of(content, path)
+        try:
+            signature = bytes.fromhex(str(content.get("signature")))
+            key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(found.signing))
+            key.verify(signature, _DOMAIN + _canonical(found.content))
+        except (ValueError, InvalidSignature):
+            raise HyperLockError(
+                f"{path}: not signed by the party that it names: it was altered on the way\n"
+                "  try: have it sent again"
+            ) from None
+        return found
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], where: object) -> PublicFile:
+        """Out of JSON; HyperLockError says what of it is not as it must be."""
+        try:
+            least, most = content["samples"]
+            found = cls(
+                name=content["name"],
+                role=content["role"],
+                signing=content["signing"],
+                node=content["node"],
+                samples=(least, most),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise HyperLockError(f"{where}: not a party's public file ({error})") from None
+        _check(found, where)
+        return found
+
+
+@dataclass(frozen=True)
+class Kit:
+    """A project's parties, and where they meet.
+
+    Attributes:
+        project: its name.
+        parties: by name.
+        superlink: host and port of the engine's server.
+        ca: PEM, by which its certificate is checked.
+    """
+
+    project: str
+    parties: Mapping[str, PublicFile] = field(repr=False)
+    superlink: str
+    ca: str = field(repr=False)
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites' names, in order."""
+        return sorted(name for name, party in self.parties.items() if party.role == SITE)
+
+    @property
+    def enrolled(self) -> dict[str, bytes]:
+        """Raw signing keys, by party."""
+        return {name: bytes.fromhex(party.signing) for name, party in self.parties.items()}
+
+    @property
+    def limits(self) -> dict[str, tuple[int, int]]:
+        """The fewest and the most samples, by site."""
+        return {name: self.parties[name].samples for name in self.sites}
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "project": self.project,
+            "superlink": self.superlink,
+            "ca": self.ca,
+            "parties": [self.parties[name].content for name in sorted(self.parties)],
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """100 bits of its SHA-256, in groups to be read out."""
+        digits = hashlib.sha256(_canonical(self.content)).hexdigest()[:25]
+        return "-".join(digits[i : i + 5] for i in range(0, 25, 5))
+
+    def write(self) -> str:
+        """The file."""
+        return json.dumps({"hyperlock": VERSION, **self.content}, indent=2)
+
+    @classmethod
+    def read(cls, path: Path) -> Kit:
+        """A project's file; HyperLockError if it is none."""
+        content = _json(path)
+        try:
+            files = [PublicFile.of(party, path) for party in content["parties"]]
+            texts = [content[key] for key in ("project", "superlink", "ca")]
+        except (KeyError, TypeError) as error:
+            raise HyperLockError(f"{path}: not a project's kit ({error})") from None
+        if not all(type(text) is str for text in texts):
+            raise HyperLockError(f"{path}: not a project's kit")
+        project, superlink, ca = texts
+        return make(project, superlink, ca, files, where=path)
+
+
+def make(
+    project: str, superlink: str, ca: str, files: Iterable[PublicFile], where: object = "provision"
+) -> Kit:
+    """A project of these parties.
+
+    Raises:
+        HyperLockError: a name or a key occurs twice, or a role is missing.
+    """
+    parties: dict[str, PublicFile] = {}
+    for party in files:
+        if party.name in parties:
+            raise HyperLockError(
+                f"{where}: two parties are named {party.name!r}\n"
+                "  try: one of them runs `init` again, with another --name"
+            )
+        parties[party.name] = party
+    for key in ("signing", "node"):
+        keys = [value for value in (getattr(party, key) for party in parties.values()) if value]
+        if len(set(keys)) < len(keys):
+            raise HyperLockError(f"{where}: two parties have the same {key} key")
+    roles = [party.role for party in parties.values()]
+    for role in (SERVER, KEYHOLDER):
+        if role not in roles:
+            raise HyperLockError(
+                f"{where}: no {role} among the parties ({', '.join(sorted(parties)) or 'none'})\n"
+                f"  try: the public file of `python -m hyperlock.sites init FOLDER --role {role}`"
+            )
+    if roles.count(SITE) < 2:
+        raise HyperLockError(f"{where}: a project has at least two sites, and here are fewer")
+    if len(parties) > MOST_PARTIES:
+        raise HyperLockError(f"{where}: more than {MOST_PARTIES} parties")
+    return Kit(project, parties, superlink, ca)
+
+
+def _check(party: PublicFile, where: object) -> None:
+    """HyperLockError unless every field is one that a party can have."""
+    texts = (party.name, party.role, party.signing, party.node)
+    numbers = party.samples
+    if not all(type(text) is str for text in texts) or not all(type(n) is int for n in numbers):
+        raise HyperLockError(f"{where}: not a party's public file")
+    if party.role not in ROLES:
+        raise HyperLockError(f"{where}: role {party.role!r:.40} is none of {', '.join(ROLES)}")
+    alone = party.role != SITE
+    if alone and party.name != party.role:
+        raise HyperLockError(f"{where}: the {party.role} is named {party.name!r:.40}")
+    if not alone and (not _NAME.fullmatch(party.name) or party.name in ROLES):
+        raise HyperLockError(
+            f"{where}: {party.name!r:.60} is no name of a site\n"
+            "  allowed: lower case letters, digits and -, at most 40, and no role's name"
+        )
+    if not _HEX_KEY.fullmatch(party.signing) or len(party.node) > 1024:
+        raise HyperLockError(f"{where}: no key of {party.name}")
+    least, most = numbers
+    if not 0 <= least <= most < 2**31 or (most == 0) != alone:
+        raise HyperLockError(f"{where}: {least} to {most} samples of {party.name}")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A file of one JSON object of this version."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError("too large")
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise HyperLockError(f"{path}: there is no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise HyperLockError(f"{path}: cannot be read ({type(error).__name__}: {error})") from None
+    if type(content) is not dict or type(content.get("hyperlock")) is not int:
+        raise HyperLockError(f"{path}: not a file of HyperLock's")
+    if content["hyperlock"] != VERSION:
+        raise HyperLockError(
+            f"{path}: of version {content['hyperlock']}, and this HyperLock reads {VERSION}\n"
+            "  try: the same version of HyperLock at all parties"
+        )
+    return content
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()

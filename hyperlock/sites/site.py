@@ -1,0 +1,137 @@
+"""A site's own file: its data, its limits, and the functions of its own that an Invite may name."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hyperlock.errors import HyperLockError
+
+
+@dataclass
+class SiteData:
+    """`dataset:`."""
+
+    path: str = MISSING
+
+
+@dataclass
+class SiteLimits:
+    """`limits:`."""
+
+    models: list[str] = field(default_factory=list)
+    encryption: list[str] = field(default_factory=lambda: ["bfv", "ckks"])
+    trust: str = "malicious"
+    parameters: int = 10_000_000
+    rounds: int = 100
+    local_epochs: int = 10
+    min_clients: int = 3
+    colluders: int = 1
+    until: str | None = None
+
+
+@dataclass
+class SiteFile:
+    """The whole."""
+
+    dataset: SiteData = field(default_factory=SiteData)
+    limits: SiteLimits = field(default_factory=SiteLimits)
+    functions: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a site agrees to.
+
+    Attributes:
+        models: HyperLock's by their options' names, its own by their functions'.
+        encryption: schemes.
+        trust: malicious, or curious.
+        parameters, rounds, local_epochs: at most.
+        min_clients, colluders: at least.
+        until: the last day; None for no end.
+    """
+
+    models: tuple[str, ...]
+    encryption: tuple[str, ...]
+    trust: str
+    parameters: int
+    rounds: int
+    local_epochs: int
+    min_clients: int
+    colluders: int
+    until: datetime.date | None
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the file says.
+
+    Attributes:
+        data: the file with its samples.
+        limits: as above.
+        functions: that an Invite may name.
+    """
+
+    data: Path
+    limits: Limits
+    functions: tuple[str, ...]
+
+
+def read(path: Path) -> Site:
+    """A site's own file.
+
+    Raises:
+        HyperLockError: it is not there, or says what cannot be.
+    """
+    # Typed, as a run's settings are.
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(SiteFile), _document(path))
+        found: Any = OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise HyperLockError(f"{path}: {str(error).splitlines()[0]}") from None
+
+    # And such as a site can have.
+    data = Path(found.dataset.path)
+    if not data.is_absolute():
+        raise HyperLockError(f"{path}: dataset.path={data} is not absolute")
+    limits: SiteLimits = found.limits
+    if limits.trust not in ("malicious", "curious"):
+        raise HyperLockError(f"{path}: limits.trust={limits.trust} is not malicious or curious")
+    numbers = ("parameters", "rounds", "local_epochs", "min_clients")
+    for name in numbers:
+        if getattr(limits, name) < 1:
+            raise HyperLockError(f"{path}: limits.{name}={getattr(limits, name)} is below 1")
+    try:
+        until = None if limits.until is None else datetime.date.fromisoformat(limits.until)
+    except ValueError:
+        raise HyperLockError(
+            f"{path}: limits.until={limits.until} is no date\n"
+            "  allowed: such as 2027-06-30, or null"
+        ) from None
+    values = {**vars(limits), "until": until}
+    lists = {name: tuple(values[name]) for name in ("models", "encryption")}
+    return Site(data, Limits(**{**values, **lists}), tuple(found.functions))
+
+
+def _document(path: Path) -> Any:
+    """The YAML of a file, dates in it as text."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise HyperLockError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        document = OmegaConf.create(text)
+    except Exception as error:  # of PyYAML's many kinds, and OmegaConf's
+        raise HyperLockError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(document, DictConfig):
+        raise HyperLockError(f"{path}: no settings in it")
+    limits = document.get("limits")
+    if isinstance(limits, DictConfig) and limits.get("until") is not None:
+        limits["until"] = str(limits["until"])
+    return document
