@@ -27,9 +27,10 @@ from hyperlock.parties.keyholder import KeyHolder, Policy
 from hyperlock.parties.ledger import Ledger
 from hyperlock.parties.messages import Update
 from hyperlock.parties.server import Server
+from hyperlock.parties.verified_server import VerifiedServer
 
 OVERRIDES = ("federation.rounds=9", "federation.round_attempts=99")  # of which one is played
-ATTEMPTS = itertools.count(1)  # of a second round, of which none is opened twice
+ATTEMPTS: dict[int, Iterator[int]] = {}  # of a second round, by federation, in order
 
 
 def ours(module: str | None) -> bool:
@@ -118,14 +119,15 @@ class Played:
 def opened(federation: Any) -> tuple[bytes, bytes]:
     """The PublicKey and the Train message of another attempt."""
     parties = federation.parties
-    begun = parties.server.begin(2, next(ATTEMPTS))
+    attempts = ATTEMPTS.setdefault(id(federation), itertools.count(1))
+    begun = parties.server.begin(2, next(attempts))
     key = parties.custody.open(begun, replica=parties.replica, runtime=parties.runtime)
     return key, parties.server.open(key, parties.clients)
 
 
 @pytest.fixture(scope="module")
 def custody(federate: Callable) -> Callable[[str], Played]:
-    """A federation after a round, by who holds the key."""
+    """A federation after a round, by who holds the key; or at trust=malicious."""
     known: dict[str, Played] = {}
 
     def custody(name: str) -> Played:
@@ -143,7 +145,8 @@ def custody(federate: Callable) -> Callable[[str], Played]:
                     "receive",
                     lambda self, data: updates.append(data) or receive(self, data),
                 )
-                federation = federate(*OVERRIDES, f"keys={name}")
+                group = "trust" if name == "malicious" else "keys"
+                federation = federate(*OVERRIDES, f"{group}={name}")
                 config = federation.config
                 play_round(1, federation.parties, config.federation, config.seed)
                 deadline = time.monotonic() + 60
@@ -156,11 +159,11 @@ def custody(federate: Callable) -> Callable[[str], Played]:
     return custody
 
 
-@pytest.mark.parametrize("name", ["authority", "clients"])
+@pytest.mark.parametrize("name", ["authority", "clients", "malicious"])
 def test_nothing_that_the_server_holds_leads_to_a_secret_key(custody: Callable, name: str) -> None:
     played = custody(name)
     for _ in range(2):  # between attempts, and in one
-        assert type(played.server) is Server
+        assert type(played.server) is (VerifiedServer if name == "malicious" else Server)
         assert secrets(played.server, *played.secrets) == []
         opened(played.federation)
 
@@ -173,13 +176,21 @@ def test_a_server_that_decrypts_is_found_out(custody: Callable) -> None:
     assert {"KeyHolder", "PackedDecryptor", "Decryptor"} <= found
 
 
-@pytest.mark.parametrize("name", ["authority", "server"])
+def test_nothing_that_the_witness_holds_leads_to_a_secret_key(custody: Callable) -> None:
+    played = custody("malicious")
+    handlers = played.federation.parties.runtime._handlers
+    assert secrets(handlers["witness"].__self__, *played.secrets) == []
+    # The search would find one through the key holder.
+    assert secrets(handlers["keyholder"].__self__, *played.secrets)
+
+
+@pytest.mark.parametrize("name", ["authority", "server", "malicious"])
 def test_nothing_leads_to_a_key_that_was_used(custody: Callable, name: str) -> None:
     """Not from the key holder either, nor from whoever has it; to the next key it does."""
     played = custody(name)
     keyholder = played.federation.parties.runtime._handlers["keyholder"].__self__
     used, *following = played.secrets
-    assert following and type(keyholder) is KeyHolder
+    assert following and isinstance(keyholder, KeyHolder)
     for holder in (keyholder, played.server, played.federation):
         assert "secret bytes" not in secrets(holder, used)
     opened(played.federation)
@@ -283,7 +294,7 @@ def chunks(federation: Any, update: bytes) -> list[bytes]:
     return [bytes(part) for part in read(federation, update).parts]
 
 
-@pytest.mark.parametrize("name", ["authority", "clients"])
+@pytest.mark.parametrize("name", ["authority", "clients", "malicious"])
 def test_what_the_server_receives_does_not_decrypt_with_what_it_holds(
     custody: Callable, name: str
 ) -> None:

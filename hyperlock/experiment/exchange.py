@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from hyperlock.errors import RoundFailed
@@ -22,8 +22,11 @@ class Exchange(Protocol):
 
     moved: int
 
-    def updates(self, asked: Sequence[str], request: bytes) -> Iterator[tuple[str, Reply]]:
-        """Who answered a Train message, and with what."""
+    def updates(
+        self, asked: Sequence[str], request: bytes, between: Callable[[], None]
+    ) -> Iterator[tuple[str, Reply]]:
+        """Who answered a Train message, and with what; `between` is called after each client that
+        trained, and may end the run by an error."""
         ...
 
     def accepted(self, update: bytes) -> None:
@@ -38,13 +41,19 @@ class Exchange(Protocol):
 class Plain:
     """trust=curious: every client answers with its Update."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, server: Server, runtime: Runtime) -> None:
         self.moved = 0
+        self._server = server
         self._runtime = runtime
 
-    def updates(self, asked: Sequence[str], request: bytes) -> Iterator[tuple[str, Reply]]:
+    def updates(
+        self, asked: Sequence[str], request: bytes, between: Callable[[], None]
+    ) -> Iterator[tuple[str, Reply]]:
         """One message there and one back."""
-        yield from self._runtime.exchange(dict.fromkeys(asked, request))
+        replies = self._runtime.exchange(dict.fromkeys(asked, request))
+        for answer in _watched(self._server, replies, len(asked)):
+            between()
+            yield answer
 
     def accepted(self, update: bytes) -> None:
         """Nobody else is told."""
@@ -68,7 +77,9 @@ class Verified:
         self._runtime = runtime
         self._opened = opened
 
-    def updates(self, asked: Sequence[str], request: bytes) -> Iterator[tuple[str, Reply]]:
+    def updates(
+        self, asked: Sequence[str], request: bytes, between: Callable[[], None]
+    ) -> Iterator[tuple[str, Reply]]:
         """The model's missing rounds, promises, the roster; then what each sends who is on it."""
         server = self._server
         monitor = server.monitor
@@ -84,7 +95,9 @@ class Verified:
         self.moved += sum(map(len, states.values()))
 
         # Promises, and the list of them that the key holder closes.
-        for name, reply in self._runtime.exchange(dict.fromkeys(asked, request)):
+        replies = self._runtime.exchange(dict.fromkeys(asked, request))
+        for name, reply in _watched(server, replies, len(asked)):
+            between()
             if isinstance(reply, Lost):
                 yield name, reply
                 continue
@@ -121,4 +134,11 @@ def exchange_of(server: Server, runtime: Runtime, opened: bytes) -> Exchange:
     """The way of this server's attempt."""
     if isinstance(server, VerifiedServer):
         return Verified(server, runtime, opened)
-    return Plain(runtime)
+    return Plain(server, runtime)
+
+
+def _watched(
+    server: Server, replies: Iterator[tuple[str, Reply]], total: int
+) -> Iterator[tuple[str, Reply]]:
+    """With a bar, if they take long."""
+    yield from server.monitor.watch(replies, total, f"round {server.round}: clients")

@@ -180,16 +180,14 @@ def run_round(
     asked = [name for name in cohort if name not in absent]
     lost = len(cohort) - len(asked)
     uplink: list[int] = []
-    replies = exchange.updates(asked, request)
-    for _, reply in parties.monitor.watch(replies, len(asked), f"round {number}: clients"):
-        parties.between()
-        if isinstance(reply, Lost):
-            lost += 1
-            continue
-        uplink.append(len(reply))
-        if server.receive(reply) is None:
-            exchange.accepted(reply)
     try:
+        for _, reply in exchange.updates(asked, request, parties.between):
+            if isinstance(reply, Lost):
+                lost += 1
+                continue
+            uplink.append(len(reply))
+            if server.receive(reply) is None:
+                exchange.accepted(reply)
         exchange.close()
         aggregate = server.close()
     except RoundFailed as error:

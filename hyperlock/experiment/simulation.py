@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,7 +203,8 @@ def build_keeper(
     model = GlobalModel(
         weights=weights,
         grid=Grid(sizes, ranges, config.value_bits),
-        optimizer=algorithm.optimizer,
+        # A user's own may write into its slots, and each party has a model of its own.
+        optimizer=deepcopy(algorithm.optimizer),
         weight_unit=terms.weight_unit,
         range_factor=terms.range_factor,
     )

@@ -1,1 +1,1 @@
-"""The parties: client, server and key holder. They meet only in messages."""
+"""The parties: client, server, key holder and witness. They meet only in messages."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.proofs import digest
 from hyperlock.parties.session import Session
 from hyperlock.parties.spool import Spool
+
+
+@lru_cache(maxsize=1)
+def _one_copy(model: bytes) -> bytes:
+    """The first of equal models: a simulation's clients are all sent the same."""
+    return model
 
 
 class CommittingClient(Client):
@@ -65,7 +72,7 @@ class CommittingClient(Client):
         most = self._keeper.model.most_bytes
         parts = [bytes(part) for part in self._session.hear(State, data, part_bytes=most).parts]
         if len(parts) == 2 and parts[0] == b"model":
-            self._candidate = parts[1]
+            self._candidate = _one_copy(parts[1])
             return b""
         for release in parts:
             self._keeper.catch_up(release, self._session)
@@ -104,6 +111,13 @@ class CommittingClient(Client):
 
     def _upload(self, data: bytes) -> bytes:
         here = self._here
+        with self._session.monitor.measure(Stage.VERIFY):
+            self._check_roster(here, data)
+        self._here = None
+        return self._spool.take(self.name)
+
+    def _check_roster(self, here: Session | None, data: bytes) -> None:
+        """MessageRefused unless it is this attempt's, with this client's Update as it is."""
         if here is None:
             raise MessageRefused(f"{self.name} has committed to nothing, or sent it already")
         entries = Roster.entries(b"".join(here.read(Roster, data).parts))
@@ -111,5 +125,3 @@ class CommittingClient(Client):
             raise MessageRefused(f"{self.name} is on the roster with another update, or not at all")
         if len(entries) < self._min_clients:
             raise MessageRefused(f"a roster of {len(entries)} clients")
-        self._here = None
-        return self._spool.take(self.name)

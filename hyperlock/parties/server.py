@@ -60,6 +60,11 @@ class Server:
         """Where its seconds go."""
         return self._session.monitor
 
+    @property
+    def round(self) -> int:
+        """The round under way; 0 before the first."""
+        return self._session.round
+
     def begin(self, round_number: int, attempt: int) -> bytes:
         """Begin an attempt and return the Open message for the key holder."""
         self._session = self._session.at(round_number, attempt)

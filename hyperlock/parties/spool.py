@@ -10,6 +10,8 @@ import tempfile
 import threading
 from typing import IO
 
+from hyperlock.errors import HyperLockError
+
 
 class Spool:
     """Of one attempt; the clients of a simulation share one, so that they need one open file."""
@@ -36,8 +38,15 @@ class Spool:
             self._places[client] = (start, len(update))
             number = self._file.fileno()
         written = 0
-        while written < len(update):
-            written += os.pwrite(number, memoryview(update)[written:], start + written)
+        try:
+            while written < len(update):
+                written += os.pwrite(number, memoryview(update)[written:], start + written)
+        except OSError as error:
+            raise HyperLockError(
+                f"{tempfile.gettempdir()}: the updates that wait for the roster do not fit "
+                f"({error.strerror}); with this one they have {start + len(update):,} bytes\n"
+                "  try: TMPDIR=/a/folder/with/room"
+            ) from None
 
     def take(self, client: str) -> bytes:
         """What waits of this client, once; empty if nothing does."""
@@ -48,5 +57,8 @@ class Spool:
             number = self._file.fileno()
         found = bytearray()
         while len(found) < size:
-            found += os.pread(number, size - len(found), start + len(found))
+            part = os.pread(number, size - len(found), start + len(found))
+            if not part:
+                raise HyperLockError("an update that waited is not there any more")
+            found += part
         return bytes(found)

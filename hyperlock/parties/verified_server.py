@@ -46,11 +46,14 @@ class VerifiedServer(Server):
         self._promised: dict[str, bytes] = {}
         self._releases: dict[int, bytes] = {}
         self._states: dict[int, bytes] = {}  # of this attempt, by the first round in it
-        self._holds: dict[str, int] = {}  # by client, after which round it has the model
+        # By client, after which round it has the model: all begin where the server does.
+        assert self.keeper is not None, "under keys=authority the server has the model"
+        self._begun = self.keeper.round
+        self._holds: dict[str, int] = {}
 
     def open(self, public_key: bytes, cohort: Collection[str]) -> bytes:
         """As any server, for the cohort that the key holder announces."""
-        assert self.keeper is not None, "under keys=authority the server has the model"
+        assert self.keeper is not None
         session = self._opened(public_key)
         key, announced = session.read_announced(public_key)
         self._begin_sum(session, key, announced.cohort)
@@ -67,7 +70,7 @@ class VerifiedServer(Server):
         """What a client lacks of the model before it can answer, the same bytes for all who lack
         the same; empty if nothing."""
         assert self.keeper is not None
-        missed = range(self._holds.get(client, 0) + 1, self.keeper.round + 1)
+        missed = range(self._holds.get(client, self._begun) + 1, self.keeper.round + 1)
         if not missed:
             return b""
         recent = len(missed) <= _RELEASES and all(number in self._releases for number in missed)
@@ -99,8 +102,8 @@ class VerifiedServer(Server):
             return str(error)
         self._commitments[message.sender] = data
         self._promised[message.sender] = b"".join(message.parts)
-        if self.keeper is not None:
-            self._holds[message.sender] = self.keeper.round
+        assert self.keeper is not None
+        self._holds[message.sender] = self.keeper.round
         return None
 
     def commitments(self) -> bytes:
@@ -111,9 +114,11 @@ class VerifiedServer(Server):
         """
         alone = unequal(self._promised)
         if len(alone) < self._min_clients:
+            copies = len(self._promised) - len(alone)
+            besides = f", and {copies} to what another has" if copies else ""
             raise RoundFailed(
-                f"round {self._session.round}: {len(alone)} clients have committed to what nobody "
-                f"else has, but keys.min_clients={self._min_clients}"
+                f"round {self._session.round}: {len(alone)} clients have committed to an "
+                f"update{besides}, but keys.min_clients={self._min_clients}"
             )
         for name in self._promised.keys() - alone.keys():
             self.refused += 1

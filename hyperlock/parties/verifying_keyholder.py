@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hyperlock.errors import MessageRefused, ReleaseRefused
+from hyperlock.metrics import Stage
 from hyperlock.parties.keyholder import KeyHolder
 from hyperlock.parties.messages import (
     Aggregate,
@@ -31,7 +32,7 @@ class VerifyingKeyHolder(KeyHolder):
         keeper: its own copy of the model.
         cohorts: what it draws from.
         draw: how.
-        showing: called before `cohorts` are shown, so that nothing is ever drawn from them again.
+        showing: called before `cohorts` are shown, so that who is restarted commits anew.
         others: as any key holder's.
     """
 
@@ -59,7 +60,8 @@ class VerifyingKeyHolder(KeyHolder):
         drawn from, after which it opens nothing more."""
         match kind_of(data):
             case Commitments.kind:
-                return self._close(data)
+                with self._session.monitor.measure(Stage.VERIFY):
+                    return self._close(data)
             case Show.kind:
                 return self._show(data)
         return super().handle(data)
@@ -121,13 +123,14 @@ class VerifyingKeyHolder(KeyHolder):
     def _committed(self, session: Session, message: Commitments) -> dict[str, bytes]:
         """What each client of the cohort has committed to; two that are equal count for none."""
         entries: dict[str, bytes] = {}
+        cohort = set(self._cohort)
         listed = Commitments.commitments(b"".join(message.parts), len(self._cohort))
         for data in listed:
             try:
                 commitment = session.read(Commitment, data)
             except MessageRefused as error:
                 raise ReleaseRefused(f"round {message.round}: {error}") from None
-            if commitment.sender not in self._cohort:
+            if commitment.sender not in cohort:
                 raise ReleaseRefused(
                     f"round {message.round}: {commitment.sender!r:.80} is not in the cohort"
                 )

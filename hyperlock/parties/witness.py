@@ -19,7 +19,7 @@ from hyperlock.parties.session import Session
 
 
 class Witness:
-    """Holds nothing between attempts.
+    """Holds nothing that outlives the next attempt.
 
     Args:
         session: its voice in the run.

@@ -17,6 +17,7 @@ from hyperlock.errors import ConfigError
 from hyperlock.metrics import metric_names
 from hyperlock.settings.schema import (
     MAX_CLIENTS,
+    SCHEMAS,
     Config,
     Federation,
     FlowerRuntime,
@@ -33,8 +34,10 @@ def check(config: Config) -> None:
     _check_target(config)
     if isinstance(config.federation, LocalTraining):
         _check_local_training(config.federation)
-    _check_min_clients(config)
+    _check_option("keys.custody", config.keys.custody, SCHEMAS["keys"])
+    _check_option("trust.level", config.trust.level, SCHEMAS["trust"])
     _check_trust(config)
+    _check_min_clients(config)
     _check_max_clients(config)
     _check_runtime(config)
 
@@ -65,6 +68,20 @@ def check_objectives(names: Sequence[str], known: Collection[str] = ()) -> None:
     if not names or len(set(names)) < len(names):
         problem = "must name one metric, or several different ones"
         raise ConfigError("objective", names, problem, hint="objective=accuracy")
+
+
+def _check_option(name: str, value: str, options: Collection[str]) -> None:
+    """A word that decides what a group is: one of its options."""
+    if value not in options:
+        group = name.partition(".")[0]
+        near = get_close_matches(value, options, 1)
+        raise ConfigError(
+            name,
+            value,
+            f"is no option of {group}",
+            allowed=", ".join(options),
+            hint=f"{group}={near[0] if near else next(iter(options))}",
+        )
 
 
 def _check_bounds(node: Any, path: str = "") -> None:
@@ -131,6 +148,7 @@ def _check_local_training(federation: LocalTraining) -> None:
 def _check_min_clients(config: Config) -> None:
     least = config.keys.min_clients
     cohort = config.federation.cohort_size
+    fewest = config.keys.colluders + 2 if config.trust.malicious else 2
     if least < 2:
         raise ConfigError(
             "keys.min_clients",
@@ -141,17 +159,31 @@ def _check_min_clients(config: Config) -> None:
         )
     if least > cohort:
         decided_by = _what_decides_the_cohort(config.federation)
-        enough = cohort >= 2
+        enough = cohort >= fewest
         raise ConfigError(
             "keys.min_clients",
             least,
             f"a round has only {cohort} clients ({decided_by}), so that nothing would ever be "
             "released",
-            allowed=f"2 to {cohort}" if enough else f"a cohort of at least 2, by {decided_by}",
-            hint=f"keys.min_clients={cohort}"
+            allowed=f"{fewest} to {cohort}"
             if enough
-            else "federation.fraction=null federation.cohort=3",
+            else f"a cohort of at least {fewest}, by {decided_by}",
+            hint=f"keys.min_clients={cohort}" if enough else _larger_cohort(config, fewest),
         )
+
+
+def _larger_cohort(config: Config, least: int) -> str:
+    """What makes a round of at least so many clients."""
+    federation = config.federation
+    if least <= federation.cohort_size:
+        return ""
+    clients = max(least, 3)
+    more = [] if federation.clients >= clients else [f"federation.clients={clients}"]
+    if federation.fraction is not None:
+        more.append("federation.fraction=null")
+    if federation.fraction is not None or federation.cohort is not None:
+        more.append(f"federation.cohort={clients}")
+    return " ".join(more)
 
 
 def _check_trust(config: Config) -> None:
@@ -175,7 +207,7 @@ def _check_trust(config: Config) -> None:
             f"of a sum of so few, keys.colluders={config.keys.colluders} clients can subtract "
             "their own and are left with one client's update",
             allowed=f"at least {least}",
-            hint=f"keys.min_clients={least}",
+            hint=f"{_larger_cohort(config, least)} keys.min_clients={least}".strip(),
         )
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from hyperlock.errors import ConfigError
+from hyperlock.errors import ConfigError, RoundFailed
 from hyperlock.experiment import rounds
 from hyperlock.experiment.checkpoint import load
 from hyperlock.experiment.run import run
+from hyperlock.learning import algorithms
+from hyperlock.learning.types import Algorithm
 from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.settings.parse import parse
 
@@ -48,6 +53,78 @@ def test_where_others_than_a_key_holder_have_the_key_it_is_refused(
     with pytest.raises(ConfigError, match=f"keys={custody}.*no commitment or witness"):
         parse(compose(*SMALL, "trust=malicious", f"keys={custody}"))
     parse(compose(*SMALL, "trust=curious", f"keys={custody}"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (("trust=malicious", "trust.level=maliciuos"), r"(?s)trust\.level=maliciuos.*malicious"),
+        (("trust.level=evil",), r"(?s)trust\.level=evil.*allowed: curious, malicious"),
+        (("keys.custody=evil",), r"(?s)keys\.custody=evil.*allowed: authority, clients, server"),
+    ],
+    ids=str,
+)
+def test_a_misspelt_level_is_not_taken_for_another(
+    compose: Callable, settings: tuple[str, ...], problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        parse(compose(*SMALL, *settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("federation.clients=2",),
+        ("keys.colluders=99",),
+        ("federation.cohort=2",),
+        ("federation.fraction=0.2", "keys.colluders=4"),
+        ("keys.min_clients=9",),
+    ],
+    ids=str,
+)
+def test_what_to_try_works(compose: Callable, settings: tuple[str, ...]) -> None:
+    """At once, and not by way of another error."""
+    typed = [*SMALL, "trust=malicious", *settings]
+    with pytest.raises(ConfigError) as refused:
+        parse(compose(*typed))
+    hint = str(refused.value).partition("try: ")[2].split()
+    named = {override.partition("=")[0] for override in hint}
+    parse(compose(*(text for text in typed if text.partition("=")[0] not in named), *hint))
+
+
+def test_lost_clients_are_told_from_copies(compose: Callable) -> None:
+    settings = ("trust=malicious", "federation.dropout=0.9", "encryption=bfv")
+    with pytest.raises(
+        RoundFailed, match=r"have committed to an update, but.*of 6 clients did not"
+    ):
+        run(compose(*SMALL, *settings))
+
+
+def test_an_optimiser_that_writes_into_its_slots_is_each_partys_own(
+    compose: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = algorithms.fedavg
+
+    def in_place(*given: Any, **keys: Any) -> Algorithm:
+        algorithm = made(*given, **keys)
+        return Algorithm(algorithm.trainer, InPlace(np.zeros(650)))
+
+    monkeypatch.setattr(algorithms, "fedavg", in_place)
+    settings = (*SMALL, "encryption=bfv", "federation.rounds=3")
+    curious = run(compose(*settings))
+    malicious = run(compose(*settings, "trust=malicious"))
+    assert malicious.weights.tobytes() == curious.weights.tobytes()
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """Momentum, badly."""
+
+    velocity: np.ndarray
+
+    def step(self, weights: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, InPlace]:
+        self.velocity[:] = 0.5 * self.velocity + mean
+        return (weights - self.velocity).astype(np.float32), self
 
 
 def test_a_sum_is_of_two_more_than_may_collude(compose: Callable) -> None:

@@ -420,7 +420,9 @@ def test_copies_leave_too_few_and_another_attempt_is_made(cast: VerifiedCast) ->
 
     for name in NAMES[:4]:
         cast.post.answered[name, Train.kind] = copy
-    with pytest.raises(RoundFailed, match="2 clients have committed to what nobody else has"):
+    with pytest.raises(
+        RoundFailed, match="2 clients have committed to an update, and 4 to what another has"
+    ):
         cast.play()
     cast.post.answered.clear()
     cast.play(1, 2)
