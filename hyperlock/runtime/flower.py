@@ -1,7 +1,7 @@
 """Parties behind a Flower federation, which is a pipe here: it moves bytes and understands none.
 
-A relay (`relay/`, run by the SuperLink) connects to a Unix socket of this process. It may die and be
-started again at any time: the next one is given the requests that are still open.
+A relay (`relay/`, run by the SuperLink) connects to a Unix socket of this process. It may die and
+be started again at any time: the next one is given the requests that are still open.
 """
 
 from __future__ import annotations
