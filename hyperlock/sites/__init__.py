@@ -1,0 +1,1 @@
+"""Across organisations: what a site and the coordinator have on their machines, and start there."""
