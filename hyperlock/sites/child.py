@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -86,19 +87,16 @@ class Child:
         if process.poll() is None:
             process.terminate()
         try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            pass
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
         finally:
             self.kill()
 
     def kill(self) -> None:
         """At once, with all that is left of its group."""
         if self._process is not None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self._process.wait()
 
     def last_words(self, lines: int = 5) -> str:

@@ -7,6 +7,7 @@ of it goes through its command line there. A SuperLink's control answers its own
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -99,10 +100,8 @@ def make_environment(folder: Path) -> Environment:
     Raises:
         HyperLockError: pip failed; with the end of what it said.
     """
-    try:
+    with contextlib.suppress(HyperLockError):
         return find_environment(folder)
-    except HyperLockError:
-        pass
     environment = Environment(folder.absolute())
     pip: list[str | Path] = [
         environment.python,
@@ -456,10 +455,8 @@ def _end_all(home: Path) -> None:
     while left := _processes_of(home):
         if time.monotonic() > deadline:
             for pid in left:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
             return
         time.sleep(0.1)
 

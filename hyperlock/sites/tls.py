@@ -35,7 +35,7 @@ _TOLERANCE = timedelta(
 
 
 def make_authority(folder: Path, name: str, days: int = DAYS) -> None:
-    """Write ca.key, which never leaves the coordinator's machine, and ca.crt, which every site gets.
+    """Write ca.key, which stays on the coordinator's machine, and ca.crt, which every site gets.
 
     Args:
         folder: there, or made with mode 0700.

@@ -33,6 +33,7 @@ from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 from flwr.supercore.version import package_version
@@ -217,15 +218,22 @@ class Relay:
                 continue
             self._happened = time.monotonic()
             if message.has_error():
-                late = self._happened + _TOLERANCE >= request.deadline
-                error = message.error
-                self._fail(
-                    request,
-                    "expired" if late else "unreachable",
-                    "no answer in time" if late else f"{error.reason} (Flower's code {error.code})",
-                )
+                self._undelivered(request, message)
             else:
                 self._answer(request, message)
+
+    def _undelivered(self, request: Request, message: Message) -> None:
+        """Flower's own answer, in place of a node's."""
+        now = time.monotonic()
+        error = message.error
+        if now + _TOLERANCE >= request.deadline:
+            self._fail(request, "expired", "no answer in time")
+        elif error.code == ErrorCode.NODE_UNAVAILABLE and now < request.came + self._absent:
+            # Its node left since it was looked for, and may be back in a moment.
+            self._nodes.pop(request.party, None)
+            self._unsent[request.number] = request
+        else:
+            self._fail(request, "unreachable", f"{error.reason} (Flower's code {error.code})")
 
     def _answer(self, request: Request, message: Message) -> None:
         try:
@@ -241,7 +249,6 @@ class Relay:
     def _expire(self) -> None:
         now = time.monotonic()
         for request in list(self._unsent.values()):
-            # Not told why before it was looked for who is there.
             if now >= min(request.deadline, request.came + self._absent):
                 del self._unsent[request.number]
                 self._fail(request, "unreachable", "its node is not online")

@@ -20,6 +20,7 @@ joined, a SuperLink that is away is waited for.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import threading
@@ -149,10 +150,8 @@ class SuperLink:
         """Sign off; a SuperLink that is away is not waited for."""
         self._left.set()
         if self.node.node_id:
-            try:
+            with contextlib.suppress(httpx.HTTPError, RuntimeError):
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.node.node_id))
-            except (httpx.HTTPError, RuntimeError):
-                pass
 
     def next_request(self) -> tuple[Message, ObjectTree] | None:
         """The oldest message that nobody has fetched yet, still without its content."""
@@ -305,8 +304,8 @@ class SuperLink:
 def _refused(address: str) -> Ended:
     return Ended(
         REFUSED,
-        f"the SuperLink at {address} does not admit this node's key: it is not registered there, or "
-        "a node with the same key is online\n  try: ask the coordinator to register this site's "
+        f"the SuperLink at {address} does not admit this node's key: it is not registered there, "
+        "or a node with the same key is online\n  try: ask the coordinator to register this site's "
         "node.pub; a node that was killed may come back after 20 s",
     )
 
@@ -347,12 +346,10 @@ def _serve_newest(superlink: SuperLink, first: tuple[Message, ObjectTree], party
 
 
 def _give_up(superlink: SuperLink, message: Message) -> None:
-    try:
+    with contextlib.suppress(RunOver):
         superlink.confirm(message)
         superlink.answer(message, letter(b"", ok=False, reason="superseded"), 0.0)
         _say("a request was superseded by a newer one")
-    except RunOver:
-        pass
 
 
 def _serve_one(superlink: SuperLink, message: Message, tree: ObjectTree, party: str) -> None:
