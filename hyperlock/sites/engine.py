@@ -24,17 +24,16 @@ from hyperlock.errors import HyperLockError
 from hyperlock.files import write_whole
 from hyperlock.runtime import relay
 from hyperlock.sites.child import Child
-from hyperlock.sites.tls import check_certificate, check_private
+from hyperlock.sites.tls import NODE_KEY, check_certificate, check_private
 
 FLOWER = "1.42.0"
 RELAY = Path(relay.__file__).parent  # the app, and the programs of Flower's environment
 _CONNECTION = "hyperlock"  # what Flower's configuration calls the SuperLink
 _START = 60.0  # seconds in which a SuperLink answers
 _COMMAND = 120.0  # seconds for one command of Flower's
-_LEFTOVERS = 8.0  # seconds in which what a SuperLink started ends after it
+_LEFTOVERS = 2.0  # seconds in which what a SuperLink started may end after it
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-# A run's, but for what says that it is over.
-_FINISHED = "finished"
+_FINISHED = "finished"  # how the status of a run begins that is over
 
 
 @dataclass(frozen=True)
@@ -176,10 +175,17 @@ class SuperLink:
         """Start it, and wait until it answers.
 
         Raises:
-            HyperLockError: a certificate or key that cannot work, a port in use, or it ended.
+            HyperLockError: a certificate or key that cannot work, a port in use, a SuperLink that
+                runs on the same home, or it ended.
         """
+        for pid, command in _processes_of(self.home).items():
+            if b"superlink.py" in command:
+                raise HyperLockError(
+                    f"a SuperLink runs on {self.home} already (process {pid})\n  try: end it first"
+                )
         self._prepare()
         _check_port(self.host, self.port)
+        _end_all(self.home, 0)  # what one that was killed left behind would turn to this one
         self._child.start()
         try:
             self._wait_until_it_answers()
@@ -190,7 +196,7 @@ class SuperLink:
     def stop(self) -> None:
         """End it, and what it started."""
         self._child.stop()
-        _end_all(self.home)
+        _end_all(self.home, _LEFTOVERS)
 
     def kill(self) -> None:
         """As a crash would end it: at once, without a word."""
@@ -346,6 +352,8 @@ class SuperLink:
 
     def _ask(self, *words: str | Path) -> dict[str, Any]:
         """A command of Flower's, and its answer."""
+        if not self._answers():  # Flower's own commands try for seconds
+            raise self._silent("nothing listens there")
         command = [self.environment.flwr, *words, "--format", "json"]
         try:
             done = subprocess.run(
@@ -364,8 +372,6 @@ class SuperLink:
         if told.get("success"):
             return told
         why = str(told.get("error-message") or _end(done.stderr or done.stdout))
-        if not self._answers():
-            raise self._silent(why)
         raise HyperLockError(f"Flower refuses `flwr {words[0]}`: {why}")
 
     def _answers(self) -> bool:
@@ -395,10 +401,16 @@ def node(
         ca: path of the authority's certificate.
         party: path of the party's socket.
         poll: seconds between two looks for messages, at least.
+
+    Raises:
+        HyperLockError: the key is missing or others can read it, or the authority's certificate is
+            not valid by this machine's clock.
     """
+    check_private(folder / NODE_KEY)
+    check_certificate(ca)
     program: list[str | Path] = [environment.python, "-P", RELAY / "node.py"]
     told: list[str | Path] = ["--superlink", superlink, "--ca", ca.absolute()]
-    told += ["--key", (folder / "node.key").absolute(), "--party", party.absolute()]
+    told += ["--key", (folder / NODE_KEY).absolute(), "--party", party.absolute()]
     told += ["--poll", str(poll)]
     variables = flower_variables(environment, folder.absolute() / "flower")
     return Child([*program, *told], variables, folder / "node.log")
@@ -448,10 +460,10 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _end_all(home: Path) -> None:
-    """What a SuperLink started is in sessions of its own, and looks after it every 0.2 s. It is
-    given time to end, and then killed; it is known by its FLWR_HOME."""
-    deadline = time.monotonic() + _LEFTOVERS
+def _end_all(home: Path, patience: float) -> None:
+    """What a SuperLink started is in sessions of its own, and looks after it every 0.2 s: it is
+    given so many seconds to end, and then killed."""
+    deadline = time.monotonic() + patience
     while left := _processes_of(home):
         if time.monotonic() > deadline:
             for pid in left:
@@ -461,17 +473,20 @@ def _end_all(home: Path) -> None:
         time.sleep(0.1)
 
 
-def _processes_of(home: Path) -> list[int]:
-    """Linux alone tells; elsewhere none are found."""
+def _processes_of(home: Path) -> dict[int, bytes]:
+    """Those with this FLWR_HOME, and their commands; only Linux tells."""
     mark = f"FLWR_HOME={home}".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            if mark in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
+            command = (path / "cmdline").read_bytes()
+            # One that has ended and waits for its parent has no command any more.
+            if command and mark in (path / "environ").read_bytes().split(b"\0"):
+                found[int(path.name)] = command
         except OSError:
             pass  # another user's, or gone
-    return [pid for pid in found if pid != os.getpid()]
+    found.pop(os.getpid(), None)
+    return found
 
 
 def _json(text: str) -> dict[str, Any]:

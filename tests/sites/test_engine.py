@@ -23,7 +23,15 @@ import pytest
 from hyperlock.errors import HyperLockError
 from hyperlock.runtime.relay.frames import receive_frame, send_frame
 from hyperlock.sites.child import Child
-from hyperlock.sites.engine import RELAY, Environment, SuperLink, Tls, find_environment, node
+from hyperlock.sites.engine import (
+    RELAY,
+    Environment,
+    SuperLink,
+    Tls,
+    find_environment,
+    flower_variables,
+    node,
+)
 from hyperlock.sites.tls import make_authority, make_node_key, make_server
 
 pytestmark = pytest.mark.flower
@@ -359,6 +367,29 @@ def test_a_node_runs_no_shipped_code(federation: Federation) -> None:
     assert ran == {"flwr-serverapp"}, "and so the test can tell"
 
 
+def test_a_stock_supernode_serves_as_well(federation: Federation) -> None:
+    """Where it runs as a user of its own, for it does run what is shipped."""
+    make_node_key(federation.folder / "stock")
+    federation.link.register("stock", federation.folder / "stock" / "node.pub")
+    path = federation.folder / "stock" / "party"
+    command: list[str | Path] = [federation.environment.folder / "bin" / "flower-supernode"]
+    command += ["--root-certificates", federation.tls.authority]
+    command += ["--superlink", federation.link.address, "--port", str(free_port())]
+    command += ["--auth-supernode-private-key", federation.folder / "stock" / "node.key"]
+    command += ["--node-config", f'party="{path}"']
+    variables = flower_variables(federation.environment, federation.folder / "stock" / "flower")
+    with party(path), Child(command, variables, path.with_name("node.log")):
+        federation.coordinator.wait_for("stock", "online")
+        body = os.urandom(400_000)
+        assert federation.coordinator.ask("stock", body) == ({"ok": True}, body[::-1])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def test_goodbye_finishes_the_run_well(federation: Federation) -> None:
     federation.coordinator.say({"id": 0})
     number = federation.start_relay()
@@ -381,7 +412,6 @@ def test_the_superlink_is_killed_and_goes_on_from_its_database(federation: Feder
     federation.link.kill()
     with pytest.raises(EOFError):
         federation.coordinator.read()
-    until(lambda: not processes(federation.link.home))
     with pytest.raises(HyperLockError, match=r"cannot be reached[\s\S]*try: whether it runs"):
         federation.link.relays()
     federation.link.start()
@@ -419,6 +449,10 @@ def test_a_port_in_use_is_named(federation: Federation, tmp_path: Path) -> None:
     second = SuperLink(federation.environment, tmp_path / "l", "127.0.0.1", port, federation.tls)
     with pytest.raises(HyperLockError, match=rf"127.0.0.1:{port}: Address already in use"):
         second.start()
+    with pytest.raises(HyperLockError, match=r"runs on .* already"):
+        SuperLink(
+            federation.environment, federation.link.home, "127.0.0.1", 0, federation.tls
+        ).start()
 
 
 def test_control_is_for_this_machine_alone(environment: Environment) -> None:
@@ -460,7 +494,7 @@ def test_nothing_outlives_a_parent_that_is_killed(
     environment: Environment, tls: Tls, tmp_path: Path
 ) -> None:
     code = f"""
-import time
+import socket, time
 from pathlib import Path
 from hyperlock.sites.engine import *
 tls = Tls(*map(Path, {[str(tls.authority), str(tls.certificate), str(tls.key)]!r}))
@@ -468,6 +502,11 @@ link = SuperLink(Environment(Path({str(environment.folder)!r})), Path("link"), "
 with link:
     link.register("a", Path("site/node.pub"))
     with node(link.environment, Path("site"), link.address, tls.authority, Path("p"), poll=1):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind("coordinator")
+        listener.listen()
+        link.start_relay(Path("coordinator"))
+        connection, _ = listener.accept()
         print("up", flush=True)
         time.sleep(300)
 """
@@ -482,6 +521,7 @@ with link:
     assert parent.stdout is not None
     assert parent.stdout.readline() == b"up\n"
     assert all(processes(home) for home in homes)
+    assert processes(homes[0], "flwr-serverapp")
     parent.kill()
     parent.wait()
     until(lambda: not any(processes(home) for home in homes))

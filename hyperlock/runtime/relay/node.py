@@ -80,6 +80,8 @@ _POLL_SHARE = 0.02  # of the time since the last message
 _LONGEST_WAIT = 3.0  # seconds before a SuperLink that is away is tried again
 _NOT_ADMITTED = 2004  # Flower's code: the key is not registered, or its node counts as online
 _BUSY = (502, 503, 504)
+_SERVER_ERROR = 500
+_MOST_ERRORS = 30.0  # seconds in which a request may fail for the SuperLink's own errors
 
 
 class Ended(Exception):
@@ -91,7 +93,7 @@ class Ended(Exception):
 
 
 class RunOver(Exception):
-    """The run that a message belongs to is not running any more."""
+    """A message that is nobody's concern any more: its run is over, or it is none."""
 
 
 class SuperLink:
@@ -158,7 +160,10 @@ class SuperLink:
         answer = self._call(self._client.PullMessages, PullMessagesRequest(node=self.node))
         if not answer.messages_list:
             return None
-        return message_from_proto(answer.messages_list[0]), answer.message_object_trees[0]
+        try:
+            return message_from_proto(answer.messages_list[0]), answer.message_object_trees[0]
+        except Exception as error:  # what Flower makes of hostile bytes is not specified
+            raise RunOver(f"a message that cannot be read ({error})") from None
 
     def fetch(self, message: Message, tree: ObjectTree) -> Message:
         """The message with its content.
@@ -172,9 +177,12 @@ class SuperLink:
         for part in iterate_object_tree(tree):
             contents[part.object_id] = self._object(meta.run_id, part.object_id, deadline)
         self.confirm(message)
-        whole = inflate_object_from_contents(meta.message_id, contents)
-        if not isinstance(whole, Message):
-            raise RunOver("no message")
+        try:
+            whole = inflate_object_from_contents(meta.message_id, contents)
+        except Exception as error:  # what Flower makes of hostile bytes is not specified
+            raise RunOver(f"a message that cannot be read ({error})") from None
+        if not (isinstance(whole, Message) and whole.has_content()):
+            raise RunOver("what came is no message")
         whole.metadata.__dict__["_message_id"] = meta.message_id
         return whole
 
@@ -258,7 +266,10 @@ class SuperLink:
                 problem = self._judge(error)
             except httpx.TransportError as error:
                 problem = self._unreachable(error)
-            if self._patience is not None and time.monotonic() - began > self._patience:
+            patience = self._patience
+            if patience is None and problem.code == OTHER:
+                patience = _MOST_ERRORS
+            if patience is not None and time.monotonic() - began > patience:
                 raise problem
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
@@ -275,7 +286,10 @@ class SuperLink:
         if status == httpx.codes.FORBIDDEN:
             raise RunOver("the run is over")
         told = error.response.text[:300] if flower is None else flower.message
-        raise Ended(OTHER, f"the SuperLink at {self._address} answers {status}: {told}")
+        unclear = Ended(OTHER, f"the SuperLink at {self._address} answers {status}: {told}")
+        if status == _SERVER_ERROR:
+            return unclear
+        raise unclear
 
     def _unreachable(self, error: httpx.TransportError) -> Ended:
         """What it means; raises what will not go away by itself."""
@@ -328,8 +342,8 @@ def serve(superlink: SuperLink, party: str, poll: float, poll_most: float) -> No
                 time.sleep(min(max(poll, _POLL_SHARE * idle), max(poll, poll_most)))
                 continue
             _serve_newest(superlink, waiting, party)
-        except RunOver:
-            pass  # what it was about is nobody's concern any more
+        except RunOver as over:
+            _say(f"a message is not served: {over}")
         last = time.monotonic()
 
 
