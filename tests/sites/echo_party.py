@@ -35,4 +35,5 @@ def main() -> None:
             served += 1
 
 
-main()
+if __name__ == "__main__":
+    main()

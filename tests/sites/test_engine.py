@@ -479,6 +479,34 @@ print(answers)
         ("/v1/control/start-run", None, "192.0.2.1", 403),
     ]
     code = code.replace("CASES", repr([case[:3] for case in cases]))
+    assert told(environment, code) == str([case[3] for case in cases])
+
+
+def test_only_letters_are_opened(environment: Environment) -> None:
+    code = """
+import letters
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+letters._PART = 4
+for body in (b"", b"1234", b"12345", b"123456789"):
+    assert letters.opened(letters.letter(body)) == (True, "", body)
+first = {"ok": True, "reason": "", "parts": 2, "body": b""}
+bad = [
+    {}, {"0": ConfigRecord({})}, {"0": MetricRecord({"parts": 1})}, {"0": ConfigRecord(first)},
+    {"0": ConfigRecord(first), "2": ConfigRecord({"body": b""})},
+    {"0": ConfigRecord(first), "1": ConfigRecord({"body": "text"})},
+    {"0": ConfigRecord(first | {"parts": True})}, {"0": ConfigRecord(first | {"parts": 0})},
+]
+for records in bad:
+    try:
+        letters.opened(RecordDict(records))
+    except ValueError as error:
+        print(error)
+"""
+    assert told(environment, code).splitlines() == 8 * ["a message that is no letter of this relay"]
+
+
+def told(environment: Environment, code: str) -> str:
+    """What a program in Flower's environment prints, beside the relay's files."""
     done = subprocess.run(
         [environment.python, "-c", code],
         cwd=RELAY,
@@ -487,7 +515,8 @@ print(answers)
         check=False,
         env={"PATH": os.environ["PATH"], "FLWR_TELEMETRY_ENABLED": "0"},
     )
-    assert done.stdout.strip() == str([case[3] for case in cases]), done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_nothing_outlives_a_parent_that_is_killed(

@@ -4,7 +4,8 @@ One port serves what nodes need, signed by their keys (/v1/fleet/), and what con
 (/v1/control/, /v1/runtime/), which Flower guards by nothing: whoever reaches the port could start a
 run, that is, have code of his own executed here, or register a node. Here these are answered to
 this machine's own processes alone, and all else gets 403. A reverse proxy on this machine would
-pass for its own process: it must refuse all paths but the nodes' itself. Told as `flower-superlink` is:
+pass for its own process: it must refuse all paths but the nodes' itself. It takes the arguments of
+`flower-superlink`:
 
     python -P superlink.py --host HOST --port PORT ...
 """
