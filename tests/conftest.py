@@ -36,7 +36,7 @@ from tests.parties.cast import Cast
 from tests.warm import Warm, warm
 
 ROOT = Path(__file__).resolve().parents[1]
-UNMARKED = "not slow and not postgres"  # what pyproject.toml selects
+UNMARKED = "not slow and not postgres and not flower"  # what pyproject.toml selects
 
 # The same examples every time: what is red once is red again.
 settings.register_profile(

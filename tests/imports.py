@@ -32,7 +32,7 @@ HOMES = {
     "tenseal": "hyperlock.encryption._tenseal",
     "mlflow": "hyperlock.tracking.mlflow",
     "optuna": "hyperlock.sweep",
-    "flwr": "hyperlock.runtime.flower",
+    "flwr": "hyperlock.runtime.relay",
 }
 # Modules that load a library for seconds, and so are imported late; and who may, beside their own
 # package.

@@ -22,7 +22,8 @@ def layout() -> str:
 def _lines(folder: Path, depth: int) -> Iterator[str]:
     yield from _line(f"{folder.name}/", _first_sentence(folder / "__init__.py"), depth)
     packages = sorted(
-        (path.parent for path in folder.glob("*/__init__.py")), key=lambda path: LAYER[path.name]
+        (path.parent for path in folder.glob("*/__init__.py")),
+        key=lambda path: LAYER[path.name] if depth == 0 else path.name,
     )
     for package in packages:
         yield from _lines(package, depth + 1)
