@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,21 @@ _LOOK = 0.5  # seconds between two looks at the clock
 _AWAY = ("unreachable", "away")
 
 
+@dataclass(frozen=True)
+class Request:
+    """One that is not answered yet.
+
+    Attributes:
+        party: to whom.
+        body: what.
+        answers: where its answer is waited for.
+    """
+
+    party: str
+    body: bytes
+    answers: queue.Queue[tuple[int, Reply]]
+
+
 class FlowerRuntime:
     """Reaches parties through whichever relay is connected.
 
@@ -46,8 +62,7 @@ class FlowerRuntime:
     def __init__(self, path: Path, timeout: float) -> None:
         self._timeout = timeout
         self._ids = count(1)
-        self._open: dict[int, tuple[str, bytes]] = {}
-        self._answers: queue.Queue[tuple[int, Reply]] = queue.Queue()
+        self._open: dict[int, Request] = {}
         self._sending = threading.Lock()
         self._relay: socket.socket | None = None
         self._path = path
@@ -64,19 +79,23 @@ class FlowerRuntime:
         threading.Thread(target=self._accept, name="relay", daemon=True).start()
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, Reply]]:
-        """Yield (party, reply) as replies come; Lost for those who have not answered in time."""
+        """Yield (party, reply) as replies come; Lost for those who have not answered in time.
+
+        One exchange may go on within another: each has answers of its own.
+        """
+        answers: queue.Queue[tuple[int, Reply]] = queue.Queue()
         waiting = {}
         for party, request in requests.items():
             number = next(self._ids)
             waiting[number] = party
             with self._sending:
-                self._open[number] = (party, request)
+                self._open[number] = Request(party, request, answers)
                 self._send(number)
         deadline = time.monotonic() + self._timeout
         try:
             while waiting:
                 try:
-                    number, reply = self._answers.get(timeout=_LOOK)
+                    number, reply = answers.get(timeout=_LOOK)
                 except queue.Empty:
                     if self._relay is None:  # that is no party's fault, and not on its time
                         deadline += _LOOK
@@ -100,8 +119,9 @@ class FlowerRuntime:
         self._path.unlink(missing_ok=True)
 
     def _send(self, number: int) -> None:
-        party, request = self._open[number]
-        self._write({"id": number, "party": party, "timeout": self._timeout}, request)
+        request = self._open[number]
+        header = {"id": number, "party": request.party, "timeout": self._timeout}
+        self._write(header, request.body)
 
     def _cancel(self, number: int) -> None:
         with self._sending:
@@ -146,15 +166,17 @@ class FlowerRuntime:
         if isinstance(nodes, dict):
             log.info("nodes: %s", ", ".join(f"{name} {state}" for name, state in nodes.items()))
         number = header.get("id")
-        if not isinstance(number, int) or number not in self._open:
+        if not isinstance(number, int):
             return
         with self._sending:
-            self._open.pop(number, None)
+            request = self._open.pop(number, None)
+        if request is None:
+            return
         if header.get("ok") is True:
-            self._answers.put((number, body))
+            request.answers.put((number, body))
         else:
             away = header.get("kind") in _AWAY
-            self._answers.put((number, Lost(f"{header.get('reason')}"[:500], away)))
+            request.answers.put((number, Lost(f"{header.get('reason')}"[:500], away)))
 
 
 def flower(folder: Folder, timeout: float) -> FlowerRuntime:

@@ -347,6 +347,10 @@ class SuperLink:
                 )
             time.sleep(0.1)
 
+    def registered(self) -> set[str]:
+        """Names of the nodes that are admitted."""
+        return set(self._registered())
+
     def _registered(self) -> dict[str, dict[str, str]]:
         return json.loads(self._names.read_text()) if self._names.exists() else {}
 

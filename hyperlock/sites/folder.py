@@ -21,14 +21,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hyperlock.errors import HyperLockError
 from hyperlock.files import write_whole
 from hyperlock.parties.identity import SERVER, Signer, sample_limits
 from hyperlock.sites.kit import SITE, Kit, PublicFile
+from hyperlock.sites.tls import NODE, make_node_key
 
 _RUN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SITE_FILE = """\
@@ -89,7 +88,10 @@ class Folder:
 
         # Keys, and what is public of them.
         signing = Ed25519PrivateKey.generate()
-        node = "" if role == SERVER else _new_node_key(path / "node.key")
+        node = ""
+        if role != SERVER:
+            make_node_key(path)
+            node = (path / NODE).read_text().strip()
         public = PublicFile.of(
             {
                 "name": name or role,
@@ -208,18 +210,3 @@ class Folder:
         if len(key) != 32:
             raise HyperLockError(f"{path}: not a key")
         return key
-
-
-def _new_node_key(path: Path) -> str:
-    """Write the engine's key of a node, and return its public half, OpenSSH."""
-    key = ec.generate_private_key(ec.SECP384R1())
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.OpenSSH,
-        serialization.NoEncryption(),
-    )
-    write_whole(path, private)
-    public = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
-    return public.decode()

@@ -280,7 +280,7 @@ def test_a_party_that_is_away_and_returns(
 ) -> None:
     away = federation.make_node("away")
     federation.link.register("away", federation.folder / "away" / "node.pub")
-    said = {"ok": False, "kind": "failed", "reason": "the party's process is not running"}
+    said = {"ok": False, "kind": "away", "reason": "the party's process is not running"}
     with away:
         federation.coordinator.wait_for("away", "online")
         assert federation.coordinator.ask("away", b"x") == (said, b"")

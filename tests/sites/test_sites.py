@@ -1,5 +1,5 @@
-"""Runs across organisations, by an in-memory pipe: the same model as in one process, whoever is late,
-lost or restarted."""
+"""Runs across organisations, by an in-memory pipe: the same model as in one process, whoever is
+late, lost or restarted."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def test_the_model_is_that_of_one_process(
     report = across(pipe)
     assert report.weights.tobytes() == alone.weights.tobytes()
     assert report.accuracies == alone.accuracies and pipe.closed
-    assert report.metrics["bytes/uplink_per_client"] == alone.metrics["bytes/uplink_per_client"]
+    bytes_up = report.metrics["bytes/uplink_per_client"]
+    assert bytes_up == pytest.approx(alone.metrics["bytes/uplink_per_client"], abs=10)  # of names
     # What other processes do is not measured here, and is not said to be nothing.
     assert "time/train_s" not in report.metrics and "time/aggregate_s" in report.metrics

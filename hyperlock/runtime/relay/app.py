@@ -15,7 +15,7 @@ and to it:
 
     {"hello": 1, "flwr": version}                              first of all
     {"id": n, "ok": true} + body                               the party's answer
-    {"id": n, "ok": false, "kind": kind, "reason": text}       kind: unreachable, failed or expired
+    {"id": n, "ok": false, "kind": kind, "reason": text}       unreachable, away, failed or expired
     {"nodes": {name: "online" | "offline"}}                    whenever that changed
 """
 
@@ -237,14 +237,14 @@ class Relay:
 
     def _answer(self, request: Request, message: Message) -> None:
         try:
-            ok, reason, body = opened(message.content)
+            problem, reason, body = opened(message.content)
         except ValueError as error:
             self._fail(request, "failed", str(error))
             return
-        if ok:
-            self._say({"id": request.number, "ok": True}, body)
+        if problem:
+            self._fail(request, problem, reason)
         else:
-            self._fail(request, "failed", reason)
+            self._say({"id": request.number, "ok": True}, body)
 
     def _expire(self) -> None:
         now = time.monotonic()

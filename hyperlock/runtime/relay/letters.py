@@ -16,21 +16,22 @@ _PART = 16 * 1024**2  # bytes of one object, which Flower holds in memory severa
 _MOST_PARTS = 128  # 2 GiB, as in frames
 
 
-def letter(body: bytes | bytearray, ok: bool = True, reason: str = "") -> RecordDict:
-    """A message's content: a body, and of an answer whether it is one, or why not."""
+def letter(body: bytes | bytearray, problem: str = "", reason: str = "") -> RecordDict:
+    """A message's content: a body; of an answer that is none, what kind of problem there is (`away`
+    or `failed`), and why."""
     view = memoryview(body)
     starts = range(0, max(len(view), 1), _PART)
     records = {
         str(i): ConfigRecord({"body": bytes(view[at : at + _PART])}) for i, at in enumerate(starts)
     }
-    records["0"]["ok"] = ok
+    records["0"]["problem"] = problem
     records["0"]["reason"] = reason
     records["0"]["parts"] = len(records)
     return RecordDict(records)
 
 
-def opened(content: RecordDict) -> tuple[bool, str, bytes]:
-    """Whether it is an answer, why not, and the body.
+def opened(content: RecordDict) -> tuple[str, str, bytes]:
+    """What kind of problem there is, "" for none, and why; and the body.
 
     Raises:
         ValueError: it is no letter.
@@ -41,7 +42,7 @@ def opened(content: RecordDict) -> tuple[bool, str, bytes]:
         if not (type(parts) is int and 0 < parts <= _MOST_PARTS and len(content) == parts):
             raise ValueError
         body = b"".join(content[str(i)]["body"] for i in range(parts))
-        return bool(first["ok"]), str(first["reason"]), body
+        return str(first["problem"]), str(first["reason"]), body
     except (KeyError, TypeError, ValueError):
         raise ValueError("a message that is no letter of this relay") from None
 
@@ -57,11 +58,12 @@ def ask_party(path: str, number: str, body: bytes) -> RecordDict:
             send_frame(connection, {"id": number}, body)
             header, answer = receive_frame(connection)
     except (FileNotFoundError, ConnectionRefusedError):
-        return letter(b"", ok=False, reason="the party's process is not running")
+        return letter(b"", "away", "the party's process is not running")
     except (EOFError, ConnectionError):
-        return letter(b"", ok=False, reason="the party's process ended before it answered")
+        return letter(b"", "away", "the party's process ended before it answered")
     except (OSError, FrameError) as error:
-        return letter(b"", ok=False, reason=f"the party's process cannot be asked: {error}")
+        return letter(b"", "failed", f"the party's process cannot be asked: {error}")
     if header.get("ok") is True:
         return letter(answer)
-    return letter(b"", ok=False, reason=str(header.get("reason", "no reason given"))[:1000])
+    problem = "away" if header.get("kind") == "away" else "failed"
+    return letter(b"", problem, str(header.get("reason", "no reason given"))[:1000])

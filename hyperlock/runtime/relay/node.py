@@ -362,7 +362,7 @@ def _serve_newest(superlink: SuperLink, first: tuple[Message, ObjectTree], party
 def _give_up(superlink: SuperLink, message: Message) -> None:
     with contextlib.suppress(RunOver):
         superlink.confirm(message)
-        superlink.answer(message, letter(b"", ok=False, reason="superseded"), 0.0)
+        superlink.answer(message, letter(b"", "failed", "superseded"), 0.0)
         _say("a request was superseded by a newer one")
 
 
@@ -372,7 +372,7 @@ def _serve_one(superlink: SuperLink, message: Message, tree: ObjectTree, party: 
     try:
         _, _, body = opened(whole.content)
     except ValueError as error:
-        superlink.answer(whole, letter(b"", ok=False, reason=str(error)), 0.0)
+        superlink.answer(whole, letter(b"", "failed", str(error)), 0.0)
         return
     fetched = time.monotonic()
     content = ask_party(party, message.metadata.message_id, body)

@@ -1,0 +1,190 @@
+"""`make federation`: a whole federation on this machine, every party a process with a folder of its
+own; three hospitals, a key holder, a witness and the coordinator, who meet through Flower.
+
+Where one user runs everything, nobody is kept from anything: it shows how it works, and protects
+nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hyperlock.errors import HyperLockError
+from hyperlock.experiment import simulation
+from hyperlock.settings.compose import compose
+from hyperlock.settings.parse import parse
+from hyperlock.sites.child import Child
+from hyperlock.sites.engine import make_environment
+from hyperlock.sites.folder import Folder
+from hyperlock.sites.kit import SITE
+from hyperlock.sites.meeting import ENVIRONMENT, flower_folder, provision
+
+log = logging.getLogger("hyperlock")
+
+HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
+SAMPLES = 6000  # of all hospitals together
+RUN = (
+    f"federation.clients={len(HOSPITALS)}",
+    "federation.rounds=3",
+    "encryption=bfv",
+    "runtime.timeout=120",
+    "runtime.patience=120",
+)
+# The same in one process: what hospitals have is split so, and the same settings learn from it.
+LOCAL = (f"dataset.train_samples={SAMPLES}", "split=shards")
+_START = 120.0  # seconds in which a process is ready
+_LIMITS = """\
+dataset:
+  path: {path}
+limits:
+  models: [mlp, logistic, 2nn, cnn]
+"""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The processes of a federation, and where they live.
+
+    Attributes:
+        server: the coordinator's folder.
+        folders: of all other parties, by name.
+        children: their processes, and the SuperLink's as `superlink`.
+    """
+
+    server: Folder
+    folders: dict[str, Folder]
+    children: dict[str, Child]
+
+
+def demo(overrides: Sequence[str]) -> None:
+    """Play a run, and leave nothing behind but `outputs/` and the environments.
+
+    Raises:
+        HyperLockError: something could not be started; the text says what, and where its log is.
+    """
+    began = time.monotonic()
+    environment = make_environment(flower_folder())
+    log.info("Flower is in %s (%.0f s)", environment.folder, time.monotonic() - began)
+    path = Path(tempfile.mkdtemp(prefix="hyperlock-"))
+    try:
+        with stage(path, overrides) as made:
+            log.info("everybody waits (%.0f s)", time.monotonic() - began)
+            status = coordinate(made.server, overrides)
+            _show(made)
+    except BaseException:
+        for file in sorted(path.glob("*/*.log")):
+            log.error("%s:\n%s", file.parent.name, "\n".join(file.read_text().splitlines()[-5:]))
+        raise
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+    log.info("all of it took %.0f s", time.monotonic() - began)
+    if status:
+        raise HyperLockError(f"the run ended with status {status}")
+
+
+@contextmanager
+def stage(path: Path, overrides: Sequence[str] = ()) -> Iterator[Stage]:
+    """Folders under `path`, and a process for every party but the server."""
+    # Each party makes its own keys; the coordinator gathers what is public.
+    server = Folder.make(path / "server", "server", "", 0)
+    folders = {role: Folder.make(path / role, role, "", 0) for role in ("keyholder", "witness")}
+    for name, count in give_samples(path, overrides).items():
+        folders[name] = Folder.make(path / name, SITE, name, count)
+        limits = _LIMITS.format(path=path / f"{name}.npz")
+        (folders[name].path / "site.yaml").write_text(limits)
+    files = [folder.path / "public.json" for folder in folders.values()]
+    kit = provision(server, "demonstration", f"127.0.0.1:{_free_port()}", files)
+    for folder in folders.values():
+        folder.join(server.path / "to-hand-over.json")
+        log.info("%s joined the project; fingerprint %s", folder.name, folder.kit.fingerprint)
+    log.info("they meet at %s", kit.superlink)
+
+    # And then a process.
+    with ExitStack() as running:
+        children = {"superlink": running.enter_context(_child("superlink", server))}
+        for name, folder in folders.items():
+            children[name] = running.enter_context(_child("serve", folder))
+        for name, folder in folders.items():
+            _wait_for(folder.path / "party.sock", children[name], name)
+        yield Stage(server, folders, children)
+
+
+def give_samples(path: Path, overrides: Sequence[str] = ()) -> dict[str, int]:
+    """A file of shards of MNIST for each hospital; how many samples each has."""
+    local = [text for text in overrides if not text.startswith("runtime.")]
+    composed, _ = compose([*LOCAL, RUN[0], *local])
+    config = parse(composed)
+    dataset = simulation.load_dataset(config)
+    counts = {}
+    for name, part in zip(HOSPITALS, simulation.build_split(config, dataset), strict=True):
+        np.savez(path / f"{name}.npz", x=dataset.x_train[part], y=dataset.y_train[part])
+        counts[name] = len(part)
+    return counts
+
+
+def coordinate(server: Folder, overrides: Sequence[str] = ()) -> int:
+    """The coordinator's run, as a person would type it; its exit status."""
+    unit = SAMPLES / len(HOSPITALS)
+    command = [
+        sys.executable,
+        "run.py",
+        "runtime=flower",
+        f"runtime.folder={server.path}",
+        f"runtime.weight_unit={unit}",
+        *RUN,
+        *overrides,
+    ]
+    log.info("%s", " ".join(["python", *command[1:]]))
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def _show(made: Stage) -> None:
+    """What each party's own log says that it sent."""
+    for name, folder in sorted(made.folders.items()):
+        sent = 0
+        received = 0
+        for line in (folder.path / "log.jsonl").read_text().splitlines():
+            entry = json.loads(line)
+            received += entry["received"]["bytes"]
+            sent += entry["sent"]["bytes"] if entry["sent"] else 0
+        log.info("%s received %s bytes and sent %s", name, f"{received:,}", f"{sent:,}")
+
+
+def _child(command: str, folder: Folder) -> Child:
+    variables = os.environ | {ENVIRONMENT: str(flower_folder().absolute())}
+    program = [sys.executable, "-m", "hyperlock.sites", command, str(folder.path)]
+    return Child(program, variables, folder.path / "process.log")
+
+
+def _wait_for(path: Path, child: Child, name: str) -> None:
+    deadline = time.monotonic() + _START
+    while not path.exists():
+        if not child.running() or time.monotonic() > deadline:
+            raise HyperLockError(f"{name} did not start: {child.last_words()}")
+        time.sleep(0.1)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
