@@ -8,12 +8,17 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hyperlock import process
 from hyperlock.errors import HyperLockError
+from hyperlock.parties.identity import SERVER, WITNESS
 from hyperlock.sites.folder import Folder
 from hyperlock.sites.kit import ROLES, SITE
+
+if TYPE_CHECKING:
+    from hyperlock.sites.engine import Environment
+    from hyperlock.sites.party import Party
 
 log = logging.getLogger("hyperlock")
 
@@ -76,13 +81,19 @@ def main() -> None:
     except HyperLockError as error:
         print(f"ERROR {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:  # such as a full disk, or a folder of another user's
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"ERROR {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
     except (KeyboardInterrupt, process.Terminated):
         sys.exit(0)
 
 
 def _init(arguments: Any) -> None:
-    if arguments.role == SITE and not (arguments.name and arguments.samples > 0):
+    if arguments.role == SITE and not (arguments.name and arguments.samples):
         raise HyperLockError("a site has a name and samples\n  try: --name NAME --samples NUMBER")
+    if arguments.role != SITE and arguments.samples:
+        raise HyperLockError(f"--samples of a {arguments.role}\n  allowed: of a site alone")
     folder = Folder.make(arguments.folder, arguments.role, arguments.name, arguments.samples)
     print(f"{folder.name} lives in {folder.path}; hand over {folder.path / 'public.json'}")
     if arguments.role == SITE:
@@ -90,20 +101,28 @@ def _init(arguments: Any) -> None:
 
 
 def _provision(arguments: Any) -> None:
-    from hyperlock.sites.meeting import provision
+    from hyperlock.sites.meeting import HAND_OVER, provision
+    from hyperlock.sites.tls import DAYS
 
     server = Folder(arguments.folder)
-    if server.public.role != "server":
-        raise HyperLockError(f"{server.path}: a {server.public.role}'s folder, not the server's")
+    if server.public.role != SERVER:
+        raise HyperLockError(
+            f"{server.path}: a {server.public.role}'s folder, not the server's\n"
+            "  try: the folder of `python -m hyperlock.sites init FOLDER --role server`"
+        )
     kit = provision(server, arguments.project, arguments.superlink, arguments.public)
     print(f"project {kit.project}: {', '.join(sorted(kit.parties))}")
-    print(f"give every party {server.path / 'to-hand-over.json'}; it is the same for all")
+    print(f"give every party {server.path / HAND_OVER}; it is the same for all")
     print(f"and read out its fingerprint: {kit.fingerprint}")
+    print(f"it is good for {DAYS} days; where the SuperLink runs, start it again")
 
 
 def _join(arguments: Any) -> None:
-    kit = Folder(arguments.folder).join(arguments.kit)
+    from hyperlock.sites.meeting import take_kit
+
+    kit, end = take_kit(Folder(arguments.folder), arguments.kit)
     print(f"project {kit.project}: {', '.join(sorted(kit.parties))}")
+    print(f"they meet at {kit.superlink}, until {end:%Y-%m-%d %H:%M} UTC")
     print(f"fingerprint, to be the same at every party: {kit.fingerprint}")
 
 
@@ -118,17 +137,29 @@ def _approve(arguments: Any) -> None:
 
 def _serve(arguments: Any) -> None:
     from hyperlock.experiment import simulation
-    from hyperlock.parties.identity import WITNESS
     from hyperlock.sites.engine import find_environment
-    from hyperlock.sites.meeting import Node, flower_folder
+    from hyperlock.sites.meeting import flower_folder
     from hyperlock.sites.party import Party
-    from hyperlock.sites.serve import SOCKET, listen, serve
 
     folder = Folder(arguments.folder)
+    if folder.public.role == SERVER:
+        raise HyperLockError(
+            f"{folder.path}: the server's folder\n"
+            "  try: python -m hyperlock.sites superlink, and python run.py runtime=flower"
+        )
     environment = find_environment(flower_folder())
-    party = Party(folder)
-    if folder.public.role != WITNESS:  # or the first round would wait for it
-        simulation.import_tensorflow()
+    with folder.held():
+        party = Party(folder)
+        if folder.public.role != WITNESS:  # or the first round would wait for it
+            simulation.import_tensorflow()
+        _wait(folder, environment, party)
+
+
+def _wait(folder: Folder, environment: Environment, party: Party) -> None:
+    """Answer until a signal ends the process."""
+    from hyperlock.sites.meeting import Node
+    from hyperlock.sites.serve import SOCKET, listen, serve
+
     listener = listen(folder.path / SOCKET)
     with Node(folder, environment) as node:
         log.info("%s waits to be invited, in project %s", party.name, folder.kit.project)

@@ -88,7 +88,7 @@ def find_environment(folder: Path) -> Environment:
     said = f"has {', '.join(found)}" if found else "has no Flower"
     raise HyperLockError(
         f"{folder} {said}; flwr {FLOWER} is needed\n"
-        f"  try: {sys.executable} -m venv --clear {folder} && "
+        f"  try: {sys.executable} -m venv {'--clear ' if found else ''}{folder} && "
         f"{folder}/bin/python -m pip install flwr=={FLOWER}"
     )
 
@@ -97,10 +97,16 @@ def make_environment(folder: Path) -> Environment:
     """Flower's environment, made if it is not there; from wherever pip is told to install from.
 
     Raises:
-        HyperLockError: pip failed; with the end of what it said.
+        HyperLockError: pip failed, with the end of what it said; or the folder is something else,
+            which making an environment would empty.
     """
     with contextlib.suppress(HyperLockError):
         return find_environment(folder)
+    if folder.exists() and not (folder / "pyvenv.cfg").exists() and any(folder.iterdir()):
+        raise HyperLockError(
+            f"{folder} is no environment, and Flower's would take the place of what is in it\n"
+            "  try: HYPERLOCK_FLOWER_ENV=FOLDER, one that is not there yet"
+        )
     environment = Environment(folder.absolute())
     pip: list[str | Path] = [
         environment.python,
@@ -347,9 +353,9 @@ class SuperLink:
                 )
             time.sleep(0.1)
 
-    def registered(self) -> set[str]:
-        """Names of the nodes that are admitted."""
-        return set(self._registered())
+    def registered(self) -> dict[str, str]:
+        """The nodes that are admitted: the key of each, by name."""
+        return {name: node["key"] for name, node in self._registered().items()}
 
     def _registered(self) -> dict[str, dict[str, str]]:
         return json.loads(self._names.read_text()) if self._names.exists() else {}

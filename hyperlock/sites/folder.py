@@ -17,19 +17,28 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+try:
+    import fcntl
+except ImportError:  # a system without locks
+    fcntl = None  # type: ignore[assignment]
+
 from hyperlock.errors import HyperLockError
 from hyperlock.files import write_whole
 from hyperlock.parties.identity import SERVER, Signer, sample_limits
-from hyperlock.sites.kit import SITE, Kit, PublicFile
+from hyperlock.sites.kit import SITE, Kit, PublicFile, check_name
 from hyperlock.sites.tls import NODE, make_node_key
 
 _RUN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MOST_SAMPLES = 2**30 - 1
+_OFFER = re.compile(r"[0-9a-f]{16}")
 SITE_FILE = """\
 # What this site puts in, and what it agrees to. Nobody else reads this file.
 dataset:
@@ -75,6 +84,9 @@ class Folder:
             HyperLockError: there is a party already, or it would be none.
         """
         # One that nobody has, and that nobody else can look into.
+        check_name(role, name or role, path)
+        if role == SITE and not 1 <= samples <= MOST_SAMPLES:
+            raise HyperLockError(f"{samples} samples\n  allowed: 1 to {MOST_SAMPLES} of a site")
         if (path / "signing.key").exists():
             raise HyperLockError(
                 f"{path}: a party lives there already, and its keys would be lost\n"
@@ -82,6 +94,11 @@ class Folder:
             )
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise HyperLockError(
+                    f"{path}: there is something else in it, and a party's folder is its own\n"
+                    "  try: another folder, or an empty one"
+                )
             path.chmod(0o700)
         except OSError as error:
             raise HyperLockError(f"{path}: cannot be made ({error.strerror})") from None
@@ -110,8 +127,18 @@ class Folder:
 
     @cached_property
     def public(self) -> PublicFile:
-        """What the party hands over."""
-        return PublicFile.read(self.path / "public.json")
+        """What the party hands over.
+
+        Raises:
+            HyperLockError: no party lives here, or its file was altered.
+        """
+        path = self.path / "public.json"
+        if not path.exists():
+            raise HyperLockError(
+                f"{self.path}: no party lives there\n"
+                "  try: its own folder, or python -m hyperlock.sites init FOLDER for a new party"
+            )
+        return PublicFile.read(path)
 
     @property
     def name(self) -> str:
@@ -134,7 +161,10 @@ class Folder:
         return self._ours(Kit.read(path), path)
 
     def join(self, path: Path) -> Kit:
-        """Take a project's kit; HyperLockError if the party is not in it as it is here."""
+        """Take a project's kit; HyperLockError if the party is not in it as it is here.
+
+        It takes the place of an older one.
+        """
         kit = self._ours(Kit.read(path), path)
         write_whole(self.path / "kit.json", kit.write().encode())
         return kit
@@ -148,7 +178,10 @@ class Folder:
         key = Ed25519PrivateKey.from_private_bytes(self._secret("signing.key"))
         kit = self.kit
         if key.public_key().public_bytes_raw() != kit.enrolled[self.name]:
-            raise HyperLockError(f"{self.path}/signing.key: not the key that public.json names")
+            raise HyperLockError(
+                f"{self.path}/signing.key: not the key that public.json names\n"
+                "  try: both files as one `init` made them"
+            )
         return Signer(self.name, kit.enrolled, kit.limits, key)
 
     def run(self, run: str) -> Path:
@@ -167,13 +200,45 @@ class Folder:
             return []
         try:
             return [str(fingerprint) for fingerprint in json.loads(path.read_text())]
-        except (OSError, ValueError, TypeError) as error:
-            raise HyperLockError(f"{path}: cannot be read ({error})") from None
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise HyperLockError(
+                f"{path}: cannot be read ({error})\n"
+                "  try: remove it, and approve again what is to be let through"
+            ) from None
 
     def approve(self, fingerprint: str) -> None:
-        """Let this offer through."""
+        """Let this offer through; HyperLockError if it is no offer's fingerprint, or no site's."""
+        if self.public.role != SITE:
+            raise HyperLockError(f"{self.path}: a {self.public.role} has no limits to go beyond")
+        if not _OFFER.fullmatch(fingerprint):
+            raise HyperLockError(
+                f"{fingerprint!r:.80} is no fingerprint of an offer\n"
+                "  try: the 16 digits that the refusal named, in this party's log"
+            )
         content = json.dumps(sorted({*self.approved, fingerprint}))
         write_whole(self.path / "approved.json", content.encode())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """For the block, no other process is this party; however a process ends, it holds no more.
+
+        Raises:
+            HyperLockError: another one is.
+        """
+        path = self.path / ".lock"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            try:
+                if fcntl is not None:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise HyperLockError(
+                    f"{self.path}: another process is this party already\n"
+                    "  try: let it serve, or end it first"
+                ) from None
+            yield
+        finally:
+            os.close(handle)
 
     def _ours(self, kit: Kit, path: Path) -> Kit:
         mine = self.public
@@ -181,7 +246,7 @@ class Folder:
             raise HyperLockError(
                 f"{path}: project {kit.project!r} does not have {mine.name!r} with this party's "
                 "keys: it is the kit of another project, or was made of an older public.json\n"
-                f"  try: hand {self.path}/public.json over again"
+                f"  try: the right kit; or a new one, of {self.path / 'public.json'}"
             )
         return kit
 
@@ -190,7 +255,7 @@ class Folder:
         path = self.path / name
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
-            content = path.read_text().strip()
+            content = path.read_bytes().strip()
         except FileNotFoundError:
             raise HyperLockError(
                 f"{path}: the party's key is not there\n"
@@ -204,9 +269,12 @@ class Folder:
                 "others have been on this machine, `init` anew"
             )
         try:
-            key = bytes.fromhex(content)
+            key = bytes.fromhex(content.decode())
         except ValueError:
             key = b""
         if len(key) != 32:
-            raise HyperLockError(f"{path}: not a key")
+            raise HyperLockError(
+                f"{path}: what is in it is no key\n"
+                "  try: the file as `init` made it; or `init` anew, and a new kit for everybody"
+            )
         return key

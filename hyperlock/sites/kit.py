@@ -10,13 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from hyperlock.errors import HyperLockError
 from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS
@@ -29,6 +32,10 @@ MOST_BYTES = 2**24
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _DOMAIN = b"hyperlock public file\0"
 _HEX_KEY = re.compile(r"[0-9a-f]{64}")
+_NODE_KEY = re.compile(r"ecdsa-sha2-nistp256 [A-Za-z0-9+/=]{1,400}")
+_ADDRESS = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
+_MOST_PROJECT = 80
+_MOST_CA = 2**16
 
 
 @dataclass(frozen=True)
@@ -175,20 +182,33 @@ def make(
     """A project of these parties.
 
     Raises:
-        HyperLockError: a name or a key occurs twice, or a role is missing.
+        HyperLockError: a name or a key occurs twice, a role is missing, or the project's name or
+            its address cannot be.
     """
+    if not 1 <= len(project) <= _MOST_PROJECT or not project.isprintable():
+        raise HyperLockError(
+            f"{where}: {project!r:.60} is no name of a project\n"
+            f"  allowed: 1 to {_MOST_PROJECT} characters that can be printed"
+        )
+    host_and_port(superlink, where)
+    if len(ca) > _MOST_CA or not ca.isascii():
+        raise HyperLockError(f"{where}: the authority's certificate is none")
     parties: dict[str, PublicFile] = {}
     for party in files:
         if party.name in parties:
             raise HyperLockError(
                 f"{where}: two parties are named {party.name!r}\n"
-                "  try: one of them runs `init` again, with another --name"
+                "  try: each public file once; or one of them runs `init` again, in another folder "
+                "and with another --name"
             )
         parties[party.name] = party
     for key in ("signing", "node"):
         keys = [value for value in (getattr(party, key) for party in parties.values()) if value]
         if len(set(keys)) < len(keys):
-            raise HyperLockError(f"{where}: two parties have the same {key} key")
+            raise HyperLockError(
+                f"{where}: two parties have the same {key} key: a folder was copied\n"
+                "  try: `init` in a folder of its own for each of them"
+            )
     roles = [party.role for party in parties.values()]
     for role in (SERVER, KEYHOLDER):
         if role not in roles:
@@ -197,10 +217,24 @@ def make(
                 f"  try: the public file of `python -m hyperlock.sites init FOLDER --role {role}`"
             )
     if roles.count(SITE) < 2:
-        raise HyperLockError(f"{where}: a project has at least two sites, and here are fewer")
+        raise HyperLockError(
+            f"{where}: a project has at least two sites, and here are fewer\n"
+            "  try: the public files of more sites"
+        )
     if len(parties) > MOST_PARTIES:
         raise HyperLockError(f"{where}: more than {MOST_PARTIES} parties")
     return Kit(project, parties, superlink, ca)
+
+
+def host_and_port(superlink: str, where: object) -> tuple[str, int]:
+    """Both of HOST:PORT, an IPv6 address without its brackets; HyperLockError if it is none."""
+    found = _ADDRESS.fullmatch(superlink)
+    if found is None or not 0 < int(found[2]) < 2**16:
+        raise HyperLockError(
+            f"{where}: {superlink!r:.80} is not a host and a port\n"
+            "  try: such as fl.example.org:9092, 192.0.2.7:9092 or [2001:db8::7]:9092"
+        )
+    return found[1].strip("[]"), int(found[2])
 
 
 def _check(party: PublicFile, where: object) -> None:
@@ -211,36 +245,65 @@ def _check(party: PublicFile, where: object) -> None:
         raise HyperLockError(f"{where}: not a party's public file")
     if party.role not in ROLES:
         raise HyperLockError(f"{where}: role {party.role!r:.40} is none of {', '.join(ROLES)}")
+    check_name(party.role, party.name, where)
     alone = party.role != SITE
-    if alone and party.name != party.role:
-        raise HyperLockError(f"{where}: the {party.role} is named {party.name!r:.40}")
-    if not alone and (not _NAME.fullmatch(party.name) or party.name in ROLES):
-        raise HyperLockError(
-            f"{where}: {party.name!r:.60} is no name of a site\n"
-            "  allowed: lower case letters, digits and -, at most 40, and no role's name"
-        )
-    if not _HEX_KEY.fullmatch(party.signing) or len(party.node) > 1024:
-        raise HyperLockError(f"{where}: no key of {party.name}")
+    node = party.node == "" if party.role == SERVER else _is_node_key(party.node)
+    if not _HEX_KEY.fullmatch(party.signing) or not node:
+        raise HyperLockError(f"{where}: what stands for a key of {party.name} is none")
     least, most = numbers
     if not 0 <= least <= most < 2**31 or (most == 0) != alone:
-        raise HyperLockError(f"{where}: {least} to {most} samples of {party.name}")
+        raise HyperLockError(
+            f"{where}: {party.name} has {least} to {most} samples, which cannot be"
+        )
+
+
+def check_name(role: str, name: str, where: object) -> None:
+    """HyperLockError unless a party of this role can have this name."""
+    alone = role != SITE
+    if alone and name != role:
+        raise HyperLockError(
+            f"{where}: the {role} is named {name!r:.40}\n"
+            f"  allowed: {role}; sites alone have names of their own"
+        )
+    if not alone and (not _NAME.fullmatch(name) or name in ROLES):
+        raise HyperLockError(
+            f"{where}: {name!r:.60} is no name of a site\n"
+            "  allowed: lower case letters, digits and -, at most 40, and no role's name"
+        )
+
+
+def _is_node_key(text: str) -> bool:
+    """Whether it is one, alone: what follows a key in OpenSSH's form would make two of one."""
+    if not _NODE_KEY.fullmatch(text):
+        return False
+    try:
+        key = load_ssh_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return isinstance(key, ec.EllipticCurvePublicKey)
 
 
 def _json(path: Path) -> dict[str, Any]:
     """A file of one JSON object of this version."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError("too large")
-        content = json.loads(path.read_text())
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+            raise HyperLockError(f"{path}: not a file of HyperLock's")
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise HyperLockError(f"{path}: there is no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise HyperLockError(f"{path}: cannot be read ({type(error).__name__}: {error})") from None
+    except OSError as error:
+        raise HyperLockError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise HyperLockError(
+            f"{path}: not a file of HyperLock's ({type(error).__name__})\n"
+            "  try: have it sent again, as a file"
+        ) from None
     if type(content) is not dict or type(content.get("hyperlock")) is not int:
         raise HyperLockError(f"{path}: not a file of HyperLock's")
     if content["hyperlock"] != VERSION:
         raise HyperLockError(
-            f"{path}: of version {content['hyperlock']}, and this HyperLock reads {VERSION}\n"
+            f"{path}: of version {content['hyperlock']!s:.20}, and this HyperLock reads {VERSION}\n"
             "  try: the same version of HyperLock at all parties"
         )
     return content

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from hyperlock.errors import HyperLockError
+from hyperlock.files import write_whole
+from hyperlock.parties.identity import SERVER as PARTY
 from hyperlock.runtime.flower import SOCKET
 from hyperlock.sites import engine
 from hyperlock.sites.child import Child
 from hyperlock.sites.engine import Environment, SuperLink, Tls
 from hyperlock.sites.folder import Folder
-from hyperlock.sites.kit import Kit, PublicFile, make
+from hyperlock.sites.kit import Kit, PublicFile, host_and_port, make
 from hyperlock.sites.serve import SOCKET as PARTY_SOCKET
-from hyperlock.sites.tls import AUTHORITY, SERVER, SERVER_KEY, make_authority, make_server
+from hyperlock.sites.tls import (
+    AUTHORITY,
+    SERVER,
+    SERVER_KEY,
+    check_certificate,
+    make_authority,
+    make_server,
+)
 
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = "HYPERLOCK_FLOWER_ENV"  # where Flower is installed; .venv-flower if it is not set
+TLS = "tls"  # in the server's folder, as the next
+HAND_OVER = "to-hand-over.json"
 _LOOK = 1.0  # seconds between two looks at what runs
 _RELAYS = 20.0  # seconds between two questions to Flower whether a relay runs
 _PAUSE = 5.0  # seconds before a node is started again
@@ -42,23 +56,43 @@ def provision(server: Folder, project: str, superlink: str, files: list[Path]) -
         files: the public files of all others.
 
     Raises:
-        HyperLockError: an address or a file that cannot be, or parties that are no project.
+        HyperLockError: an address or a file that cannot be, or parties that are no project; then
+            all is as it was.
     """
-    host, _, port = superlink.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise HyperLockError(
-            f"--superlink {superlink}: not a host and a port\n"
-            "  try: --superlink fl.example.org:9092"
-        )
+    # What can be wrong, before anything is written.
+    host, _ = host_and_port(superlink, "--superlink")
     parties = [server.public, *(PublicFile.read(path) for path in files)]
-    tls = server.path / "tls"
-    if not (tls / AUTHORITY).exists():
-        make_authority(tls, project)
-    make_server(tls, [host.strip("[]")])
-    kit = make(project, superlink, (tls / AUTHORITY).read_text(), parties)
-    (server.path / "to-hand-over.json").write_text(kit.write())
-    server.join(server.path / "to-hand-over.json")
+    make(project, superlink, "", parties)
+
+    # An authority for as long as this kit: whoever is not given it has no way in.
+    tls = server.path / TLS
+    new = server.path / f"{TLS}.new"
+    shutil.rmtree(new, ignore_errors=True)
+    make_authority(new, project)
+    make_server(new, [host])
+    kit = make(project, superlink, (new / AUTHORITY).read_text(), parties)
+    shutil.rmtree(tls, ignore_errors=True)
+    new.rename(tls)
+    write_whole(server.path / HAND_OVER, kit.write().encode())
+    server.join(server.path / HAND_OVER)
     return kit
+
+
+def take_kit(folder: Folder, path: Path) -> tuple[Kit, datetime]:
+    """A party takes a project's kit; with the day on which it ends.
+
+    Raises:
+        HyperLockError: the kit is none, another project's, or not valid today.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        authority = Path(scratch) / AUTHORITY
+        authority.write_text(Kit.read(path).ca)
+        try:
+            certificate = check_certificate(authority)
+        except HyperLockError as error:
+            text = str(error).replace(str(authority), f"{path}: its certificate")
+            raise HyperLockError(text) from None
+    return folder.join(path), certificate.not_valid_after_utc
 
 
 def run_superlink(
@@ -75,23 +109,29 @@ def run_superlink(
     Raises:
         HyperLockError: it cannot be started.
     """
+    if server.public.role != PARTY:
+        raise HyperLockError(
+            f"{server.path}: a {server.public.role}'s folder, not the server's\n"
+            "  try: the coordinator's own; other parties `serve`"
+        )
     kit = server.kit
-    host, _, port = kit.superlink.rpartition(":")
-    tls = server.path / "tls"
+    host, port = host_and_port(kit.superlink, server.path)
+    tls = server.path / TLS
     paths = Tls(tls / AUTHORITY, tls / SERVER, tls / SERVER_KEY)
     home = server.path / "superlink"
-    with SuperLink(environment, home, listen or _address(host), int(port), paths) as superlink:
+    with SuperLink(environment, home, listen or _address(host), port, paths) as superlink:
         _register(superlink, kit, home)
         log.info("the SuperLink of project %s answers at %s", kit.project, superlink.address)
         _keep_relay(superlink, server.path / SOCKET, stop)
 
 
 def _register(superlink: SuperLink, kit: Kit, home: Path) -> None:
-    """Admit the nodes of the kit, and no others any more."""
+    """Admit the nodes of the kit by the keys that it names, and no others any more."""
     wanted = {name: party for name, party in kit.parties.items() if party.node}
-    for name in sorted(superlink.registered() - wanted.keys()):
-        superlink.unregister(name)
-        log.info("%s is shut out", name)
+    for name, key in sorted(superlink.registered().items()):
+        if name not in wanted or wanted[name].node.split()[1] != key:
+            superlink.unregister(name)
+            log.info("%s is shut out%s", name, " with its old key" if name in wanted else "")
     for name, party in sorted(wanted.items()):
         file = home / f"{name}.pub"
         file.write_text(f"{party.node}\n")
@@ -167,4 +207,6 @@ class Node:
 
 def _address(host: str) -> str:
     """What to listen on, for a host by that name: itself if it is an address of loopback."""
-    return host.strip("[]") if host.startswith(("127.", "[::1")) else "0.0.0.0"
+    if host.startswith("127.") or host == "::1":
+        return host
+    return "::" if ":" in host else "0.0.0.0"

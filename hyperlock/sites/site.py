@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hyperlock.errors import HyperLockError
+from hyperlock.settings.schema import SCHEMAS
+
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_LEAST = {"parameters": 1, "rounds": 1, "local_epochs": 1, "min_clients": 2, "colluders": 0}
 
 
 @dataclass
@@ -94,19 +99,44 @@ def read(path: Path) -> Site:
         merged = OmegaConf.merge(OmegaConf.structured(SiteFile), _document(path))
         found: Any = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, TypeError, ValueError) as error:
-        raise HyperLockError(f"{path}: {str(error).splitlines()[0]}") from None
+        raise HyperLockError(
+            f"{path}: {_reason(error)}\n  try: as `init` wrote it; docs/deployment.md has it too"
+        ) from None
 
     # And such as a site can have.
     data = Path(found.dataset.path)
     if not data.is_absolute():
-        raise HyperLockError(f"{path}: dataset.path={data} is not absolute")
+        raise HyperLockError(
+            f"{path}: dataset.path={data} is not absolute\n  try: dataset.path: /data/mine.npz"
+        )
     limits: SiteLimits = found.limits
     if limits.trust not in ("malicious", "curious"):
-        raise HyperLockError(f"{path}: limits.trust={limits.trust} is not malicious or curious")
-    numbers = ("parameters", "rounds", "local_epochs", "min_clients")
-    for name in numbers:
-        if getattr(limits, name) < 1:
-            raise HyperLockError(f"{path}: limits.{name}={getattr(limits, name)} is below 1")
+        raise HyperLockError(
+            f"{path}: limits.trust={limits.trust}\n  allowed: malicious, or curious for both"
+        )
+    for name, least in _LEAST.items():
+        if getattr(limits, name) < least:
+            raise HyperLockError(
+                f"{path}: limits.{name}={getattr(limits, name)}\n  allowed: {least} or more"
+            )
+    for function in found.functions:
+        if type(function) is not str or not _FUNCTION.fullmatch(function):
+            raise HyperLockError(
+                f"{path}: functions has {function!r:.60}, which is no function's name\n"
+                "  try: such as my_package.models.net"
+            )
+    known = {
+        "models": [name for name in SCHEMAS["model"] if name != "own"] + found.functions,
+        "encryption": list(SCHEMAS["encryption"]),
+    }
+    for name, allowed in known.items():
+        for each in getattr(limits, name):
+            if each not in allowed:
+                raise HyperLockError(
+                    f"{path}: limits.{name} has {each!r:.60}, which nothing is called\n"
+                    f"  allowed: {', '.join(allowed)}"
+                    + ("; your own once they stand in `functions`" if name == "models" else "")
+                )
     try:
         until = None if limits.until is None else datetime.date.fromisoformat(limits.until)
     except ValueError:
@@ -119,18 +149,37 @@ def read(path: Path) -> Site:
     return Site(data, Limits(**{**values, **lists}), tuple(found.functions))
 
 
+def _reason(error: Exception) -> str:
+    """What is wrong, in one line, with the key that it is wrong with."""
+    key = getattr(error, "full_key", None)
+    text = str(error).splitlines()[0][:200]
+    if isinstance(error, MissingMandatoryValue):
+        text = "has no value yet"
+    return f"{key}: {text}" if key and key not in text else text
+
+
 def _document(path: Path) -> Any:
     """The YAML of a file, dates in it as text."""
     try:
         text = path.read_text()
+    except FileNotFoundError:
+        raise HyperLockError(
+            f"{path}: there is no such file\n"
+            "  try: the one that `init` wrote; docs/deployment.md has it too"
+        ) from None
     except OSError as error:
         raise HyperLockError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise HyperLockError(f"{path}: no text in UTF-8") from None
     try:
         document = OmegaConf.create(text)
     except Exception as error:  # of PyYAML's many kinds, and OmegaConf's
-        raise HyperLockError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        why = " ".join(str(error).split()) or "a value alone"
+        raise HyperLockError(f"{path}: not YAML ({why:.200})") from None
     if not isinstance(document, DictConfig):
-        raise HyperLockError(f"{path}: no settings in it")
+        raise HyperLockError(
+            f"{path}: no settings in it\n  try: as `init` wrote it; docs/deployment.md has it too"
+        )
     limits = document.get("limits")
     if isinstance(limits, DictConfig) and limits.get("until") is not None:
         limits["until"] = str(limits["until"])
