@@ -8,17 +8,27 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hyperlock import process
 from hyperlock.errors import HyperLockError
+from hyperlock.experiment import simulation
 from hyperlock.parties.identity import SERVER, WITNESS
+from hyperlock.sites.demo import demo
+from hyperlock.sites.engine import Environment, find_environment
 from hyperlock.sites.folder import Folder
 from hyperlock.sites.kit import ROLES, SITE
-
-if TYPE_CHECKING:
-    from hyperlock.sites.engine import Environment
-    from hyperlock.sites.party import Party
+from hyperlock.sites.meeting import (
+    HAND_OVER,
+    Node,
+    flower_folder,
+    provision,
+    run_superlink,
+    take_kit,
+)
+from hyperlock.sites.party import Party
+from hyperlock.sites.serve import SOCKET, listen, serve
+from hyperlock.sites.tls import DAYS
 
 log = logging.getLogger("hyperlock")
 
@@ -101,9 +111,6 @@ def _init(arguments: Any) -> None:
 
 
 def _provision(arguments: Any) -> None:
-    from hyperlock.sites.meeting import HAND_OVER, provision
-    from hyperlock.sites.tls import DAYS
-
     server = Folder(arguments.folder)
     if server.public.role != SERVER:
         raise HyperLockError(
@@ -118,8 +125,6 @@ def _provision(arguments: Any) -> None:
 
 
 def _join(arguments: Any) -> None:
-    from hyperlock.sites.meeting import take_kit
-
     kit, end = take_kit(Folder(arguments.folder), arguments.kit)
     print(f"project {kit.project}: {', '.join(sorted(kit.parties))}")
     print(f"they meet at {kit.superlink}, until {end:%Y-%m-%d %H:%M} UTC")
@@ -136,11 +141,6 @@ def _approve(arguments: Any) -> None:
 
 
 def _serve(arguments: Any) -> None:
-    from hyperlock.experiment import simulation
-    from hyperlock.sites.engine import find_environment
-    from hyperlock.sites.meeting import flower_folder
-    from hyperlock.sites.party import Party
-
     folder = Folder(arguments.folder)
     if folder.public.role == SERVER:
         raise HyperLockError(
@@ -157,9 +157,6 @@ def _serve(arguments: Any) -> None:
 
 def _wait(folder: Folder, environment: Environment, party: Party) -> None:
     """Answer until a signal ends the process."""
-    from hyperlock.sites.meeting import Node
-    from hyperlock.sites.serve import SOCKET, listen, serve
-
     listener = listen(folder.path / SOCKET)
     with Node(folder, environment) as node:
         log.info("%s waits to be invited, in project %s", party.name, folder.kit.project)
@@ -171,16 +168,11 @@ def _wait(folder: Folder, environment: Environment, party: Party) -> None:
 
 
 def _superlink(arguments: Any) -> None:
-    from hyperlock.sites.engine import find_environment
-    from hyperlock.sites.meeting import flower_folder, run_superlink
-
     environment = find_environment(flower_folder())
     run_superlink(Folder(arguments.folder), environment, arguments.listen)
 
 
 def _demo(arguments: Any) -> None:
-    from hyperlock.sites.demo import demo
-
     demo(arguments.overrides)
 
 
