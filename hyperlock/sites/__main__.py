@@ -85,6 +85,7 @@ def main() -> None:
         level=logging.INFO, format="[%(asctime)s] %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.umask(0o077)  # what a party writes is its own alone
     process.end_on_signals()
     try:
         arguments.run(arguments)
@@ -105,6 +106,11 @@ def _init(arguments: Any) -> None:
     if arguments.role != SITE and arguments.samples:
         raise HyperLockError(f"--samples of a {arguments.role}\n  allowed: of a site alone")
     folder = Folder.make(arguments.folder, arguments.role, arguments.name, arguments.samples)
+    if arguments.role == SERVER:
+        print(
+            f"{folder.name} lives in {folder.path}; gather the others' public.json to `provision`"
+        )
+        return
     print(f"{folder.name} lives in {folder.path}; hand over {folder.path / 'public.json'}")
     if arguments.role == SITE:
         print(f"your data and your limits: {folder.path / 'site.yaml'}")

@@ -121,7 +121,7 @@ def run_superlink(
     home = server.path / "superlink"
     with SuperLink(environment, home, listen or _address(host), port, paths) as superlink:
         _register(superlink, kit, home)
-        log.info("the SuperLink of project %s answers at %s", kit.project, superlink.address)
+        log.info("the SuperLink of project %s answers at %s", kit.project, kit.superlink)
         _keep_relay(superlink, server.path / SOCKET, stop)
 
 
@@ -196,13 +196,19 @@ class Node:
             return
         if not self._again:
             self._again = time.monotonic() + _PAUSE
-            words = self._child.last_words()
+            words = _last_message(self._child.last_words())
             if words != self._said:
                 log.warning("the node ended: %s", words)
                 self._said = words
         if time.monotonic() > self._again:
             self._again = 0.0
             self._child.start()
+
+
+def _last_message(words: str) -> str:
+    """The last that a node said, of one line or two."""
+    start = words.rfind("node: ")
+    return words[start + len("node: ") :] if start >= 0 else words
 
 
 def _address(host: str) -> str:
