@@ -107,9 +107,7 @@ def _init(arguments: Any) -> None:
         raise HyperLockError(f"--samples of a {arguments.role}\n  allowed: of a site alone")
     folder = Folder.make(arguments.folder, arguments.role, arguments.name, arguments.samples)
     if arguments.role == SERVER:
-        print(
-            f"{folder.name} lives in {folder.path}; gather the others' public.json to `provision`"
-        )
+        print(f"{folder.name} lives in {folder.path}; next is `provision`")
         return
     print(f"{folder.name} lives in {folder.path}; hand over {folder.path / 'public.json'}")
     if arguments.role == SITE:

@@ -153,7 +153,7 @@ class Folder:
             HyperLockError: it has joined none, or one that has others in its place.
         """
         path = self.path / "kit.json"
-        if not path.exists():
+        if self.public and not path.exists():
             raise HyperLockError(
                 f"{self.path}: in no project yet\n"
                 f"  try: python -m hyperlock.sites join {self.path} KIT, with the coordinator's kit"
