@@ -1,13 +1,17 @@
-# make run: the main job.  make test: the tests.  make bench: the cost of encryption and of simulation against
+# make run: the main job.  make federation: the same across organisations, on this machine; Flower gets an environment of
+# its own, .venv-flower.  make test: the tests.  make bench: the cost of encryption and of simulation against
 # other ways to do it, about 40 minutes.
 # All of them install what they need into .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check bench clean
+.PHONY: run federation test check bench clean
 
 run: .venv/.installed
 	$(BIN)/python run.py $(ARGS)
+
+federation: .venv/.installed
+	$(BIN)/python -m hyperlock.sites demo $(ARGS)
 
 test: .venv/.installed
 	$(BIN)/python -m pytest $(ARGS)
@@ -28,4 +32,4 @@ bench: .venv/.installed
 	@touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-flower .pytest_cache .mypy_cache .ruff_cache .hypothesis

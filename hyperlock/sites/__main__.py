@@ -124,7 +124,7 @@ def _provision(arguments: Any) -> None:
     kit = provision(server, arguments.project, arguments.superlink, arguments.public)
     print(f"project {kit.project}: {', '.join(sorted(kit.parties))}")
     print(f"give every party {server.path / HAND_OVER}; it is the same for all")
-    print(f"and read out its fingerprint: {kit.fingerprint}")
+    print(f"and read out its fingerprint:\n  {kit.fingerprint}")
     print(f"it is good for {DAYS} days; where the SuperLink runs, start it again")
 
 
@@ -132,7 +132,7 @@ def _join(arguments: Any) -> None:
     kit, end = take_kit(Folder(arguments.folder), arguments.kit)
     print(f"project {kit.project}: {', '.join(sorted(kit.parties))}")
     print(f"they meet at {kit.superlink}, until {end:%Y-%m-%d %H:%M} UTC")
-    print(f"fingerprint, to be the same at every party: {kit.fingerprint}")
+    print(f"fingerprint, to be the same at every party:\n  {kit.fingerprint}")
 
 
 def _fingerprint(arguments: Any) -> None:

@@ -38,7 +38,7 @@ from hyperlock.sites.tls import NODE, make_node_key
 
 _RUN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MOST_SAMPLES = 2**30 - 1
-_OFFER = re.compile(r"[0-9a-f]{16}")
+_OFFER = re.compile(r"[0-9a-f]{16,64}")
 SITE_FILE = """\
 # What this site puts in, and what it agrees to. Nobody else reads this file.
 dataset:
@@ -213,7 +213,7 @@ class Folder:
         if not _OFFER.fullmatch(fingerprint):
             raise HyperLockError(
                 f"{fingerprint!r:.80} is no fingerprint of an offer\n"
-                "  try: the 16 digits that the refusal named, in this party's log"
+                "  try: the digits that the refusal named, in this party's log"
             )
         content = json.dumps(sorted({*self.approved, fingerprint}))
         write_whole(self.path / "approved.json", content.encode())

@@ -34,6 +34,7 @@ _DOMAIN = b"hyperlock public file\0"
 _HEX_KEY = re.compile(r"[0-9a-f]{64}")
 _NODE_KEY = re.compile(r"ecdsa-sha2-nistp256 [A-Za-z0-9+/=]{1,400}")
 _ADDRESS = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
+_DIGITS = 60
 _MOST_PROJECT = 80
 _MOST_CA = 2**16
 
@@ -153,9 +154,14 @@ class Kit:
 
     @property
     def fingerprint(self) -> str:
-        """100 bits of its SHA-256, in groups to be read out."""
-        digits = hashlib.sha256(_canonical(self.content)).hexdigest()[:25]
-        return "-".join(digits[i : i + 5] for i in range(0, 25, 5))
+        """Of its SHA-256, 60 decimal digits in groups to be read out.
+
+        These are 199 bits, for two kits of one fingerprint must not be found: whoever makes kits
+        could name a key holder of his own in that which some parties get.
+        """
+        number = int.from_bytes(hashlib.sha256(_canonical(self.content)).digest())
+        digits = f"{number % 10**_DIGITS:0{_DIGITS}d}"
+        return " ".join(digits[i : i + 5] for i in range(0, _DIGITS, 5))
 
     def write(self) -> str:
         """The file."""

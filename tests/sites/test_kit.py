@@ -7,6 +7,7 @@ import contextlib
 import copy
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def test_a_kit_is_read_as_it_was_written(project: Project) -> None:
     again = Kit.read(project.kit_file)
     assert again == project.kit and again.fingerprint == project.kit.fingerprint
     assert again.sites == ["hospital-a", "hospital-b", "hospital-c"]
+    assert re.fullmatch(r"\d{5}( \d{5}){11}", again.fingerprint)
 
 
 @FEW
