@@ -22,6 +22,7 @@ from hyperlock.sites import meeting, site
 from hyperlock.sites.folder import Folder
 from hyperlock.sites.kit import SITE, Kit, PublicFile
 from tests.sites.project import Project
+from tests.sites.refused import refusal
 
 FEW = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -36,15 +37,6 @@ VALUES = st.recursive(
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(tmp_path_factory.mktemp("project"))
-
-
-def refusal(read: Callable[[], Any]) -> str:
-    """What it is refused with: one message, and no other error."""
-    with pytest.raises(HyperLockError) as caught:
-        read()
-    text = str(caught.value)
-    assert text and not text.startswith("\n")
-    return text
 
 
 def places(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

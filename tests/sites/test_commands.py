@@ -19,7 +19,7 @@ from hyperlock.sites import folder as folders
 from hyperlock.sites import meeting, tls
 from hyperlock.sites.engine import Environment, find_environment, make_environment
 from hyperlock.sites.folder import Folder
-from tests.sites.test_kit import refusal
+from tests.sites.refused import refusal
 
 
 @dataclass
