@@ -68,6 +68,7 @@ class Server:
 
     def begin(self, round_number: int, attempt: int) -> bytes:
         """Begin an attempt and return the Open message for the key holder."""
+        self._played = min(self._played, (round_number, attempt - 1))
         self._session = self._session.at(round_number, attempt)
         return self._session.write(Open, (self.kept.to_bytes(8, "little"),))
 

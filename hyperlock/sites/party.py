@@ -124,6 +124,8 @@ class Party:
             raise MessageRefused("an Invite without an offer and weights")
         here = self._joined
         if here is not None and (here.run, here.offer) == (identity.run, invite.digest):
+            known = here.session
+            invite.expect(fingerprint=known.scheme.fingerprint, terms=known.terms.digest)
             return self._accept(here)
 
         # What it offers, and whether this party agrees.
