@@ -210,13 +210,18 @@ def run_round(
 
 
 def close_run(parties: Parties) -> None:
-    """After the last round: that cohorts were drawn as the key holder had promised.
+    """After the last round: clients that hold the model are given what it came to, and cohorts were
+    drawn as the key holder had promised.
 
     Raises:
         RoundFailed: they were not.
     """
     server = parties.server
     if isinstance(server, VerifiedServer):
+        states = {name: state for name in parties.clients if (state := server.state(name))}
+        for name, reply in parties.runtime.exchange(states) if states else ():
+            if isinstance(reply, Lost):
+                log.info("%s does not have the last model: %s", name, reply.reason)
         [(_, shown)] = parties.runtime.exchange({KEYHOLDER: server.show()})
         if isinstance(shown, Lost):
             raise RoundFailed(f"the key holder does not show its seed: {shown.reason}")

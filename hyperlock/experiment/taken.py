@@ -26,7 +26,7 @@ _NUMBERS_AT_TOP = {"seed", "checkpoint_every"}
 # Where a text is no more than a word. What is not here, of a user's own function for one, may name
 # a file.
 _WORDS = {
-    "task_name", "tags", "objective",
+    "task_name", "tags", "objective", "runtime.engine",
     "federation.algorithm", "keys.custody", "trust.level", "tracking.sink", "tracking.experiment",
     "tracking.run_name", "encryption.scheme", "encryption.value_bits", "encryption.poly_modulus",
     "encryption.coeff_mod_bits", "encryption.scale_bits", "encryption.fields",
@@ -37,7 +37,7 @@ _FUNCTIONS = {
     for group, options in SCHEMAS.items()
     for schema in options.values()
 }
-_PATHS = {"dataset.path", "paths.root", "paths.data", "paths.outputs"}
+_PATHS = {"dataset.path", "runtime.folder", "paths.root", "paths.data", "paths.outputs"}
 
 _OVERRIDE = re.compile(r"\+{0,2}\w+(\.\w+)*=")
 _OPTION = re.compile(r"\w[\w-]*")  # of a group, and no path to a file

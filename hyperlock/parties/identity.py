@@ -7,7 +7,7 @@ nothing to do with the encryption's keys: they prove who speaks, and open no cip
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -40,6 +40,11 @@ class Identity:
     enrolled: Mapping[str, bytes] = field(repr=False)
     clients: Mapping[str, tuple[int, int]] = field(repr=False)
     _key: Ed25519PrivateKey = field(repr=False)
+
+    def without(self, party: str) -> Identity:
+        """It in a run in which this one has no say."""
+        others = {name: key for name, key in self.enrolled.items() if name != party}
+        return replace(self, enrolled=others)
 
     def sign(self, data: bytes) -> bytes:
         """A signature of 64 bytes."""

@@ -50,6 +50,7 @@ class Server:
         self._min_clients = min_clients
         self._outbox = outbox
         self.cohort: tuple[str, ...] = ()
+        self._played = (0, 0)  # the last round and attempt that was opened
         self._waiting: set[str] = set()
         self._envelopes: list[bytes] = []
         self._digests: set[bytes] = set()  # of the payloads in the sum
@@ -67,12 +68,13 @@ class Server:
 
     def begin(self, round_number: int, attempt: int) -> bytes:
         """Begin an attempt and return the Open message for the key holder."""
+        self._played = min(self._played, (round_number, attempt - 1))
         self._session = self._session.at(round_number, attempt)
         return self._session.write(Open, (self.kept.to_bytes(8, "little"),))
 
     def open(self, public_key: bytes, cohort: Collection[str]) -> bytes:
         """Take the attempt's PublicKey message and return the Train message for its cohort. The
-        attempt may be a later one than was asked for, as after a restart.
+        attempt may be another than was asked for, as after a restart or a loss.
 
         Raises:
             MessageRefused: it is not that.
@@ -91,15 +93,20 @@ class Server:
         return self._train((public_key, model.weights.astype("<f4").tobytes(), ranges.tobytes()))
 
     def _opened(self, public_key: bytes) -> Session:
-        """The server in the attempt that the key holder opened, no earlier than it asked for."""
-        here = self._session
-        attempt = here.hear(PublicKey, public_key).attempt
-        return here.at(here.round, max(attempt, here.attempt))
+        """The server in the attempt that the key holder opened, which it numbers; MessageRefused
+        for one that was played before."""
+        message = self._session.hear(PublicKey, public_key)
+        message.expect(round=self._session.round)
+        at = (message.round, message.attempt)
+        if at <= self._played:
+            raise MessageRefused(f"round {at[0]}, attempt {at[1]} was played before")
+        return self._session.at(*at)
 
     def _begin_sum(self, session: Session, key: bytes, cohort: Collection[str]) -> None:
         """In an attempt, under a key, of these clients' updates."""
         total = session.scheme.accumulator(key, session.vector.length)
         self._session = session.under(key)
+        self._played = (session.round, session.attempt)
         self.cohort = tuple(cohort)
         self._waiting = set(cohort)
         self._envelopes = []

@@ -7,7 +7,6 @@ be started again at any time: the next one is given the requests that are still 
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import socket
 import threading
@@ -181,5 +180,4 @@ class FlowerRuntime:
 
 def flower(folder: Folder, timeout: float) -> FlowerRuntime:
     """The pipe of a server with this folder."""
-    os.umask(0o077)
     return FlowerRuntime(folder.path / SOCKET, timeout)

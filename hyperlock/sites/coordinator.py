@@ -91,7 +91,10 @@ def assemble(
     offer = Offer.of(config, samples, network.sizes, unit, initial)
     terms = simulation.build_terms(config, unit, initial)
     vector = Vector(config.value_bits, network.sizes)
-    session = Session(folder.signer().join(run), scheme, vector, terms, monitor)
+    identity = folder.signer().join(run)
+    if not config.trust.malicious:
+        identity = identity.without(WITNESS)
+    session = Session(identity, scheme, vector, terms, monitor)
 
     # The server, which has the model.
     keeper = simulation.build_keeper(
@@ -127,7 +130,7 @@ def assemble(
         pipe(folder, config.runtime.timeout),
         invite=invite,
         accepted=accepted,
-        needed=(KEYHOLDER, WITNESS),
+        needed=identity.enrolled.keys() & {KEYHOLDER, WITNESS},
         patience=config.runtime.patience,
     )
     return Parties(

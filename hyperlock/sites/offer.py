@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ from hyperlock.settings.schema import (
     Config,
     DigitsDataset,
     FlowerRuntime,
+    LogisticModel,
     NoTracking,
     SitesSplit,
 )
@@ -114,6 +116,8 @@ class Offer:
                 max_ext_len=0,
             )
             version, *others = found
+            if type(found) is not list or type(version) is not str:
+                raise ValueError("no offer")
         except Exception as error:  # msgpack raises many kinds for malformed input
             raise MessageRefused(f"not an offer ({type(error).__name__})") from None
         if version != hyperlock.__version__:
@@ -171,6 +175,22 @@ class Offer:
                 f"an offer for {config.federation.clients} sites, and the project has {sites}"
             )
         return config
+
+    def refuse_larger(self, config: Config) -> None:
+        """MessageRefused if HyperLock's own model of these settings has larger tensors than the
+        offer says: before anything of that size is made."""
+        largest = max(self.sizes)
+        inputs = math.prod(self.samples.shape)
+        model = config.model
+        if not target(model).startswith(OURS):
+            return  # a site's own, which it knows
+        units = getattr(model, "units", 1)
+        layers = getattr(model, "layers", 1)
+        tensors = [units * inputs, units * units if layers > 1 else 0, self.samples.classes]
+        if isinstance(model, LogisticModel):
+            tensors.append(self.samples.classes * inputs)
+        if max(tensors) > largest or layers > len(self.sizes):
+            raise MessageRefused("the model has larger tensors than its offer says")
 
     def outside(self, config: Config, limits: Limits, today: datetime.date) -> list[str]:
         """What of it is outside a site's limits, one line each; none if it is within all."""

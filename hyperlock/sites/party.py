@@ -124,6 +124,8 @@ class Party:
             raise MessageRefused("an Invite without an offer and weights")
         here = self._joined
         if here is not None and (here.run, here.offer) == (identity.run, invite.digest):
+            known = here.session
+            invite.expect(fingerprint=known.scheme.fingerprint, terms=known.terms.digest)
             return self._accept(here)
 
         # What it offers, and whether this party agrees.
@@ -137,8 +139,13 @@ class Party:
         terms = simulation.build_terms(config, offer.weight_unit, offer.initial)
         invite.expect(fingerprint=scheme.fingerprint, terms=terms.digest)
         vector = Vector(config.value_bits, offer.sizes)
+        if not config.trust.malicious:
+            identity = identity.without(WITNESS)
         session = Session(identity, scheme, vector, terms, Monitor())
         weights = _weights(invite.parts[1], offer)
+        if self._data is not None:
+            _refuse_other_samples(self._data, offer)
+        offer.refuse_larger(config)
         self._joined = self._build(session, config, offer, weights, invite.digest)
         log.info(
             "%s joined run %s, offer %s: %s", self.name, identity.run, offer.fingerprint,
@@ -201,7 +208,6 @@ class Party:
             )
             return made(keyholder.handle, keeper)
         assert self._data is not None, "a site has samples"
-        _refuse_other_samples(self._data, offer)
         client = simulation.build_client(
             config=config,
             session=session,

@@ -291,7 +291,6 @@ def test_a_round_opens_with_the_key_the_model_and_the_ranges(cast: Cast) -> None
 KEY_CHANGES = [
     {"run": "other"},
     {"round": 4},
-    {"attempt": 1},
     {"fingerprint": "other"},
     {"terms": b"other"},
     {"train": b"other"},

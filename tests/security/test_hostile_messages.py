@@ -352,6 +352,7 @@ TAKEN = {
     ("public_key to witness", "a round far ahead"),
     ("roster to witness", "another request"),
     ("tally to verified server", "no payload"),
+    ("open to verifying key holder", "another attempt"),
     ("open to verifying key holder", "no payload"),
     *(
         (kind, name)
@@ -408,6 +409,8 @@ def test_a_sum_that_was_looked_at_has_used_its_key_up(
 
 
 AGAIN = {
+    "public_key": "was played before",
+    "public_key to verified server": "was played before",
     "train": "round 1, attempt 1 after round 1, attempt 1",
     "update": "sent before",
     "update to a server without the model": "sent before",

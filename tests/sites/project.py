@@ -26,6 +26,8 @@ dataset: {{path: {path}}}
 limits:
   models: [logistic, mlp]
   rounds: 20
+  trust: curious
+  min_clients: 2
 """
 
 
@@ -92,7 +94,7 @@ class Pipe:
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, Reply]]:
         """Each party answers in a thread of its own."""
-        answers: dict[str, Reply] = {}
+        answers: dict[str, Reply | BaseException] = {}
         threads = [
             threading.Thread(target=self._ask, args=(answers, *each), daemon=True)
             for each in requests.items()
@@ -104,7 +106,10 @@ class Pipe:
         while len(given) < len(requests) and time.monotonic() < deadline:
             for party in [name for name in answers if name not in given]:
                 given.add(party)
-                yield party, answers[party]
+                reply = answers[party]
+                if isinstance(reply, BaseException):
+                    raise reply
+                yield party, reply
             time.sleep(0.002)
         for party in requests.keys() - given:
             yield party, Lost(f"no answer in {self.timeout:g} s")
@@ -113,7 +118,7 @@ class Pipe:
         """The run is over."""
         self.closed = True
 
-    def _ask(self, answers: dict[str, Reply], party: str, request: bytes) -> None:
+    def _ask(self, answers: dict[str, Reply | BaseException], party: str, request: bytes) -> None:
         kind = kind_of(request)
         self.seen.append((party, kind))
         fate = self.before.get((party, kind), lambda: None)()
@@ -132,5 +137,9 @@ class Pipe:
             answer = Lost(str(error), away=True)
         except HyperLockError as error:
             answer = Lost(str(error))
-        self.after.get((party, kind), lambda: None)()
+        try:
+            self.after.get((party, kind), lambda: None)()
+        except BaseException as error:
+            answers[party] = error
+            return
         answers[party] = answer

@@ -3,6 +3,7 @@ late, lost or restarted."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,16 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
+from hyperlock.encryption.bfv import Bfv
+from hyperlock.encryption.scheme import KeyPair
 from hyperlock.experiment import run as experiment
 from hyperlock.experiment import simulation
+from hyperlock.experiment.checkpoint import load
 from hyperlock.experiment.report import Report
+from hyperlock.parties.messages import kind_of
+from hyperlock.runtime import Lost
 from hyperlock.settings.parse import parse
+from hyperlock.sites.party import NotHere, Party
 from tests.sites.project import Pipe, Project
 
 DATA = (
@@ -66,3 +73,204 @@ def test_the_model_is_that_of_one_process(
     assert bytes_up == pytest.approx(alone.metrics["bytes/uplink_per_client"], abs=10)  # of names
     # What other processes do is not measured here, and is not said to be nothing.
     assert "time/train_s" not in report.metrics and "time/aggregate_s" in report.metrics
+
+
+def sent(pipe: Pipe, party: str, kind: str) -> int:
+    """How often a party was sent a message of a kind."""
+    return pipe.seen.count((party, kind))
+
+
+def once(fate: Lost | float) -> Callable[[], Lost | float | None]:
+    """What happens to the first message, and to no other."""
+    fates = [fate]
+    return lambda: fates.pop() if fates else None
+
+
+def models(project: Project, *names: str) -> set[bytes]:
+    """What these parties keep of the model, of the only run."""
+    found = set()
+    for name in names or ("keyholder", *project.sites):
+        [run] = (project.folders[name].path / "runs").iterdir()
+        found.add((run / "model").read_bytes())
+    return found
+
+
+# Joining
+
+
+def test_everybody_is_invited_once(project: Project, across: Callable) -> None:
+    pipe = Pipe(project.parties())
+    across(pipe)
+    for party in pipe.parties:
+        assert sent(pipe, party, "invite") == 1
+    assert len(models(project)) == 1
+
+
+def test_at_trust_curious_a_late_site_takes_part(project: Project, across: Callable) -> None:
+    pipe = Pipe(project.parties())
+    late = pipe.parties.pop("hospital-c")
+    pipe.after["keyholder", "aggregate"] = lambda: pipe.parties.update({"hospital-c": late})
+    report = across(pipe, "trust=curious", "keys.min_clients=2")
+    assert report.metrics["updates/accepted"] == 3 and sent(pipe, "hospital-c", "train") == 2
+
+
+def test_a_site_that_will_not_is_asked_and_left_in_peace(
+    project: Project, across: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Outside its limits; the others go on. Approved, it takes part."""
+    file = project.folders["hospital-c"].path / "site.yaml"
+    file.write_text(file.read_text().replace("rounds: 20", "rounds: 2"))
+    settings = ("trust=curious", "keys.min_clients=2")
+    pipe = Pipe(project.parties())
+    report = across(pipe, *settings)
+    assert report.metrics["updates/accepted"] == 2 and sent(pipe, "hospital-c", "train") == 0
+    assert "3 rounds, and the site's limit is 2" in caplog.text
+    offer = caplog.text.partition("refused offer ")[2].partition(":")[0]
+    assert f"offer {offer} is outside the limits of hospital-c" in caplog.text
+    project.folders["hospital-c"].approve(offer)
+    report = across(Pipe(project.parties()), *settings)
+    assert report.metrics["updates/accepted"] == 3
+
+
+def test_two_runs_after_each_other(project: Project, across: Callable) -> None:
+    pipe = Pipe(project.parties())
+    first = across(pipe)
+    second = across(pipe, "seed=1")
+    assert first.weights.tobytes() != second.weights.tobytes()
+    assert sent(pipe, "hospital-a", "invite") == 2
+
+
+# Who is lost, late or restarted
+
+
+def restart(project: Project, pipe: Pipe, name: str) -> Callable[[], None]:
+    """Once, a process that ends and is there again."""
+    left = [name]
+
+    def again() -> None:
+        if left:
+            pipe.parties[left.pop()] = Party(project.folders[name])
+
+    return again
+
+
+@pytest.mark.parametrize(
+    ("party", "kind"),
+    [
+        ("hospital-a", "invite"),
+        ("keyholder", "invite"),
+        ("witness", "invite"),
+        ("witness", "public_key"),
+        ("keyholder", "open"),
+        ("hospital-b", "roster"),
+    ],
+)
+def test_a_party_that_is_restarted_takes_part_again(
+    project: Project, across: Callable, alone: Report, party: str, kind: str
+) -> None:
+    """After it has answered; what it must remember is on its disk."""
+    pipe = Pipe(project.parties())
+    pipe.after[party, kind] = restart(project, pipe, party)
+    report = across(pipe)
+    assert report.rounds == 3 and len(models(project)) == 1
+    assert sent(pipe, party, "invite") >= 2
+    # In the attempt that came to nothing batches were other ones.
+    if kind == "invite" or party == "hospital-b":
+        assert report.weights.tobytes() == alone.weights.tobytes()
+
+
+def test_a_key_holder_that_released_and_is_restarted_gives_it_again(
+    project: Project, across: Callable, alone: Report
+) -> None:
+    """Its answer was lost with it."""
+    pipe = Pipe(project.parties())
+    again = restart(project, pipe, "keyholder")
+    handle = Party.handle
+
+    def dies(self: Party, data: bytes) -> bytes:
+        answer = handle(self, data)
+        if self is first and kind_of(data) == "aggregate":
+            again()
+            raise NotHere("gone")
+        return answer
+
+    first = pipe.parties["keyholder"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Party, "handle", dies)
+        report = across(pipe)
+    assert report.weights.tobytes() == alone.weights.tobytes() and len(models(project)) == 1
+
+
+def test_a_lost_message_costs_an_attempt(project: Project, across: Callable) -> None:
+    for party, kind in (("witness", "update"), ("hospital-a", "train"), ("hospital-c", "roster")):
+        pipe = Pipe(project.parties())
+        pipe.before[party, kind] = once(Lost("lost on the way"))
+        report = across(pipe, f"seed={len(kind)}")
+        assert report.rounds == 3 and sent(pipe, "keyholder", "open") == 4
+
+
+def test_a_slow_site_is_not_waited_for_and_comes_back(project: Project, across: Callable) -> None:
+    pipe = Pipe(project.parties(), timeout=2.0)
+    pipe.before["hospital-b", "train"] = once(4.0)
+    report = across(pipe, "trust=curious", "keys.min_clients=2", "federation.rounds=8")
+    assert report.rounds == 8 and report.metrics["updates/accepted"] == 3
+
+
+def test_a_run_that_was_killed_goes_on(
+    project: Project, across: Callable, alone: Report, tmp_path: Path
+) -> None:
+    """The coordinator, after a checkpoint of two rounds before; the parties know more than it."""
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o700)
+    pipe = Pipe(project.parties())
+
+    def killed() -> None:
+        if sent(pipe, "keyholder", "aggregate") == 3:
+            raise KeyboardInterrupt
+
+    pipe.after["keyholder", "aggregate"] = killed
+    with pytest.raises(KeyboardInterrupt):
+        across(pipe, "checkpoint_every=2", directory=directory)
+    pipe.after.clear()
+    report = across(pipe, "checkpoint_every=2", directory=directory, start=load(directory))
+    assert report.rounds == 3 and len(models(project)) == 1
+    assert report.weights.tobytes() == alone.weights.tobytes()
+
+
+# What a party keeps and says
+
+
+def test_a_site_notes_what_it_sent_and_nothing_of_what_was_in_it(
+    project: Project, across: Callable
+) -> None:
+    pipe = Pipe(project.parties())
+    across(pipe)
+    lines = (project.folders["hospital-a"].path / "log.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    kinds = [entry["received"]["kind"] for entry in entries]
+    assert kinds == ["invite", "train", "roster", *["state", "train", "roster"] * 2, "state"]
+    for entry in entries:
+        assert entry.keys() == {"time", "run", "received", "sent"}
+        for about in (entry["received"], entry["sent"]):
+            assert about is None or about.keys() == {"kind", "bytes", "sha256"}
+
+
+def test_what_parties_keep_is_theirs_alone_and_holds_no_key(
+    project: Project, across: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No secret key of any attempt, anywhere in the project's folders."""
+    pairs: list[KeyPair] = []
+    generate = Bfv.generate_keys
+
+    def noted(self: Bfv) -> KeyPair:
+        pairs.append(generate(self))
+        return pairs[-1]
+
+    monkeypatch.setattr(Bfv, "generate_keys", noted)
+    across(Pipe(project.parties()))
+    assert len(pairs) >= 3
+    pieces = [pair.secret[i : i + 32] for pair in pairs for i in range(200, len(pair.secret), 5000)]
+    for path in project.path.rglob("*"):
+        if path.is_file() and path.suffix != ".npz":
+            content = path.read_bytes()
+            assert not [piece for piece in pieces if piece in content], path
