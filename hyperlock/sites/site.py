@@ -116,9 +116,7 @@ def read(path: Path) -> Site:
         )
     for name, least in _LEAST.items():
         if getattr(limits, name) < least:
-            raise HyperLockError(
-                f"{path}: limits.{name}={getattr(limits, name)} is below {least}"
-            )
+            raise HyperLockError(f"{path}: limits.{name}={getattr(limits, name)} is below {least}")
     for function in found.functions:
         if type(function) is not str or not _FUNCTION.fullmatch(function):
             raise HyperLockError(

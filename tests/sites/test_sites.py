@@ -255,6 +255,24 @@ def test_a_site_notes_what_it_sent_and_nothing_of_what_was_in_it(
             assert about is None or about.keys() == {"kind", "bytes", "sha256"}
 
 
+def test_two_parties_notes_name_a_message_by_the_same_digest(
+    project: Project, across: Callable
+) -> None:
+    """An auditor can compare what a site sent with what the witness read, and what the key holder
+    sent with what a site did."""
+
+    def noted(party: str, way: str, kind: str) -> set[str]:
+        lines = (project.folders[party].path / "log.jsonl").read_text().splitlines()
+        found = [json.loads(line)[way] for line in lines]
+        return {each["sha256"] for each in found if each and each["kind"] == kind}
+
+    across(Pipe(project.parties()))
+    updates = set.union(*(noted(name, "sent", "update") for name in project.sites))
+    assert len(updates) == 9 and updates == noted("witness", "received", "update")
+    for name in project.sites:
+        assert noted(name, "received", "roster") == noted("keyholder", "sent", "roster")
+
+
 def test_what_parties_keep_is_theirs_alone_and_holds_no_key(
     project: Project, across: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
