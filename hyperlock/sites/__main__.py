@@ -17,7 +17,7 @@ from hyperlock.parties.identity import SERVER, WITNESS
 from hyperlock.sites.demo import demo
 from hyperlock.sites.engine import Environment, find_environment
 from hyperlock.sites.folder import Folder
-from hyperlock.sites.kit import ROLES, SITE
+from hyperlock.sites.kit import ROLES, SITE, Kit
 from hyperlock.sites.meeting import (
     HAND_OVER,
     Node,
@@ -58,7 +58,9 @@ def main() -> None:
     add.add_argument("kit", type=Path)
     add.set_defaults(run=_join)
 
-    add = commands.add_parser("fingerprint", help="of the kit, to be compared by telephone")
+    add = commands.add_parser(
+        "fingerprint", help="who is in the project, to be compared by telephone"
+    )
     add.add_argument("folder", type=Path)
     add.set_defaults(run=_fingerprint)
 
@@ -124,19 +126,24 @@ def _provision(arguments: Any) -> None:
     kit = provision(server, arguments.project, arguments.superlink, arguments.public)
     print(f"project {kit.project}: {', '.join(sorted(kit.parties))}")
     print(f"give every party {server.path / HAND_OVER}; it is the same for all")
-    print(f"and read out its fingerprint:\n  {kit.fingerprint}")
+    print(f"its fingerprint, which they compare with each other:\n  {kit.fingerprint}")
     print(f"it is good for {DAYS} days; where the SuperLink runs, start it again")
+
+
+def _parties(kit: Kit) -> str:
+    """Who is in a project, and the fingerprint of that."""
+    return f"project {kit.project}: {', '.join(sorted(kit.parties))}\n  {kit.fingerprint}"
 
 
 def _join(arguments: Any) -> None:
     kit, end = take_kit(Folder(arguments.folder), arguments.kit)
     print(f"project {kit.project}: {', '.join(sorted(kit.parties))}")
     print(f"they meet at {kit.superlink}, until {end:%Y-%m-%d %H:%M} UTC")
-    print(f"fingerprint, to be the same at every party:\n  {kit.fingerprint}")
+    print(f"compare with the key holder and the witness, by telephone:\n  {kit.fingerprint}")
 
 
 def _fingerprint(arguments: Any) -> None:
-    print(Folder(arguments.folder).kit.fingerprint)
+    print(_parties(Folder(arguments.folder).kit))
 
 
 def _approve(arguments: Any) -> None:
