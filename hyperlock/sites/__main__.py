@@ -59,7 +59,7 @@ def main() -> None:
     add.set_defaults(run=_join)
 
     add = commands.add_parser(
-        "fingerprint", help="who is in the project, to be compared by telephone"
+        "fingerprint", help="who is in it, to be compared by telephone"
     )
     add.add_argument("folder", type=Path)
     add.set_defaults(run=_fingerprint)
