@@ -58,9 +58,7 @@ def main() -> None:
     add.add_argument("kit", type=Path)
     add.set_defaults(run=_join)
 
-    add = commands.add_parser(
-        "fingerprint", help="who is in it, to be compared by telephone"
-    )
+    add = commands.add_parser("fingerprint", help="who is in it, to be compared by telephone")
     add.add_argument("folder", type=Path)
     add.set_defaults(run=_fingerprint)
 
