@@ -108,10 +108,11 @@ def _keep_relay(superlink: SuperLink, path: Path, stop: Callable[[], bool]) -> N
             log.warning("the SuperLink has ended, and is started again")
             superlink.start()
             served = 0
-        if not path.exists():
+        try:
+            waiting = path.stat().st_mtime_ns  # when it was made, or lost its relay
+        except FileNotFoundError:
             served = 0
             continue
-        waiting = path.stat().st_ino
         if waiting == served and time.monotonic() - asked < _RELAYS:
             continue
         asked = time.monotonic()
