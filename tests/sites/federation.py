@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 SITES = ("site-a", "site-b", "site-c", "site-d", "site-e")
 SAMPLES = 2000
-TIMEOUT = 25  # seconds in which a party must have answered
+TIMEOUT = 15  # seconds in which a party must have answered
 DATA = (
     f"dataset.train_samples={SAMPLES}", "dataset.test_samples=500", "model=logistic",
     "encryption=bfv", f"federation.clients={len(SITES)}", "federation.batch_size=32",
@@ -78,7 +78,8 @@ class Federation:
 
     def resume(self, *settings: str) -> None:
         """Start it again where it stopped."""
-        self._coordinate(f"resume={self.directory}", *settings)
+        folder = f"runtime.folder={self.stage.server.path}"  # which a checkpoint does not decide
+        self._coordinate(f"resume={self.directory}", folder, *settings)
 
     def _coordinate(self, *settings: str) -> None:
         with open(self.output, "ab") as output:
