@@ -11,6 +11,7 @@ from hyperlock.parties.messages import (
     Close,
     Commitment,
     Commitments,
+    PublicKey,
     Roster,
     Show,
     Shown,
@@ -65,6 +66,15 @@ class VerifiedServer(Server):
         self._promised = {}
         self._states = {}
         return self._train((public_key, self.keeper.model.digest))
+
+    def _opened(self, public_key: bytes) -> Session:
+        """The server in the attempt that the key holder opened: the next of its own count, which
+        is behind where an Open was lost."""
+        here = self._session
+        attempt = here.hear(PublicKey, public_key).attempt
+        if (here.round, attempt) in self._drawn:
+            raise RoundFailed(f"round {here.round}: attempt {attempt} was opened before")
+        return here.at(here.round, attempt)
 
     def state(self, client: str) -> bytes:
         """What a client lacks of the model before it can answer, the same bytes for all who lack
