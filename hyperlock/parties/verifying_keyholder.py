@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from hyperlock.errors import MessageRefused, ReleaseRefused
@@ -80,16 +81,13 @@ class VerifyingKeyHolder(KeyHolder):
         return super()._open(data)
 
     def _next_attempt(self, message: Open) -> int:
-        """The next one, whatever was asked for: a server that skipped would choose among cohorts,
-        and one whose messages were lost may have counted further."""
-        number, last = self._memory.seen
+        """The first that was not opened before, whichever is asked for: nothing is skipped, or the
+        server would choose among cohorts; and one whose Open was lost on the way goes on."""
         if message.round != self._keeper.round + 1:
             raise ReleaseRefused(
                 f"round {message.round} instead of {self._keeper.round + 1}: rounds come in order"
             )
-        due = last + 1 if message.round == number else 1
-        self._refuse_attempt(message.round, due)
-        return due
+        return super()._next_attempt(replace(message, attempt=1))
 
     def _announced(self, session: Session) -> tuple[bytes, ...]:
         self._roster = None

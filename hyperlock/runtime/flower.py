@@ -7,11 +7,13 @@ be started again at any time: the next one is given the requests that are still 
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -158,6 +160,8 @@ class FlowerRuntime:
                 if self._relay is connection:
                     self._relay = None
                     log.warning("the relay is gone (%s); waiting for the next", error)
+                    with suppress(OSError):  # it is gone too, at the end
+                        os.utime(self._path)  # whoever starts relays looks at that
 
     def _take(self, header: Mapping[str, object], body: bytes) -> None:
         """What the relay says: an answer, or who is there."""

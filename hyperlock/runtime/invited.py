@@ -67,6 +67,7 @@ class InvitedRuntime:
                     again.add(party)
                     if first or self._waits_for(party, reply, deadline):
                         continue
+                    log.warning("%s did not answer: %s", party, reply.reason)
                 del waiting[party]
                 yield party, reply
             if waiting and not ready:

@@ -37,6 +37,7 @@ log = logging.getLogger("hyperlock")
 
 HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
 SAMPLES = 6000  # of all hospitals together
+PROGRAM = ("-m", "hyperlock.sites")
 RUN = (
     f"federation.clients={len(HOSPITALS)}",
     "federation.rounds=3",
@@ -97,12 +98,24 @@ def demo(overrides: Sequence[str]) -> None:
 
 
 @contextmanager
-def stage(path: Path, overrides: Sequence[str] = ()) -> Iterator[Stage]:
-    """Folders under `path`, and a process for every party but the server."""
+def stage(
+    path: Path,
+    overrides: Sequence[str] = (),
+    hospitals: Sequence[str] = HOSPITALS,
+    program: Sequence[str | Path] = PROGRAM,
+) -> Iterator[Stage]:
+    """Folders under `path`, and a process for every party but the server.
+
+    Args:
+        path: a folder.
+        overrides: of the run, for what hospitals have.
+        hospitals: their names, in order.
+        program: Python's arguments for a party, before `serve` and its folder.
+    """
     # Each party makes its own keys; the coordinator gathers what is public.
     server = Folder.make(path / "server", "server", "", 0)
     folders = {role: Folder.make(path / role, role, "", 0) for role in ("keyholder", "witness")}
-    for name, count in give_samples(path, overrides).items():
+    for name, count in give_samples(path, overrides, hospitals).items():
         folders[name] = Folder.make(path / name, SITE, name, count)
         limits = _LIMITS.format(path=path / f"{name}.npz")
         (folders[name].path / "site.yaml").write_text(limits)
@@ -115,22 +128,24 @@ def stage(path: Path, overrides: Sequence[str] = ()) -> Iterator[Stage]:
 
     # And then a process.
     with ExitStack() as running:
-        children = {"superlink": running.enter_context(_child("superlink", server))}
+        children = {"superlink": running.enter_context(_child(PROGRAM, "superlink", server))}
         for name, folder in folders.items():
-            children[name] = running.enter_context(_child("serve", folder))
+            children[name] = running.enter_context(_child(program, "serve", folder))
         for name, folder in folders.items():
             _wait_for(folder.path / "party.sock", children[name], name)
         yield Stage(server, folders, children)
 
 
-def give_samples(path: Path, overrides: Sequence[str] = ()) -> dict[str, int]:
+def give_samples(
+    path: Path, overrides: Sequence[str] = (), hospitals: Sequence[str] = HOSPITALS
+) -> dict[str, int]:
     """A file of shards of MNIST for each hospital; how many samples each has."""
     local = [text for text in overrides if not text.startswith("runtime.")]
-    composed, _ = compose([*LOCAL, RUN[0], *local])
+    composed, _ = compose([*LOCAL, f"federation.clients={len(hospitals)}", *local])
     config = parse(composed)
     dataset = simulation.load_dataset(config)
     counts = {}
-    for name, part in zip(HOSPITALS, simulation.build_split(config, dataset), strict=True):
+    for name, part in zip(hospitals, simulation.build_split(config, dataset), strict=True):
         np.savez(path / f"{name}.npz", x=dataset.x_train[part], y=dataset.y_train[part])
         counts[name] = len(part)
     return counts
@@ -170,10 +185,10 @@ def _show(made: Stage) -> None:
         log.info("%s received %s bytes and sent %s", name, f"{received:,}", f"{sent:,}")
 
 
-def _child(command: str, folder: Folder) -> Child:
+def _child(program: Sequence[str | Path], command: str, folder: Folder) -> Child:
     variables = os.environ | {ENVIRONMENT: str(flower_folder().absolute())}
-    program = [sys.executable, "-m", "hyperlock.sites", command, str(folder.path)]
-    return Child(program, variables, folder.path / "process.log")
+    words = [sys.executable, *program, command, folder.path]
+    return Child(words, variables, folder.path / "process.log")
 
 
 def _wait_for(path: Path, child: Child, name: str) -> None:

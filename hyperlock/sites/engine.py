@@ -31,6 +31,7 @@ RELAY = Path(relay.__file__).parent  # the app, and the programs of Flower's env
 _CONNECTION = "hyperlock"  # what Flower's configuration calls the SuperLink
 _START = 60.0  # seconds in which a SuperLink answers
 _COMMAND = 120.0  # seconds for one command of Flower's
+_ENDING = 10.0  # seconds in which one ends whose parent was killed
 _LEFTOVERS = 2.0  # seconds in which what a SuperLink started may end after it
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _FINISHED = "finished"  # how the status of a run begins that is over
@@ -184,11 +185,7 @@ class SuperLink:
             HyperLockError: a certificate or key that cannot work, a port in use, a SuperLink that
                 runs on the same home, or it ended.
         """
-        for pid, command in _processes_of(self.home).items():
-            if b"superlink.py" in command:
-                raise HyperLockError(
-                    f"a SuperLink runs on {self.home} already (process {pid})\n  try: end it first"
-                )
+        self._refuse_another()
         self._prepare()
         _check_port(self.host, self.port)
         _end_all(self.home, 0)  # what one that was killed left behind would turn to this one
@@ -198,6 +195,20 @@ class SuperLink:
         except BaseException:
             self.stop()
             raise
+
+    def _refuse_another(self) -> None:
+        """HyperLockError if one runs on this home, and goes on to: who looked after it may have
+        been killed a moment ago, and it is about to end."""
+        deadline = time.monotonic() + _ENDING
+        while found := [
+            pid for pid, words in _processes_of(self.home).items() if b"superlink.py" in words
+        ]:
+            if time.monotonic() > deadline:
+                raise HyperLockError(
+                    f"a SuperLink runs on {self.home} already (process {found[0]})\n"
+                    "  try: end it first"
+                )
+            time.sleep(0.1)
 
     def stop(self) -> None:
         """End it, and what it started."""

@@ -36,7 +36,8 @@ ENVIRONMENT = "HYPERLOCK_FLOWER_ENV"  # where Flower is installed; .venv-flower 
 TLS = "tls"  # in the server's folder, as the next
 HAND_OVER = "to-hand-over.json"
 _LOOK = 1.0  # seconds between two looks at what runs
-_RELAYS = 20.0  # seconds between two questions to Flower whether a relay runs
+_RELAYS = 20.0  # seconds before Flower is asked whether the relay runs; each time twice as many,
+_RELAYS_MOST = 600.0  # and no more than these
 _PAUSE = 5.0  # seconds before a node is started again
 _POLL = 0.3  # seconds between two looks of a node for messages
 
@@ -142,19 +143,23 @@ def _keep_relay(superlink: SuperLink, path: Path, stop: Callable[[], bool]) -> N
     """A relay for every run that waits at this socket, and the SuperLink again if it ends."""
     served = 0
     asked = 0.0
+    pause = _RELAYS
     while not stop():
         time.sleep(_LOOK)
         if not superlink.running():
             log.warning("the SuperLink has ended, and is started again")
             superlink.start()
             served = 0
-        if not path.exists():
+        try:
+            waiting = path.stat().st_mtime_ns  # when it was made, or lost its relay
+        except FileNotFoundError:
             served = 0
             continue
-        waiting = path.stat().st_ino
-        if waiting == served and time.monotonic() - asked < _RELAYS:
+        if waiting == served and time.monotonic() - asked < pause:
             continue
         asked = time.monotonic()
+        # A coordinator that was killed leaves its socket behind, and no relay lives there.
+        pause = min(2 * pause, _RELAYS_MOST) if waiting == served else _RELAYS
         if waiting != served or not any(run.open for run in superlink.relays()):
             superlink.start_relay(path)
             served = waiting
