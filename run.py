@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from hyperlock import process
+from hyperlock import process, runner
 from hyperlock.errors import HyperLockError
 from hyperlock.settings.compose import set_root
 from hyperlock.settings.overrides import Overrides
@@ -32,14 +32,13 @@ def main(config: DictConfig) -> float | tuple[float, ...]:
     """Run the composed experiment and return its objective."""
     from hyperlock.experiment.report import objective
     from hyperlock.experiment.resume import begin, finish
-    from hyperlock.experiment.run import run
 
     command = HydraConfig.get()
     directory = Path(command.runtime.output_dir)
     typed = [*command.overrides.hydra, *command.overrides.task]
     try:
         with begin(config, directory, typed, lambda texts: hydra.compose("config", texts)) as it:
-            report = run(it.composed, it.directory, it.overrides, it.start)
+            report = runner(it.composed)(it.composed, it.directory, it.overrides, it.start)
             finish(it.directory, report)
             return objective(it.composed, report)
     except HyperLockError as error:

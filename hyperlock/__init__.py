@@ -11,12 +11,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from hyperlock.experiment.report import Report
 
-__version__ = "0.1.0"
 __all__ = ["run"]
 
 
@@ -43,13 +45,32 @@ def run(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> Re
     # Imported here, so that `import hyperlock` costs nothing and no module of the package is
     # imported while its own package is.
     from hyperlock.experiment.resume import begin, finish
-    from hyperlock.experiment.run import run as run_experiment
     from hyperlock.settings.compose import compose
     from hyperlock.settings.passwords import refuse_passwords
 
     refuse_passwords(overrides)
     composed, directory = compose(overrides, config_dir)
     with begin(composed, directory, overrides, lambda texts: compose(texts, config_dir)[0]) as it:
-        report = run_experiment(it.composed, it.directory, it.overrides, it.start)
+        report = runner(it.composed)(it.composed, it.directory, it.overrides, it.start)
         finish(it.directory, report)
     return report
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from hyperlock.version import VERSION
+
+        return VERSION
+    raise AttributeError(name)
+
+
+def runner(composed: DictConfig) -> Callable[..., Report]:
+    """What runs an experiment of these settings: with all parties in this process, or across
+    organisations."""
+    if composed.runtime.get("engine"):
+        from hyperlock.sites.coordinator import run as across
+
+        return across
+    from hyperlock.experiment.run import run as alone
+
+    return alone

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A package imports lower layers and itself. Those of one layer do not import each other.
 LAYERS = (
-    ("addresses",),
+    ("addresses", "version"),
     ("errors", "files", "randomness", "metrics", "process"),
     ("monitor", "background"),
     ("settings", "data", "learning", "encryption"),

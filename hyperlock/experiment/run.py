@@ -7,7 +7,7 @@ model in order to evaluate it, but never a key or a single client's update.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -29,16 +29,14 @@ from hyperlock.experiment.observers import (
 )
 from hyperlock.experiment.report import Report, begin_report
 from hyperlock.experiment.resume import go_on
-from hyperlock.experiment.rounds import close_run, evaluated_round
+from hyperlock.experiment.rounds import Parties, close_run, evaluated_round
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
 from hyperlock.process import end_if_asked
-from hyperlock.runtime.flower import flower
 from hyperlock.settings.parse import read
-from hyperlock.settings.schema import FlowerRuntime
-from hyperlock.sites import coordinator
-from hyperlock.sites.coordinator import own_folder
 from hyperlock.tracking.tracker import Tracker
+
+Across = Callable[..., Parties]
 
 
 def run(
@@ -46,6 +44,7 @@ def run(
     directory: Path | None = None,
     overrides: Sequence[str] = (),
     start: Checkpoint | None = None,
+    across: Across | None = None,
 ) -> Report:
     """Run one experiment, from what Hydra composed to the printed summary.
 
@@ -54,6 +53,8 @@ def run(
         directory: where checkpoints go; None for no checkpoints.
         overrides: what the settings were composed with, for whoever resumes the run.
         start: where it stopped, if it is resumed.
+        across: builds the parties where others than this process have theirs; None where all of
+            them live here.
 
     Raises:
         HyperLockError: a setting, the data, a client or a round failed; the text says which and
@@ -64,15 +65,12 @@ def run(
     # What is asked, and whether it can be done.
     settings = read(composed, overrides)
     config = settings.config
-    remote = isinstance(config.runtime, FlowerRuntime)
-    if remote:
-        own_folder(config)
     simulation.build_scheme(config)
 
     # What is learned from, and the library that learns.
     with monitor.measure(Stage.DATA):
         dataset = simulation.load_dataset(config)
-        split = [] if remote else simulation.build_split(config, dataset)
+        split = [] if across else simulation.build_split(config, dataset)
     with monitor.measure(Stage.IMPORT):
         simulation.import_tensorflow()
 
@@ -96,11 +94,9 @@ def run(
                     "directory": directory,
                     "start": start,
                 }
-                if remote:
+                if across:
                     samples = simulation.samples(dataset)
-                    parties = coordinator.assemble(
-                        config, samples, scheme, network, pipe=flower, **given
-                    )
+                    parties = across(config, samples, scheme, network, **given)
                 else:
                     parties = simulation.assemble(config, dataset, split, scheme, network, **given)
                 parties = replace(parties, between=background.check)

@@ -17,14 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hyperlock.errors import ConfigError
 from hyperlock.runtime import Lost, Reply
 from hyperlock.runtime.relay.frames import FrameError, receive_frame, send_frame
-
-if TYPE_CHECKING:
-    from hyperlock.sites.folder import Folder
 
 log = logging.getLogger(__name__)
 
@@ -180,8 +176,3 @@ class FlowerRuntime:
         else:
             away = header.get("kind") in _AWAY
             request.answers.put((number, Lost(f"{header.get('reason')}"[:500], away)))
-
-
-def flower(folder: Folder, timeout: float) -> FlowerRuntime:
-    """The pipe of a server with this folder."""
-    return FlowerRuntime(folder.path / SOCKET, timeout)

@@ -4,9 +4,12 @@ end of a pipe."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
 
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.encryption.vector import Vector
@@ -14,7 +17,9 @@ from hyperlock.errors import ConfigError, MessageRefused
 from hyperlock.experiment import simulation
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.journal import Journal
+from hyperlock.experiment.report import Report
 from hyperlock.experiment.rounds import Parties
+from hyperlock.experiment.run import run as play
 from hyperlock.learning.types import Samples
 from hyperlock.monitor import Monitor
 from hyperlock.parties.custody import CUSTODIES
@@ -23,7 +28,9 @@ from hyperlock.parties.messages import Accept, Invite
 from hyperlock.parties.session import Session
 from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.runtime import Runtime
+from hyperlock.runtime.flower import SOCKET, FlowerRuntime
 from hyperlock.runtime.invited import InvitedRuntime
+from hyperlock.settings.parse import parse
 from hyperlock.settings.schema import Config
 from hyperlock.sites.folder import Folder
 from hyperlock.sites.kit import Kit
@@ -33,6 +40,29 @@ if TYPE_CHECKING:
     from hyperlock.learning.network import Network
 
 log = logging.getLogger(__name__)
+
+
+def run(
+    composed: DictConfig,
+    directory: Path | None = None,
+    overrides: Sequence[str] = (),
+    start: Checkpoint | None = None,
+) -> Report:
+    """Run one experiment of several organisations, as `experiment.run.run` does one of this process
+    alone; nobody else is the server of this folder meanwhile.
+
+    Raises:
+        HyperLockError: besides what a run fails by: the settings are for other parties than the
+            folder's project has, or the folder is in use.
+    """
+    folder = own_folder(parse(composed))
+    with folder.held():
+        return play(composed, directory, overrides, start, partial(assemble, pipe=flower))
+
+
+def flower(folder: Folder, timeout: float) -> Runtime:
+    """The way from a server with this folder to everybody else."""
+    return FlowerRuntime(folder.path / SOCKET, timeout)
 
 
 def own_folder(config: Config) -> Folder:

@@ -20,7 +20,6 @@ import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import hyperlock
 from hyperlock.errors import ConfigError, MessageRefused
 from hyperlock.learning.types import Samples
 from hyperlock.settings.checks import check
@@ -34,6 +33,7 @@ from hyperlock.settings.schema import (
     NoTracking,
     SitesSplit,
 )
+from hyperlock.version import VERSION
 
 if TYPE_CHECKING:
     from hyperlock.sites.site import Limits
@@ -64,7 +64,7 @@ class Offer:
     sizes: tuple[int, ...]
     weight_unit: float
     initial: bytes = field(repr=False)
-    version: str = hyperlock.__version__
+    version: str = VERSION
 
     @classmethod
     def of(
@@ -97,7 +97,7 @@ class Offer:
     @property
     def fingerprint(self) -> str:
         """Of all of it, to be named when it is approved."""
-        return hashlib.sha256(self.payload).hexdigest()[:16]
+        return hashlib.sha256(self.payload).hexdigest()[:32]
 
     @classmethod
     def read(cls, payload: bytes | memoryview) -> Offer:
@@ -120,10 +120,9 @@ class Offer:
                 raise ValueError("no offer")
         except Exception as error:  # msgpack raises many kinds for malformed input
             raise MessageRefused(f"not an offer ({type(error).__name__})") from None
-        if version != hyperlock.__version__:
+        if version != VERSION:
             raise MessageRefused(
-                f"the coordinator has HyperLock {version!r:.40}, and this party "
-                f"{hyperlock.__version__}"
+                f"the coordinator has HyperLock {version!r:.40}, and this party {VERSION}"
             )
         try:
             settings, (shape, dtype, classes), sizes, weight_unit, initial = others

@@ -18,14 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import hyperlock
 from hyperlock.experiment import simulation
 from hyperlock.parties import memory
 from hyperlock.parties.client import Client
 from hyperlock.parties.terms import Terms
 from hyperlock.parties.verifying_keyholder import VerifyingKeyHolder
 from hyperlock.parties.witness import Witness
-from hyperlock.sites import __main__, engine, serve
+from hyperlock.sites import __main__, engine, offer, serve
 
 FOLDER = Path(sys.argv[-1])
 FAULT = FOLDER / "fault"
@@ -118,7 +117,7 @@ def at_start() -> None:
     """`version`: another HyperLock; `terms`: others than the offer's come about here; `uploading`:
     the node is killed, and its party, when a part of an answer is at the SuperLink."""
     if due("version") is not None:
-        hyperlock.__version__ = "0.0.1"
+        offer.VERSION = "0.0.1"
     if due("terms") is not None:
         build = simulation.build_terms
 

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import hyperlock
 from hyperlock.errors import HyperLockError, MessageRefused
 from hyperlock.learning.types import Samples
 from hyperlock.settings.parse import parse
 from hyperlock.sites.offer import Offer
 from hyperlock.sites.site import read
+from hyperlock.version import VERSION
 
 SAMPLES = Samples((8, 8), np.dtype("float32"), 10)
 RUN = (
@@ -156,7 +156,7 @@ def test_what_is_no_offer_is_refused(offered: Callable, change: Callable) -> Non
 
 def test_another_version_is_named(offered: Callable) -> None:
     other = replace(offered(), version="9.9.9").payload
-    with pytest.raises(MessageRefused, match=rf"HyperLock '9\.9\.9', .* {hyperlock.__version__}"):
+    with pytest.raises(MessageRefused, match=rf"HyperLock '9\.9\.9', .* {VERSION}"):
         Offer.read(other)
 
 

@@ -20,6 +20,7 @@ from hyperlock.experiment.report import Report
 from hyperlock.parties.messages import kind_of
 from hyperlock.runtime import Lost
 from hyperlock.settings.parse import parse
+from hyperlock.sites import coordinator
 from hyperlock.sites.party import NotHere, Party
 from tests.sites.project import Pipe, Project
 
@@ -46,12 +47,12 @@ def across(
     """A run whose server is this process, and whose other parties are behind a pipe."""
 
     def run(pipe: Pipe, *settings: str, directory: Path | None = None, **others: Any) -> Report:
-        monkeypatch.setattr(experiment, "flower", lambda folder, timeout: pipe)
+        monkeypatch.setattr(coordinator, "flower", lambda folder, timeout: pipe)
         composed: DictConfig = compose(
             *DATA, "runtime=flower", f"runtime.folder={project.path / 'server'}",
             "runtime.weight_unit=100", "runtime.patience=5", *settings,
         )  # fmt: skip
-        return experiment.run(composed, directory, **others)
+        return coordinator.run(composed, directory, **others)
 
     return run
 
