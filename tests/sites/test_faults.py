@@ -120,7 +120,7 @@ def test_a_slow_site_is_not_waited_for(federation: Federation) -> None:
     before = len(federation.said())
     with timed(federation, "site slower than the timeout"):
         federation.hurt("site-c", f"slow {TIMEOUT + 8}")
-        federation.until_said(f"site-c did not answer: no answer in {TIMEOUT} s", before)
+        federation.until_said("site-c did not answer: no answer in", before)
         federation.next_round()
 
 

@@ -26,6 +26,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from logging import INFO, WARNING
@@ -34,6 +35,7 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 from flwr.supercore.version import package_version
@@ -88,6 +90,21 @@ class Request:
     deadline: float
 
 
+class Announced:
+    """Flower's client, to which a message was announced already."""
+
+    def __init__(self, client: Any, announced: PullAppMessagesResponse) -> None:
+        self._client = client
+        self._announced = announced
+
+    def PullMessages(self, request: Any) -> PullAppMessagesResponse:
+        """What was announced."""
+        return self._announced
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
 class Relay:
     """One coordinator's messages.
 
@@ -98,15 +115,16 @@ class Relay:
         absent: seconds that a request waits for a party that is not online.
     """
 
-    def __init__(self, grid: Grid, connection: socket.socket, poll: float, absent: float) -> None:
+    def __init__(self, grid: Any, connection: socket.socket, poll: float, absent: float) -> None:
         self._grid = grid
         self._connection = connection
         self._poll = poll
         self._absent = absent
-        self._frames: queue.SimpleQueue[tuple[dict[str, Any], bytearray] | Exception]
+        self._frames: queue.SimpleQueue[tuple[dict[str, Any], bytearray] | Message | Exception]
         self._frames = queue.SimpleQueue()
         self._unsent: dict[int, Request] = {}
         self._sent: dict[str, Request] = {}  # by Flower's message id
+        self._fetching: set[str] = set()  # of these, whose answer is announced
         self._nodes: dict[str, int] = {}  # who is online, and their ids
         self._shown: dict[str, str] = {}
         self._happened = time.monotonic()
@@ -151,7 +169,10 @@ class Relay:
         except queue.Empty:
             return True
 
-    def _take(self, frame: tuple[dict[str, Any], bytearray] | Exception) -> bool:
+    def _take(self, frame: tuple[dict[str, Any], bytearray] | Message | Exception) -> bool:
+        if isinstance(frame, Message):
+            self._fetched(frame)
+            return True
         if isinstance(frame, Exception):
             raise RuntimeError(f"the coordinator is gone: {frame}")
         header, body = frame
@@ -212,15 +233,39 @@ class Relay:
         self._next_pull = self._happened + self._poll
 
     def _pull(self) -> None:
-        for message in self._grid.pull_messages(list(self._sent)):
-            request = self._sent.pop(message.metadata.reply_to_message_id, None)
-            if request is None:
-                continue
+        """Have what is announced fetched, each answer in a thread of its own: one that is slow, or
+        whose node was killed in the midst of it, holds up no other."""
+        self._fetching &= self._sent.keys()
+        waiting = [key for key in self._sent if key not in self._fetching]
+        if not waiting:
+            return
+        client = self._grid._runtime_client
+        answer = client.PullMessages(PullAppMessagesRequest(message_ids=waiting))
+        for told, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
+            self._fetching.add(told.metadata.reply_to_message_id)
+            alone = PullAppMessagesResponse(messages_list=[told], message_object_trees=[tree])
+            threading.Thread(target=self._fetch, args=(alone,), daemon=True).start()
             self._happened = time.monotonic()
-            if message.has_error():
-                self._undelivered(request, message)
-            else:
-                self._answer(request, message)
+
+    def _fetch(self, announced: PullAppMessagesResponse) -> None:
+        """Flower's own way from what is announced to a message."""
+        grid: Any = copy(self._grid)
+        grid._client = Announced(grid._runtime_client, announced)
+        try:
+            for message in grid.pull_messages([]):
+                self._frames.put(message)
+        except Exception as error:  # of Flower's many kinds; the request expires in its time
+            log(WARNING, "an answer cannot be fetched: %s", error)
+
+    def _fetched(self, message: Message) -> None:
+        request = self._sent.pop(message.metadata.reply_to_message_id, None)
+        if request is None:
+            return
+        self._happened = time.monotonic()
+        if message.has_error():
+            self._undelivered(request, message)
+        else:
+            self._answer(request, message)
 
     def _undelivered(self, request: Request, message: Message) -> None:
         """Flower's own answer, in place of a node's."""
