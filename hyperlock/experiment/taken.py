@@ -86,12 +86,16 @@ def taken(named: str, checkpoint: Checkpoint, typed: Overrides, root: str) -> Ta
         else:
             missing.append(override.text)
     if missing:
+        # Only runtime=flower has a folder, and it is not what is composed by itself.
+        flower = any(text.startswith("runtime.") for text in missing)
+        options = [text for text in found.overrides if flower and text.startswith("runtime=")]
+        all_of_it = as_typed([*options, *missing])
         raise ConfigError(
             "resume",
             named,
             "its settings name code, files or stores of their own, or other things that a "
             "checkpoint does not decide by itself",
-            hint=f"if these are yours, give them again: resume={named} {as_typed(missing)}",
+            hint=f"if these are yours, give them again: resume={named} {all_of_it}",
         )
     return found
 

@@ -78,8 +78,8 @@ class Federation:
 
     def resume(self, *settings: str) -> None:
         """Start it again where it stopped."""
-        folder = f"runtime.folder={self.stage.server.path}"  # which a checkpoint does not decide
-        self._coordinate(f"resume={self.directory}", folder, *settings)
+        folder = ("runtime=flower", f"runtime.folder={self.stage.server.path}")  # said again
+        self._coordinate(f"resume={self.directory}", *folder, *settings)
 
     def _coordinate(self, *settings: str) -> None:
         with open(self.output, "ab") as output:
