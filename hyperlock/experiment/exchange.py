@@ -84,9 +84,13 @@ class Verified:
         server = self._server
         monitor = server.monitor
 
-        # Who was not asked of late has rounds to catch up on.
-        states = {name: state for name in asked if (state := server.state(name))}
+        # Who was not asked of late has rounds to catch up on; how many, it says when it joins.
         lost = set()
+        for name, away in self._runtime.gather(asked):
+            yield name, away
+            lost.add(name)
+        here = [name for name in asked if name not in lost]
+        states = {name: state for name in here if (state := server.state(name))}
         for name, reply in self._runtime.exchange(states) if states else ():
             if isinstance(reply, Lost):
                 yield name, reply

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,8 +23,8 @@ class Lost:
 Reply = bytes | Lost
 
 
-class Runtime(Protocol):
-    """All that the round loop knows of where parties live."""
+class Pipe(Protocol):
+    """What moves bytes to parties, wherever they live."""
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, Reply]]:
         """Send each party its bytes and yield (party, reply) as replies come."""
@@ -32,4 +32,12 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Nobody is asked any more."""
+        ...
+
+
+class Runtime(Pipe, Protocol):
+    """All that the round loop knows of where parties live."""
+
+    def gather(self, parties: Collection[str]) -> Iterator[tuple[str, Lost]]:
+        """Have these take part, and yield those who do not, and why."""
         ...

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from hyperlock.errors import MessageRefused
-from hyperlock.runtime import Lost, Reply, Runtime
+from hyperlock.runtime import Lost, Pipe, Reply
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class InvitedRuntime:
 
     def __init__(
         self,
-        pipe: Runtime,
+        pipe: Pipe,
         *,
         invite: bytes,
         accepted: Callable[[str, bytes], None],
@@ -72,6 +72,10 @@ class InvitedRuntime:
                 yield party, reply
             if waiting and not ready:
                 time.sleep(_PAUSE)
+
+    def gather(self, parties: Collection[str]) -> Iterator[tuple[str, Lost]]:
+        """Invite those who are not in the run; yield those who stay away, and why."""
+        yield from self._join([name for name in parties if name not in self.joined])
 
     def close(self) -> None:
         """Nobody is asked any more."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from hyperlock.runtime import Reply
+from hyperlock.runtime import Lost, Reply
 
 
 class LocalRuntime:
@@ -39,6 +39,10 @@ class LocalRuntime:
                 yield from _finished(pending)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def gather(self, parties: Collection[str]) -> Iterator[tuple[str, Lost]]:
+        """All are here."""
+        return iter(())
 
     def close(self) -> None:
         """Nothing is open."""

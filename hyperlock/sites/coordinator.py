@@ -27,7 +27,7 @@ from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS
 from hyperlock.parties.messages import Accept, Invite
 from hyperlock.parties.session import Session
 from hyperlock.parties.verified_server import VerifiedServer
-from hyperlock.runtime import Runtime
+from hyperlock.runtime import Pipe
 from hyperlock.runtime.flower import SOCKET, FlowerRuntime
 from hyperlock.runtime.invited import InvitedRuntime
 from hyperlock.settings.parse import parse
@@ -60,7 +60,7 @@ def run(
         return play(composed, directory, overrides, start, partial(assemble, pipe=flower))
 
 
-def flower(folder: Folder, timeout: float) -> Runtime:
+def flower(folder: Folder, timeout: float) -> Pipe:
     """The way from a server with this folder to everybody else."""
     return FlowerRuntime(folder.path / SOCKET, timeout)
 
@@ -91,7 +91,7 @@ def assemble(
     scheme: Scheme,
     network: Network,
     *,
-    pipe: Callable[[Folder, float], Runtime],
+    pipe: Callable[[Folder, float], Pipe],
     run: str,
     monitor: Monitor,
     directory: Path | None = None,

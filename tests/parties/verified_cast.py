@@ -3,7 +3,7 @@ each with a copy of the model of its own, whose messages may be altered on the w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,6 +71,13 @@ class Post:
             answer = self.handlers[party](given)
             self.answers[about] = len(answer)
             yield party, self.answered.get(about, lambda data: data)(answer)
+
+    def gather(self, parties: Collection[str]) -> Iterator[tuple[str, Lost]]:
+        """All are here."""
+        return iter(())
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class VerifiedCast:
