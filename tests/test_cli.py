@@ -267,7 +267,9 @@ def test_the_traceback_is_there_for_who_asks(home):
     assert code == 1 and "Traceback" in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_run_ends_within_two_seconds_as_killed_with_the_rounds_it_did(
     home_with_store, number
 ):

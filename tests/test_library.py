@@ -239,6 +239,7 @@ def python(code: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_process_that_imported_tensorflow_first_runs_a_whole_job(home: Path) -> None:
     code = f"""
 import tensorflow

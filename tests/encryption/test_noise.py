@@ -204,7 +204,9 @@ def test_short_primes_do_not_overflow_unnoticed() -> None:
     assert p.margin_bits >= 0 and p.packing.fields == 3
 
 
-@pytest.mark.parametrize("whole", [0, 1, 5, 12, 16])
+@pytest.mark.parametrize(
+    "whole", [0, 16, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5, 12))]
+)
 def test_any_mixture_of_both_forms_is_covered(whole: int) -> None:
     """Of sums of 16 with the noise of either form, at a small ring where thresholds are passed."""
     n = 64

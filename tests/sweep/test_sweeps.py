@@ -177,6 +177,7 @@ def test_a_sweep_and_its_continuation(sweep: Sweep, tmp_path: Path) -> None:
 
 
 @STORE_BEFORE
+@pytest.mark.slow
 def test_a_study_is_not_continued_with_another_question(sweep: Sweep, tmp_path: Path) -> None:
     one = ("hparams_search=none", "hydra.sweeper.study_name=ours", "hydra.sweeper.n_trials=1")
     assert sweep(*one, "encryption.value_bits=8,12") == 0
@@ -191,6 +192,7 @@ def test_a_study_is_not_continued_with_another_question(sweep: Sweep, tmp_path: 
 
 
 @STORE_BEFORE
+@pytest.mark.slow
 def test_several_objectives_and_combinations_that_cannot_work(sweep: Sweep, tmp_path: Path) -> None:
     """A failed trial has its reason in its own run and in the parent's table; a key that a scheme
     lacks is left out."""
@@ -257,6 +259,7 @@ def test_when_every_trial_fails(sweep: Sweep, tmp_path: Path) -> None:
 
 
 @STORE_BEFORE
+@pytest.mark.slow
 def test_a_plain_grid(sweep: Sweep, tmp_path: Path) -> None:
     """Hydra's own sweeper, with a combination that cannot work: the others are run all the same."""
     grid = ("hydra/sweeper=basic", "encryption=ckks,none", "encryption.value_bits=8,16,40")
