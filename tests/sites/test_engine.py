@@ -488,8 +488,8 @@ import letters
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 letters._PART = 4
 for body in (b"", b"1234", b"12345", b"123456789"):
-    assert letters.opened(letters.letter(body)) == (True, "", body)
-first = {"ok": True, "reason": "", "parts": 2, "body": b""}
+    assert letters.opened(letters.letter(body)) == ("", "", body)
+first = {"problem": "", "reason": "", "parts": 2, "body": b""}
 bad = [
     {}, {"0": ConfigRecord({})}, {"0": MetricRecord({"parts": 1})}, {"0": ConfigRecord(first)},
     {"0": ConfigRecord(first), "2": ConfigRecord({"body": b""})},
