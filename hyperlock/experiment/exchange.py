@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from hyperlock.errors import RoundFailed
 from hyperlock.metrics import Stage
+from hyperlock.parties.custody import answer_of
 from hyperlock.parties.identity import KEYHOLDER, WITNESS
 from hyperlock.parties.server import Server
 from hyperlock.parties.verified_server import VerifiedServer
@@ -126,10 +126,8 @@ class Verified:
         self._server.install_tally(self._ask(WITNESS, self._server.end()))
 
     def _ask(self, party: str, request: bytes) -> bytes:
-        """The answer of somebody without whom there is no round."""
-        [(_, reply)] = self._runtime.exchange({party: request})
-        if isinstance(reply, Lost):
-            raise RoundFailed(f"the {party} did not answer: {reply.reason}")
+        """The answer of somebody without whom there is no round, its bytes counted."""
+        reply = answer_of(party, request, self._runtime)
         self.moved += len(request) + len(reply)
         return reply
 

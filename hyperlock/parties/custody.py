@@ -111,25 +111,26 @@ class _ReleasedToServer:
 
     def open(self, request: bytes, *, replica: Replica | None, runtime: Runtime) -> bytes:
         """By the key holder."""
-        return _asked(request, runtime)
+        return answer_of(KEYHOLDER, request, runtime)
 
     def release(
         self, aggregate: bytes, *, server: Server, clients: Sequence[str], runtime: Runtime
     ) -> int:
         """The key holder decrypts, and the server steps by what it releases."""
-        server.take(_asked(aggregate, runtime))
+        server.take(answer_of(KEYHOLDER, aggregate, runtime))
         return 0
 
 
-def _asked(request: bytes, runtime: Runtime) -> bytes:
-    """The key holder's answer.
+def answer_of(party: str, request: bytes, runtime: Runtime) -> bytes:
+    """The answer of somebody without whom there is no round.
 
     Raises:
         RoundFailed: there is none; another attempt may be made.
     """
-    [(_, answer)] = runtime.exchange({KEYHOLDER: request})
+    [(_, answer)] = runtime.exchange({party: request})
     if isinstance(answer, Lost):
-        raise RoundFailed(f"the key holder did not answer: {answer.reason}")
+        who = "key holder" if party == KEYHOLDER else party
+        raise RoundFailed(f"the {who} did not answer: {answer.reason}")
     return answer
 
 

@@ -190,15 +190,12 @@ class KeyHolder:
         if message.round < number:
             raise ReleaseRefused(f"round {message.round} comes after round {number}")
         attempt = max(message.attempt, last + 1 if message.round == number else 1)
-        self._refuse_attempt(message.round, attempt)
-        return attempt
-
-    def _refuse_attempt(self, number: int, attempt: int) -> None:
         if attempt > self._policy.attempts:
             raise ReleaseRefused(
-                f"round {number}, attempt {attempt}: a round has {self._policy.attempts} "
+                f"round {message.round}, attempt {attempt}: a round has {self._policy.attempts} "
                 "(federation.round_attempts)"
             )
+        return attempt
 
     def _spend(self, message: Aggregate) -> tuple[Session, Decryptor]:
         """The attempt's key, which nobody has from then on but who decrypts this sum."""

@@ -221,9 +221,10 @@ class ModelKeeper:
     def catch_up(self, release: bytes, session: Session) -> None:
         """`take` it, unless it is of a round before; several who share a model may be given the
         same."""
+        message = session.hear(Release, release)
         with self._changing:
-            if session.hear(Release, release).round > self.round:
-                self._take(release, session)
+            if message.round > self.round:
+                self._take(message, session)
 
     def take(self, release: bytes, session: Session) -> None:
         """Step the model by the next round's Release.
@@ -235,11 +236,11 @@ class ModelKeeper:
         Raises:
             MessageRefused: it is not that release, or one of no updates.
         """
-        with self._changing:
-            self._take(release, session)
-
-    def _take(self, release: bytes, session: Session) -> None:
         message = session.hear(Release, release)
+        with self._changing:
+            self._take(message, session)
+
+    def _take(self, message: Release, session: Session) -> None:
         message.expect(round=self.round + 1)
         sums = np.frombuffer(message.parts[0], session.vector.sum_type(session.scheme.max_clients))
         totals, update = session.vector.split(sums)

@@ -44,6 +44,23 @@ class Request:
     answers: queue.Queue[tuple[int, Reply]]
 
 
+def own_socket(path: Path) -> socket.socket:
+    """A Unix socket that listens, of this user alone, in place of what is there; OSError if it
+    cannot be made."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o077)
+    try:
+        listener.bind(str(path))
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    listener.listen(8)
+    return listener
+
+
 class FlowerRuntime:
     """Reaches parties through whichever relay is connected.
 
@@ -63,16 +80,12 @@ class FlowerRuntime:
         self._sending = threading.Lock()
         self._relay: socket.socket | None = None
         self._path = path
-        path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX)
         try:
-            self._listener.bind(str(path))
+            self._listener = own_socket(path)
         except OSError as error:
             problem = f"no socket can be made at {path} ({error})"
             hint = "a folder with a shorter path, on a disk of this machine"
             raise ConfigError("runtime.folder", path.parent, problem, hint=hint) from None
-        path.chmod(0o600)
-        self._listener.listen(2)
         threading.Thread(target=self._accept, name="relay", daemon=True).start()
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, Reply]]:

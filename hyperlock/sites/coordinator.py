@@ -57,7 +57,8 @@ def run(
     """
     folder = own_folder(parse(composed))
     with folder.held():
-        return play(composed, directory, overrides, start, partial(assemble, pipe=flower))
+        across = partial(assemble, folder=folder, pipe=flower)
+        return play(composed, directory, overrides, start, across)
 
 
 def flower(folder: Folder, timeout: float) -> Pipe:
@@ -91,6 +92,7 @@ def assemble(
     scheme: Scheme,
     network: Network,
     *,
+    folder: Folder,
     pipe: Callable[[Folder, float], Pipe],
     run: str,
     monitor: Monitor,
@@ -104,13 +106,13 @@ def assemble(
         samples: what everybody may know of them.
         scheme: the encryption.
         network: the architecture, with its initial weights.
+        folder: the server's, as `own_folder` gives it.
         pipe: makes what moves bytes to the other parties, by name.
         run: the run's id.
         monitor: where the server's seconds go; those of others are not known here.
         directory: where the run writes what outlives a kill.
         start: where it stopped, if it is resumed.
     """
-    folder = own_folder(config)
     kit = folder.kit
 
     # What all of them are told.

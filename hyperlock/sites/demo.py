@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,13 +27,14 @@ from hyperlock.experiment import simulation
 from hyperlock.settings.compose import compose
 from hyperlock.settings.parse import parse
 from hyperlock.sites.child import Child
-from hyperlock.sites.engine import make_environment
+from hyperlock.sites.engine import free_port, make_environment
 from hyperlock.sites.folder import Folder
 from hyperlock.sites.kit import SITE
 from hyperlock.sites.meeting import ENVIRONMENT, flower_folder, provision
 
 log = logging.getLogger("hyperlock")
 
+HOST = "127.0.0.1"
 HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
 SAMPLES = 6000  # of all hospitals together
 PROGRAM = ("-m", "hyperlock.sites")
@@ -120,7 +120,7 @@ def stage(
         limits = _LIMITS.format(path=path / f"{name}.npz")
         (folders[name].path / "site.yaml").write_text(limits)
     files = [folder.path / "public.json" for folder in folders.values()]
-    kit = provision(server, "demonstration", f"127.0.0.1:{_free_port()}", files)
+    kit = provision(server, "demonstration", f"{HOST}:{free_port(HOST)}", files)
     for folder in folders.values():
         folder.join(server.path / "to-hand-over.json")
         log.info("%s joined the project; fingerprint %s", folder.name, folder.kit.fingerprint)
@@ -197,9 +197,3 @@ def _wait_for(path: Path, child: Child, name: str) -> None:
         if not child.running() or time.monotonic() > deadline:
             raise HyperLockError(f"{name} did not start: {child.last_words()}")
         time.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

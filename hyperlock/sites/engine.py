@@ -151,7 +151,7 @@ class SuperLink:
         self.environment = environment
         self.home = home.absolute()
         self.host = host
-        self.port = port or _free_port(host)
+        self.port = port or free_port(host)
         self.tls = tls
         self._names = self.home / "nodes.json"
         self._child = Child(
@@ -456,7 +456,8 @@ def _bare() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
-def _free_port(host: str) -> int:
+def free_port(host: str) -> int:
+    """A port of this address at which nobody listens yet."""
     with _listening(host, 0) as listener:
         return int(listener.getsockname()[1])
 

@@ -188,11 +188,11 @@ class Party:
             return made(Witness(session).handle, None)
 
         # Who steps the model, and who trains it, has it.
-        algorithm, sizes = _learned(config, offer)
+        algorithm = _learned(config, offer)
         keeper = simulation.build_keeper(
             config=config,
             weights=weights,
-            sizes=sizes,
+            sizes=offer.sizes,
             algorithm=algorithm,
             terms=session.terms,
             file=folder / "model" if config.trust.malicious else None,
@@ -244,15 +244,15 @@ class Party:
             file.write(json.dumps(line) + "\n")
 
 
-def _learned(config: Config, offer: Offer) -> tuple[Algorithm, tuple[int, ...]]:
-    """What learns, and its tensors' sizes, which must be those of the offer."""
+def _learned(config: Config, offer: Offer) -> Algorithm:
+    """What learns; its tensors must be of the offer's sizes."""
     network = simulation.build_network(config, offer.samples)
     if network.sizes != offer.sizes:
         raise MessageRefused(
             "the model has other tensors here than at the coordinator: another function of the "
             "same name, or another version of Keras"
         )
-    return simulation.build_algorithm(config, network), network.sizes
+    return simulation.build_algorithm(config, network)
 
 
 def _weights(part: bytes | memoryview, offer: Offer) -> NDArray[np.float32]:

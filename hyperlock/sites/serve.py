@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from pathlib import Path
 
 from hyperlock.errors import HyperLockError
+from hyperlock.runtime.flower import own_socket
 from hyperlock.runtime.relay.frames import FrameError, receive_frame, send_frame
 from hyperlock.sites.party import NotHere, Party
 
@@ -22,20 +22,13 @@ def listen(path: Path) -> socket.socket:
     Raises:
         HyperLockError: it cannot be made.
     """
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o077)
     try:
-        listener.bind(str(path))
+        return own_socket(path)
     except OSError as error:
         raise HyperLockError(
             f"{path}: no socket can be made there ({error})\n"
             "  try: a folder with a shorter path, on a disk of this machine"
         ) from None
-    finally:
-        os.umask(before)
-    listener.listen(8)
-    return listener
 
 
 def serve(party: Party, listener: socket.socket) -> None:

@@ -51,6 +51,7 @@ class Sent:
         self.pipe = Pipe({})
         parties = coordinator.assemble(
             config, simulation.samples(dataset), scheme, network,
+            folder=coordinator.own_folder(config),
             pipe=lambda *_: self.pipe, run="run", monitor=Monitor(),
         )  # fmt: skip
         assert isinstance(parties.runtime, InvitedRuntime)
