@@ -63,6 +63,8 @@ def total_seconds(stage: Stage) -> str:
 CATALOGUE = (
     Metric("accuracy", "", "share of the test set that is answered rightly"),
     Metric("loss", "nats", "mean cross-entropy on the test set"),
+    Metric("sites/accuracy", "", "the same on the sites' own test samples, where both are known"),
+    Metric("sites/tested", "", "test samples of the sites that were asked"),
     Metric("train/loss", "nats", "mean training loss over the cohort's samples"),
     *(
         Metric(round_seconds(stage), "s", f"{stage}, one round, summed over clients")

@@ -18,6 +18,10 @@ from hyperlock.randomness import generator
 MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
 _MOST_CLASSES = 2**20
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
+_DTYPES = ("uint8", "float32")
+_MOST_DIMENSIONS = 8
+
+Pair = tuple[NDArray, NDArray[np.int32]]  # samples and their labels
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,31 @@ def npz(path: str, test_fraction: float, seed: int) -> Dataset:
     return _checked(path, arrays)
 
 
-def local(path: Path) -> tuple[NDArray, NDArray[np.int32]]:
-    """One site's samples: x and y of a .npz file, or x_train and y_train; as `npz` reads them.
+def sites(shape: list[int], dtype: str, classes: int) -> Dataset:
+    """What a coordinator without samples knows of those of the sites: none, of this kind.
+
+    Raises:
+        ConfigError: there can be none of this kind.
+    """
+    if dtype not in _DTYPES:
+        allowed = "uint8, which stands for 0 to 1, or float32"
+        raise ConfigError("dataset.dtype", dtype, "is no type of samples", allowed=allowed)
+    if not 1 <= len(shape) <= _MOST_DIMENSIONS or min(shape) < 1:
+        raise ConfigError(
+            "dataset.shape",
+            shape,
+            "is no shape of one sample",
+            allowed=f"1 to {_MOST_DIMENSIONS} numbers from 1",
+            hint="dataset.shape=[28,28]",
+        )
+    x = np.zeros((0, *shape), dtype)
+    y = np.zeros(0, np.int32)
+    return Dataset(x, y, x, y, classes)
+
+
+def local(path: Path) -> tuple[Pair, Pair | None]:
+    """One site's samples and their labels, and those to test on if there are any: x and y of a .npz
+    file, or x_train and y_train; x_test and y_test; as `npz` reads them.
 
     Raises:
         ConfigError: the file is missing or unreadable, or what is in it is not as it must be.
@@ -136,11 +163,19 @@ def local(path: Path) -> tuple[NDArray, NDArray[np.int32]]:
     names = ("x", "y") if {"x", "y"} <= arrays.keys() else ("x_train", "y_train")
     missing = [name for name in names if name not in arrays]
     if missing:
-        there = ", ".join(sorted(arrays)) or "nothing"
-        raise _refusal(path, f"the file has {there}", "keys x and y, or x_train and y_train")
-    _check_pair(str(path), arrays, *names)
-    x, y = (arrays[name] for name in names)
-    return _features(x), y.astype(np.int32)
+        found = ", ".join(sorted(arrays)) or "nothing"
+        raise _refusal(path, f"the file has {found}", "keys x and y, or x_train and y_train")
+    tests = ("x_test", "y_test")
+    there = [name for name in tests if name in arrays]
+    if len(there) == 1:
+        raise _refusal(path, f"the file has {there[0]} alone", "x_test and y_test, or neither")
+    return _pair(path, arrays, *names), _pair(path, arrays, *tests) if there else None
+
+
+def _pair(path: Path, arrays: dict[str, NDArray], x_name: str, y_name: str) -> Pair:
+    """Samples and labels as the rest of HyperLock has them; ConfigError if they are none."""
+    _check_pair(str(path), arrays, x_name, y_name)
+    return _features(arrays[x_name]), arrays[y_name].astype(np.int32)
 
 
 def _draw(part: str, samples: int, count: int, seed: int) -> NDArray[np.int64]:

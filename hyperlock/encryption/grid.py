@@ -87,6 +87,10 @@ class Grid:
             start = end
         return integers, saturated
 
+    def nothing(self) -> NDArray[np.integer]:
+        """int[length]: an update of zeros."""
+        return np.zeros(sum(self.sizes), integer_type(self.levels))
+
     def dequantise(self, integers: NDArray[np.integer]) -> NDArray[np.float64]:
         """float64[length]: the values, or sums of values, that the integers stand for."""
         return integers * self._steps

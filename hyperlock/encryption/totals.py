@@ -1,7 +1,9 @@
 """What a client says about its data, inside the ciphertext.
 
 A contributor count of 1, its sample count, its training loss and its number of saturated
-coordinates stand in front of the update as base-2^(value_bits - 1) digits, one digit a coordinate.
+coordinates stand in front of the update as base-2^(value_bits - 1) digits, one digit a coordinate;
+where clients evaluate the model too, so does how many samples they tested and how many of them were
+answered rightly.
 A digit is an ordinary grid value, so sums of digits stay exact however few bits a value has, and
 only the totals are ever released.
 """
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 LOSS_FRACTION_BITS = 16
 # Bits of one client's share.
 _WIDTHS = {"contributors": 1, "samples": 31, "loss": 47, "saturated": 31}
+_EVALUATION = {"tested": 31, "right": 31}
 
 
 @dataclass(frozen=True)
@@ -27,31 +30,36 @@ class Totals:
         samples: number of training samples, at most 2^31 - 1 a client.
         loss: summed training loss over those samples, in units of 2^-16; at most 2^31 a client.
         saturated: number of update coordinates that fell outside the grid's range.
+        tested: number of test samples that the model, as the round began with it, was asked.
+        right: how many of them it answered rightly.
     """
 
     contributors: int
     samples: int
     loss: float
     saturated: int
+    tested: int = 0
+    right: int = 0
 
 
-def width(value_bits: int) -> int:
-    """The number of coordinates that the totals take."""
-    return sum(_digits(bits, value_bits) for bits in _WIDTHS.values())
+def width(value_bits: int, evaluated: bool = False) -> int:
+    """The number of coordinates that the totals take; `evaluated` with those of evaluation."""
+    return sum(_digits(bits, value_bits) for bits in _widths(evaluated).values())
 
 
-def encode(totals: Totals, value_bits: int) -> NDArray[np.int64]:
-    """int64[width(value_bits)]: digits of one client's share, least significant first; larger
-    shares clip."""
+def encode(totals: Totals, value_bits: int, evaluated: bool = False) -> NDArray[np.int64]:
+    """int64[width]: digits of one client's share, least significant first; larger shares clip."""
     shares = {
         "contributors": totals.contributors,
         "samples": totals.samples,
         "loss": round(totals.loss * 2**LOSS_FRACTION_BITS),
         "saturated": totals.saturated,
+        "tested": totals.tested,
+        "right": totals.right,
     }
     base_bits = value_bits - 1
     digits: list[int] = []
-    for name, bits in _WIDTHS.items():
+    for name, bits in _widths(evaluated).items():
         whole = min(max(int(shares[name]), 0), 2**bits - 1)
         for i in range(_digits(bits, value_bits)):
             digits.append(whole >> (base_bits * i) & (2**base_bits - 1))
@@ -59,21 +67,26 @@ def encode(totals: Totals, value_bits: int) -> NDArray[np.int64]:
 
 
 def possible(sums: NDArray[np.integer], value_bits: int, contributors: int) -> bool:
-    """Whether every digit, int[width(value_bits)], is one that so many shares can sum to."""
+    """Whether every digit, int[width], is one that so many shares can sum to."""
     return bool(sums.min() >= 0 and sums.max() <= contributors * (2 ** (value_bits - 1) - 1))
 
 
-def decode(sums: NDArray[np.integer], value_bits: int) -> Totals:
-    """The totals that summed digits, int[width(value_bits)], stand for."""
+def decode(sums: NDArray[np.integer], value_bits: int, evaluated: bool = False) -> Totals:
+    """The totals that summed digits, int[width], stand for."""
     values: dict[str, int] = {}
     start = 0
-    for name, bits in _WIDTHS.items():
+    for name, bits in _widths(evaluated).items():
         stop = start + _digits(bits, value_bits)
         values[name] = sum(
             int(digit) << ((value_bits - 1) * i) for i, digit in enumerate(sums[start:stop])
         )
         start = stop
     return Totals(**{**values, "loss": values["loss"] / 2**LOSS_FRACTION_BITS})
+
+
+def _widths(evaluated: bool) -> dict[str, int]:
+    """Bits of one client's share of each total, in order."""
+    return _WIDTHS | _EVALUATION if evaluated else _WIDTHS
 
 
 def _digits(bits: int, value_bits: int) -> int:

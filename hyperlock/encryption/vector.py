@@ -2,6 +2,8 @@
 
     | contributors, samples, loss, saturated: one digit a coordinate | update: int[parameters] |
 
+with the totals of an evaluation behind those four where clients evaluate.
+
 This is the one place that knows where each stands, how long the whole is, and how large a sum of
 such vectors can be.
 
@@ -14,7 +16,7 @@ such vectors can be.
     >>> two = vector.join(Totals(contributors=1, samples=200, loss=0.25, saturated=1), update)
     >>> totals, sums = vector.split(one.astype(np.int16) + two)
     >>> totals
-    Totals(contributors=2, samples=800, loss=0.75, saturated=1)
+    Totals(contributors=2, samples=800, loss=0.75, saturated=1, tested=0, right=0)
     >>> sums
     array([ -6,   0, 254,  10], dtype=int16)
     >>> vector.bound(2), vector.sum_type(max_clients=2)
@@ -40,10 +42,12 @@ class Vector:
     Attributes:
         value_bits: bits of one signed value, of a digit as of a coordinate.
         sizes: coordinates of each tensor of the model.
+        evaluated: whether clients say how the model does on test samples of theirs.
     """
 
     value_bits: int
     sizes: tuple[int, ...]
+    evaluated: bool = False
 
     @property
     def parameters(self) -> int:
@@ -53,24 +57,23 @@ class Vector:
     @property
     def length(self) -> int:
         """Coordinates of the whole: the totals' digits, then the update."""
-        return totals.width(self.value_bits) + self.parameters
+        return self._width + self.parameters
 
     def join(self, share: Totals, update: NDArray[np.integer]) -> NDArray[np.integer]:
         """int[length]: one client's totals in front of its update int[parameters], in its type."""
-        digits = totals.encode(share, self.value_bits)
+        digits = totals.encode(share, self.value_bits, self.evaluated)
         return np.concatenate([digits.astype(update.dtype), update])
 
     def split(self, sums: NDArray[np.integer]) -> tuple[Totals, NDArray[np.integer]]:
         """What sums int[length] say about the round, and the summed update int[parameters]."""
-        width = totals.width(self.value_bits)
-        return totals.decode(sums[:width], self.value_bits), sums[width:]
+        share = totals.decode(sums[: self._width], self.value_bits, self.evaluated)
+        return share, sums[self._width :]
 
     def possible(self, sums: NDArray[np.integer], contributors: int) -> bool:
         """Whether sums int[length] are such as so many vectors can have: every coordinate within
         `bound`, and no digit of the totals negative."""
-        width = totals.width(self.value_bits)
         largest = max(int(sums.max()), -int(sums.min()))
-        digits = totals.possible(sums[:width], self.value_bits, contributors)
+        digits = totals.possible(sums[: self._width], self.value_bits, contributors)
         return digits and largest <= self.bound(contributors)
 
     def bound(self, contributors: int) -> int:
@@ -80,6 +83,10 @@ class Vector:
     def sum_type(self, max_clients: int) -> np.dtype:
         """The narrowest integer type that holds every sum of up to `max_clients` vectors."""
         return sum_type(self.value_bits, max_clients)
+
+    @property
+    def _width(self) -> int:
+        return totals.width(self.value_bits, self.evaluated)
 
 
 def largest_sum(value_bits: int, contributors: int) -> int:

@@ -75,6 +75,9 @@ class Observer:
     def after_round(self, run: Run, metrics: Mapping[str, float]) -> None:
         """A round is in the report, and these are its metrics."""
 
+    def after_evaluation(self, run: Run, number: int, metrics: Mapping[str, float]) -> None:
+        """The sites have evaluated the model after this round, and these are its metrics."""
+
     def end(self, run: Run) -> None:
         """All rounds are played."""
 
@@ -155,6 +158,10 @@ class Record(Observer):
         if run.report.rounds > self._recorded:
             self._tracker.log(metrics, run.report.rounds)
 
+    def after_evaluation(self, run: Run, number: int, metrics: Mapping[str, float]) -> None:
+        """Log it, with the round that it is of; what is there already is the same."""
+        self._tracker.log(metrics, number)
+
     def end(self, run: Run) -> None:
         """What a person reviews; nothing is drawn where nothing is kept."""
         if not self._tracker.records:
@@ -200,7 +207,7 @@ class Record(Observer):
             "bytes",
             partial(plots.bytes_figure, uplink, report.parameters, report.scheme, f"{name}: bytes"),
         )
-        if dataset.classes <= _CLASSES_SHOWN:
+        if len(dataset.y_test) and dataset.classes <= _CLASSES_SHOWN:
             confusion = run.parties.network.confusion(
                 report.weights, dataset.x_test, dataset.y_test, dataset.classes
             )
@@ -211,6 +218,8 @@ class Record(Observer):
     def _model(self, run: Run) -> None:
         if _keeps_model(run.settings.config):
             example = run.dataset.x_test[:2]
+            if not len(example):
+                example = np.zeros((1, *run.dataset.shape), run.dataset.x_test.dtype)
             scale = 255 if example.dtype == np.uint8 else 1
             model = run.parties.network.load(run.report.weights)
             self._tracker.model(model, example.astype(np.float32) / scale)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, ListConfig
 
 from hyperlock.encryption.scheme import Scheme
+from hyperlock.encryption.totals import Totals
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.experiment.rounds import RoundResult
 from hyperlock.metrics import (
@@ -53,6 +54,8 @@ class Report:
         wall: seconds of the whole run.
         weights: float32[parameters], the global model after the last round.
         measured: stages whose seconds are known here; others are absent, and not 0.
+        by_sites: whether `accuracies` are those of the sites' own test samples.
+        tested: test samples of the sites, in their last evaluation.
     """
 
     name: str
@@ -70,6 +73,8 @@ class Report:
     wall: float = 0.0
     weights: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     measured: tuple[Stage, ...] = tuple(Stage)
+    by_sites: bool = False
+    tested: int = 0
 
     @property
     def accuracy(self) -> float:
@@ -121,6 +126,18 @@ class Report:
             "grid/saturated": totals.saturated / (totals.contributors * self.parameters),
         }
         return self.metrics
+
+    def add_evaluation(self, number: int, totals: Totals) -> dict[str, float]:
+        """Take in what the sites say of the model after this round, and return its metrics."""
+        accuracy = totals.right / totals.tested
+        self.tested = totals.tested
+        found = {"accuracy" if self.by_sites else "sites/accuracy": accuracy}
+        if self.by_sites:
+            self.accuracies[number] = accuracy
+        found["sites/tested"] = float(totals.tested)
+        if number == self.rounds:
+            self.metrics = {**self.metrics, **found}
+        return found
 
     def stage_seconds(self) -> dict[Stage, float]:
         """Seconds of each stage of the rounds that is measured here, over the run."""
@@ -182,14 +199,17 @@ def begin_report(config: Config, scheme: Scheme) -> Report:
     elif custody.warning:
         log.warning("%s", custody.warning)
     model = target(config.model).rpartition(".")[2]
-    local = not isinstance(config.runtime, FlowerRuntime)
+    elsewhere = set(ELSEWHERE) if isinstance(config.runtime, FlowerRuntime) else set()
+    if not config.coordinator_evaluates:
+        elsewhere.add(Stage.EVALUATE)
     return Report(
         name=f"{model}-{config.encryption.scheme}-{config.federation.clients}c",
         scheme=scheme.name,
         security_bits=scheme.security_bits,
         key_held_by=custody.key_held_by,
         target=config.federation.target_accuracy,
-        measured=tuple(stage for stage in Stage if local or stage not in ELSEWHERE),
+        measured=tuple(stage for stage in Stage if stage not in elsewhere),
+        by_sites=not config.coordinator_evaluates,
     )
 
 

@@ -95,8 +95,14 @@ def evaluated_round(number: int, parties: Parties, dataset: Dataset, config: Con
     traffic = play_round(number, parties, federation, config.seed)
     keeper = parties.keeper
     assert keeper.totals is not None
+    if not keeper.totals.samples:
+        raise RoundFailed(
+            f"round {number} was the sites' evaluation after the run's last round, and rounds are "
+            "played once\n  try: a new run of more rounds"
+        )
     evaluation = None
-    if number % federation.evaluate_every == 0 or number == federation.rounds:
+    due = number % federation.evaluate_every == 0 or number == federation.rounds
+    if due and config.coordinator_evaluates:
         with parties.monitor.measure(Stage.EVALUATE):
             evaluation = parties.network.evaluate(
                 keeper.model.weights, dataset.x_test, dataset.y_test
@@ -111,7 +117,25 @@ def evaluated_round(number: int, parties: Parties, dataset: Dataset, config: Con
     )
 
 
-def play_round(number: int, parties: Parties, federation: Federation, seed: int) -> Traffic:
+def evaluate_at_sites(number: int, parties: Parties, config: Config) -> Totals:
+    """What the clients say of the global model in a round after the last, in which nobody trains.
+
+    Raises:
+        RoundFailed, ReleaseRefused: as from any round.
+    """
+    play_round(number, parties, config.federation, config.seed, evaluates=True)
+    totals = parties.keeper.totals
+    assert totals is not None
+    return totals
+
+
+def play_round(
+    number: int,
+    parties: Parties,
+    federation: Federation,
+    seed: int,
+    evaluates: bool = False,
+) -> Traffic:
     """A round, tried again with another cohort, and other clients lost, as often as settings say.
 
     Args:
@@ -119,6 +143,7 @@ def play_round(number: int, parties: Parties, federation: Federation, seed: int)
         parties: of the run.
         federation: how large cohorts are, how many clients get lost, how often to try.
         seed: the run's.
+        evaluates: whether the cohort is to evaluate the model and not to train.
 
     Raises:
         RoundFailed: too few updates were accepted, in every attempt.
@@ -130,7 +155,7 @@ def play_round(number: int, parties: Parties, federation: Federation, seed: int)
         cohort = sample_cohort(clients, federation.cohort_size, seed, number, attempt)
         absent = drop_out(cohort, clients, federation.dropout, seed, number, attempt)
         try:
-            return run_round(number, parties, cohort, absent, attempt)
+            return run_round(number, parties, cohort, absent, attempt, evaluates)
         except RoundFailed as error:
             if attempt == attempts:
                 more = f"federation.round_attempts={attempt + 4}"
@@ -146,6 +171,7 @@ def run_round(
     cohort: Sequence[str],
     absent: Collection[str] = (),
     attempt: int = 1,
+    evaluates: bool = False,
 ) -> Traffic:
     """One attempt of a round: a key, train, encrypt, add, decrypt, step.
 
@@ -155,6 +181,7 @@ def run_round(
         cohort: who is asked for an update, unless the key holder draws another.
         absent: who of the cohort is to be lost, to simulate it; these are not asked at all.
         attempt: of the round, from 1.
+        evaluates: whether the cohort is to evaluate the model and not to train.
 
     Raises:
         RoundFailed: too few updates were accepted.
@@ -174,7 +201,7 @@ def run_round(
         return parties.journal.find(number)
 
     # The cohort trains and encrypts; the server adds what it accepts.
-    request = server.open(opened, cohort)
+    request = server.open(opened, cohort, evaluates)
     cohort = server.cohort
     exchange = exchange_of(server, runtime, opened)
     asked = [name for name in cohort if name not in absent]

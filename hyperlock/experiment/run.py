@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from hyperlock.background import Background
+from hyperlock.encryption.totals import Totals
 from hyperlock.experiment import simulation, summary
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.observers import (
@@ -29,7 +30,12 @@ from hyperlock.experiment.observers import (
 )
 from hyperlock.experiment.report import Report, begin_report
 from hyperlock.experiment.resume import go_on
-from hyperlock.experiment.rounds import Parties, close_run, evaluated_round
+from hyperlock.experiment.rounds import (
+    Parties,
+    close_run,
+    evaluate_at_sites,
+    evaluated_round,
+)
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
 from hyperlock.process import end_if_asked
@@ -130,11 +136,14 @@ def _watched(run: Run, observers: Sequence[Observer], background: Background) ->
         while report.rounds < config.federation.rounds and report.rounds_to_target is None:
             end_if_asked()
             result = evaluated_round(report.rounds + 1, run.parties, run.dataset, config)
+            _sites_say(run, observers, result.totals)
             metrics = report.add_round(result)
             report.wall = monitor.elapsed()
             with monitor.measure(Stage.TRACK):
                 for observer in observers:
                     observer.after_round(run, metrics)
+        if config.clients_evaluate:
+            _sites_say(run, observers, evaluate_at_sites(report.rounds + 1, run.parties, config))
         close_run(run.parties)
         with monitor.measure(Stage.TRACK):
             for observer in reversed(observers):
@@ -149,3 +158,11 @@ def _watched(run: Run, observers: Sequence[Observer], background: Background) ->
     finally:
         for observer in reversed(observers):
             observer.close()
+
+
+def _sites_say(run: Run, observers: Sequence[Observer], totals: Totals) -> None:
+    """What the sites' totals say of the model that their round began with, if they do."""
+    if totals.tested:
+        metrics = run.report.add_evaluation(run.report.rounds, totals)
+        for observer in observers:
+            observer.after_evaluation(run, run.report.rounds, metrics)

@@ -28,7 +28,7 @@ from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.journal import Journal
 from hyperlock.experiment.rounds import Parties, sample_cohort
 from hyperlock.files import write_whole
-from hyperlock.learning.types import Algorithm, LocalData, Samples, Trainer
+from hyperlock.learning.types import Algorithm, Answers, Evaluator, LocalData, Samples, Trainer
 from hyperlock.monitor import Monitor
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.committing_client import CommittingClient
@@ -71,7 +71,8 @@ def load_dataset(config: Config) -> Dataset:
     if dataset is None:
         cut = ("train_samples", "test_samples")
         whole: Dataset = construct_group("dataset", config.dataset, {}, without=cut)
-        dataset = whole.take(config.dataset.train_samples, config.dataset.test_samples, config.seed)
+        train, test = (getattr(config.dataset, name, None) for name in cut)
+        dataset = whole.take(train, test, config.seed)
         _loaded.clear()
         _loaded[key] = dataset
     return dataset
@@ -105,10 +106,15 @@ def build_scheme(config: Config, sizes: Sequence[int] = (1,)) -> Scheme:
     given = {
         "value_bits": config.value_bits,
         "max_clients": config.max_clients,
-        "length": Vector(config.value_bits, tuple(sizes)).length,
+        "length": build_vector(config, sizes).length,
     }
     scheme: Scheme = construct("encryption", target(encryption), encryption.for_the_scheme(), given)
     return scheme
+
+
+def build_vector(config: Config, sizes: Sequence[int]) -> Vector:
+    """The layout of what is encrypted, for a model whose tensors have so many coordinates."""
+    return Vector(config.value_bits, tuple(sizes), config.clients_evaluate)
 
 
 def samples(dataset: Dataset) -> Samples:
@@ -315,6 +321,7 @@ def build_client(
     keeper: ModelKeeper,
     spool: Spool,
     replica: Replica | None = None,
+    evaluator: Evaluator | None = None,
     memory: Memory | None = None,
 ) -> Client:
     """One client, with its own data and nobody else's; by `index` it draws its batches. Under
@@ -325,12 +332,24 @@ def build_client(
         "data": data,
         "trainer": trainer,
         "encryptor": build_encryptor(session.scheme, replica, workers),
+        "evaluator": evaluator,
         "memory": memory,
     }
     if config.trust.malicious:
         least = config.keys.min_clients
         return CommittingClient(session, keeper=keeper, spool=spool, min_clients=least, **given)
     return Client(session, replica=replica, **given)
+
+
+def build_evaluator(config: Config, network: Network, data: LocalData) -> Evaluator:
+    """How a client evaluates the model on these test samples."""
+
+    def test(weights: NDArray[np.float32]) -> Answers:
+        samples = len(data.y)
+        accuracy = network.evaluate(weights, data.x, data.y).accuracy
+        return Answers(samples, round(accuracy * samples))
+
+    return Evaluator(test, config.federation.evaluate_every)
 
 
 def build_encryptor(
@@ -365,7 +384,7 @@ def assemble(
     weights = network.initial_weights()
     weight_unit = len(dataset.y_train) / config.federation.clients
     terms = build_terms(config, weight_unit, weights_digest(weights))
-    vector = Vector(config.value_bits, network.sizes)
+    vector = build_vector(config, network.sizes)
     names = {f"client-{i}": len(part) for i, part in enumerate(parts)}
     roles = (SERVER, KEYHOLDER, *([WITNESS] if config.trust.malicious else []))
     sessions = {

@@ -11,6 +11,9 @@ def rows(report: Report) -> list[tuple[str, str]]:
     metrics = report.metrics
     encrypted = report.security_bits > 0
     found = [("test accuracy", f"{report.accuracy:.4f} after {report.rounds} rounds")]
+    if report.tested:
+        there = report.accuracy if report.by_sites else metrics["sites/accuracy"]
+        found.append(("at the sites", f"{there:.4f} of {report.tested:,} test samples of theirs"))
     if report.target is not None:
         reached = report.rounds_to_target
         how = "not reached" if reached is None else f"reached in round {reached}"

@@ -26,7 +26,7 @@ _NUMBERS_AT_TOP = {"seed", "checkpoint_every"}
 # Where a text is no more than a word. What is not here, of a user's own function for one, may name
 # a file.
 _WORDS = {
-    "task_name", "tags", "objective", "runtime.engine",
+    "task_name", "tags", "objective", "runtime.engine", "runtime.evaluation", "dataset.dtype",
     "federation.algorithm", "keys.custody", "trust.level", "tracking.sink", "tracking.experiment",
     "tracking.run_name", "encryption.scheme", "encryption.value_bits", "encryption.poly_modulus",
     "encryption.coeff_mod_bits", "encryption.scale_bits", "encryption.fields",

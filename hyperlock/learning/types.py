@@ -68,6 +68,31 @@ class Evaluation:
     loss: float
 
 
+@dataclass(frozen=True)
+class Answers:
+    """How many test samples a client has asked the model, and how many of them were right."""
+
+    samples: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """How a client evaluates the global model on test samples of its own.
+
+    Attributes:
+        test: from weights to what came of it.
+        every: rounds from one evaluation to the next.
+    """
+
+    test: Callable[[Weights], Answers]
+    every: int
+
+    def due(self, round_number: int) -> bool:
+        """Whether the model that this round begins with, that after the round before, is tested."""
+        return round_number > 1 and (round_number - 1) % self.every == 0
+
+
 class ServerOptimizer(Protocol):
     """A frozen dataclass that carries its own slots: arrays and numbers, which checkpoints keep."""
 

@@ -12,11 +12,11 @@ from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.scheme import Encryptor
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import ClientFailure, MessageRefused
-from hyperlock.learning.types import LocalData, LocalUpdate, Trainer
+from hyperlock.learning.types import Answers, Evaluator, LocalData, LocalUpdate, Trainer
 from hyperlock.metrics import Stage
 from hyperlock.parties.keyholder import SharedKeyHolder
 from hyperlock.parties.memory import Memory
-from hyperlock.parties.messages import Aggregate, Train, Update, kind_of
+from hyperlock.parties.messages import Aggregate, Train, Update, kind_of, train_of
 from hyperlock.parties.model import ModelKeeper, ranges_follow
 from hyperlock.parties.session import Session
 from hyperlock.randomness import Streams
@@ -82,6 +82,7 @@ class Client:
         trainer: from weights and data to an update.
         encryptor: from a public key to what encrypts.
         replica: under keys=clients, the clients' copy of the model and of the secret key.
+        evaluator: where clients evaluate the model, how this one does.
         memory: what it has answered already; nothing, and nothing that outlives it, if None.
     """
 
@@ -94,6 +95,7 @@ class Client:
         trainer: Trainer,
         encryptor: Callable[[bytes], Encryptor],
         replica: Replica | None = None,
+        evaluator: Evaluator | None = None,
         memory: Memory | None = None,
     ) -> None:
         self.name = session.name
@@ -104,6 +106,7 @@ class Client:
         self._weight = np.float32(len(data.y) / session.terms.weight_unit)
         self._encryptor = encryptor
         self._replica = replica
+        self._evaluator = evaluator
         self._memory = memory or Memory()
         self._cohorts = b""  # what the key holder draws cohorts from, if it says so
 
@@ -139,12 +142,15 @@ class Client:
             raise MessageRefused(
                 f"round {at[0]}, attempt {at[1]} after round {seen[0]}, attempt {seen[1]}"
             )
+        if message.evaluates and self._evaluator is None:
+            raise MessageRefused("asked to evaluate the model, which clients of this run do not")
         session, public = self._under_its_key(message)
         weights, grid = self._read_model(message)
         encryptor = self._encryptor(public)  # or it is no key, and nothing was answered
         self._memory.note(at, grid.ranges, self._cohorts)
 
-        vector = self._vector(weights, grid)
+        makes = self._totals_alone if message.evaluates else self._vector
+        vector = makes(weights, grid)
         monitor = session.monitor
         with monitor.measure(Stage.ENCRYPT):
             chunks = encryptor.encrypt(vector)
@@ -162,12 +168,12 @@ class Client:
         session = self._session.at(message.round, message.attempt)
         if self._replica is not None:
             public = self._replica.public
-            train = self._replica.keeper.model.digest
+            train = train_of(self._replica.keeper.model.digest, message.evaluates)
         else:
             message.expect(train=b"")
-            if len(message.parts) != 3:
+            if len(message.content) != 3:
                 raise MessageRefused("a Train message without a key and a model")
-            public = session.read_public_key(bytes(message.parts[0]))
+            public = session.read_public_key(bytes(message.content[0]))
             train = message.digest
         session = session.under(public).after(train)
         message.expect(key_id=session.key_id)
@@ -176,11 +182,12 @@ class Client:
     def _read_model(self, message: Train) -> tuple[NDArray[np.float32], Grid]:
         """Weights and grid of the round, from the message or, under keys=clients, from here."""
         if self._replica is not None:
-            message.expect(payload=())
+            if message.content:
+                raise MessageRefused("a payload, where the clients hold the model")
             model = self._replica.keeper.model
             return model.weights, model.grid
         vector = self._session.vector
-        _, weights_bytes, ranges_bytes = message.parts
+        _, weights_bytes, ranges_bytes = message.content
         due = [4 * vector.parameters, 4 * len(vector.sizes)]
         if [len(weights_bytes), len(ranges_bytes)] != due:
             raise MessageRefused("the model has another size than this run's")
@@ -205,13 +212,29 @@ class Client:
         The update itself ends here, so that it takes no memory while it is encrypted.
         """
         monitor = self._session.monitor
+        round_number = self._memory.seen[0]
+        evaluator = self._evaluator
+        due = evaluator is not None and evaluator.due(round_number)
+        tested = self._tested(weights) if due else Answers(0, 0)
         with monitor.measure(Stage.TRAIN):
             batches = self._streams.at("batches", *self._memory.seen)
-            update = self._trainer(weights, self._data, self._memory.seen[0], batches)
+            update = self._trainer(weights, self._data, round_number, batches)
         with monitor.measure(Stage.QUANTISE):
-            return self._on_the_grid(update, grid)
+            return self._on_the_grid(update, grid, tested)
 
-    def _on_the_grid(self, update: LocalUpdate, grid: Grid) -> NDArray[np.integer]:
+    def _totals_alone(self, weights: NDArray[np.float32], grid: Grid) -> NDArray[np.integer]:
+        """The same of one who evaluates, and does not train."""
+        tested = self._tested(weights)
+        share = Totals(1, 0, 0.0, 0, tested.samples, tested.right)
+        return self._session.vector.join(share, grid.nothing())
+
+    def _tested(self, weights: NDArray[np.float32]) -> Answers:
+        """How the model does on test samples of this client's."""
+        assert self._evaluator is not None, "such a Train is refused"
+        with self._session.monitor.measure(Stage.EVALUATE):
+            return self._evaluator.test(weights)
+
+    def _on_the_grid(self, update: LocalUpdate, grid: Grid, tested: Answers) -> NDArray[np.integer]:
         rounding = self._streams.at("rounding", *self._memory.seen)
         try:
             if not np.isfinite(update.loss):
@@ -222,5 +245,6 @@ class Client:
                 f"{self.name}, round {self._memory.seen[0]}: {error}; training diverged.\n"
                 "  try: a smaller federation.learning_rate"
             ) from None
-        share = Totals(1, len(self._data.y), update.loss, saturated)
+        samples = len(self._data.y)
+        share = Totals(1, samples, update.loss, saturated, tested.samples, tested.right)
         return self._session.vector.join(share, values)

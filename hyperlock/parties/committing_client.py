@@ -81,14 +81,14 @@ class CommittingClient(Client):
     def _under_its_key(self, message: Train) -> tuple[Session, bytes]:
         session = self._session.at(message.round, message.attempt)
         message.expect(train=b"")
-        if len(message.parts) != 2:
+        if len(message.content) != 2:
             raise MessageRefused("a Train message without a key and a model's digest")
-        key, announced = session.read_announced(bytes(message.parts[0]))
+        key, announced = session.read_announced(bytes(message.content[0]))
         if self.name not in announced.cohort:
             raise MessageRefused(f"{self.name} is not in the cohort that the key holder drew")
         if self._memory.cohorts not in (b"", announced.cohorts):
             raise MessageRefused("the key holder draws cohorts from another seed than it said")
-        if bytes(message.parts[1]) != announced.model:
+        if bytes(message.content[1]) != announced.model:
             raise MessageRefused("another model than the key holder's")
         session = session.under(key).after(message.digest)
         message.expect(key_id=session.key_id)

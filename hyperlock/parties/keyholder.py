@@ -175,7 +175,8 @@ class KeyHolder:
     def _refuse_round(self, number: int) -> None:
         """ReleaseRefused for a round that was released, or is none of the run's."""
         last = self._ledger.last
-        if not last < number <= self._policy.rounds:
+        evaluation = int(self._session.vector.evaluated)  # of what the last round came to
+        if not last < number <= self._policy.rounds + evaluation:
             raise ReleaseRefused(
                 f"round {number} was released before, or is none of this run's "
                 f"{self._policy.rounds}; the last was {last}, and a key holder releases a round "
@@ -258,7 +259,7 @@ class KeyHolder:
         """Refuse what is not the sum of one update of each of these clients, and say nothing of
         what it is."""
         where = f"round {session.round}"
-        totals, _ = session.vector.split(sums)
+        totals, update = session.vector.split(sums)
         if totals.contributors != len(clients):
             raise ReleaseRefused(
                 f"{where}: the sum does not hold the {len(clients)} updates that are named"
@@ -271,7 +272,14 @@ class KeyHolder:
         limits = [session.identity.clients[name] for name in clients]
         least = sum(limit[0] for limit in limits)
         most = sum(limit[1] for limit in limits)
-        if not least <= totals.samples <= most:
+        if not totals.right <= totals.tested <= most:
+            raise ReleaseRefused(
+                f"{where}: more test samples than these clients can have, {most}, or more right "
+                "answers than samples"
+            )
+        if session.vector.evaluated and not (totals.samples or update.any()):
+            return  # nobody trained
+        if not least <= totals.samples <= most or session.round > self._policy.rounds:
             raise ReleaseRefused(
                 f"{where}: not as many samples as these clients are enrolled with, {least} to "
                 f"{most}"

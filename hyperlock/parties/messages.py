@@ -10,7 +10,8 @@ that does not match, and says why.
     PublicKey   key holder -> everyone    the public key of one attempt of one round
     Train       server -> client          that PublicKey message; the model, float32[parameters];
                                           the grid's ranges, float32[tensors]; nothing where the
-                                          clients hold key and model (keys=clients)
+                                          clients hold key and model (keys=clients); where clients
+                                          evaluate, the word `evaluate` if they are to do no more
     Update      client -> server          ciphertexts of totals and update
     Aggregate   server -> key holder      ciphertexts of the sum, and the manifest of who is in it
     Release     key holder -> server      the exact sum: int[length], as narrow as the scheme allows
@@ -256,6 +257,17 @@ class Train(Message):
     kind = "train"
     only_from = SERVER
     of_vector = False
+    mark: ClassVar[bytes] = b"evaluate"
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the model is only evaluated: nobody trains, and nothing moves it."""
+        return self.parts[-1:] == (self.mark,)
+
+    @property
+    def content(self) -> tuple[Part, ...]:
+        """The payload without the word that says so."""
+        return self.parts[:-1] if self.evaluates else self.parts
 
 
 class Update(Message):
@@ -469,6 +481,12 @@ def signed_again(data: bytes, identity: Identity) -> bytes:
     end = _payload_end(data)
     header, _ = _opened(data[end:-_SIZE_BYTES])
     return data[:end] + _enclosed(header, identity)
+
+
+def train_of(model: bytes, evaluates: bool) -> bytes:
+    """What stands for a Train without a payload, where the clients hold the model of this digest:
+    another for one that only evaluates, or updates of both kinds would meet in one sum."""
+    return hashlib.sha256(Train.mark + model).digest() if evaluates else model
 
 
 def key_id_of(public_key: bytes) -> str:

@@ -244,9 +244,11 @@ class ModelKeeper:
         message.expect(round=self.round + 1)
         sums = np.frombuffer(message.parts[0], session.vector.sum_type(session.scheme.max_clients))
         totals, update = session.vector.split(sums)
-        if min(totals.contributors, totals.samples) < 1:
+        evaluated = session.vector.evaluated and not totals.samples
+        if totals.contributors < 1 or not (totals.samples or evaluated):
             raise MessageRefused("the release is of no updates")
-        self.model = self.model.step(totals, update)
+        if not evaluated:
+            self.model = self.model.step(totals, update)
         self.totals = totals
         self.round += 1
         self._keep()

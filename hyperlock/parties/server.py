@@ -12,7 +12,7 @@ from hyperlock.encryption.scheme import Accumulator
 from hyperlock.errors import CiphertextRefused, MessageRefused, RoundFailed
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
-from hyperlock.parties.messages import Aggregate, Open, PublicKey, Train, Update
+from hyperlock.parties.messages import Aggregate, Open, PublicKey, Train, Update, train_of
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.session import Session
@@ -72,9 +72,10 @@ class Server:
         self._session = self._session.at(round_number, attempt)
         return self._session.write(Open, (self.kept.to_bytes(8, "little"),))
 
-    def open(self, public_key: bytes, cohort: Collection[str]) -> bytes:
-        """Take the attempt's PublicKey message and return the Train message for its cohort. The
-        attempt may be another than was asked for, as after a restart or a loss.
+    def open(self, public_key: bytes, cohort: Collection[str], evaluates: bool = False) -> bytes:
+        """Take the attempt's PublicKey message and return the Train message for its cohort, or one
+        that has the model only evaluated. The attempt may be another than was asked for, as after a
+        restart or a loss.
 
         Raises:
             MessageRefused: it is not that.
@@ -83,14 +84,15 @@ class Server:
         if self.keeper is None:
             key, held = session.read_shared_key(public_key)
             self._begin_sum(session, key, cohort)
-            train = self._session.write(Train, ())
-            self._session = self._session.after(held)
+            train = self._session.write(Train, _marked((), evaluates))
+            self._session = self._session.after(train_of(held, evaluates))
             return train
         key = session.read_public_key(public_key)
         self._begin_sum(session, key, cohort)
         model = self.keeper.model
         ranges = np.array(model.grid.ranges, "<f4")
-        return self._train((public_key, model.weights.astype("<f4").tobytes(), ranges.tobytes()))
+        content = (public_key, model.weights.astype("<f4").tobytes(), ranges.tobytes())
+        return self._train(content, evaluates)
 
     def _opened(self, public_key: bytes) -> Session:
         """The server in the attempt that the key holder opened, which it numbers; MessageRefused
@@ -114,9 +116,9 @@ class Server:
         self.refused = 0
         self._sum = total
 
-    def _train(self, payload: tuple[bytes, ...]) -> bytes:
+    def _train(self, content: tuple[bytes, ...], evaluates: bool) -> bytes:
         """The Train message, whose digest is this attempt's."""
-        train = self._session.write(Train, payload)
+        train = self._session.write(Train, _marked(content, evaluates))
         self._session = self._session.after(self._session.hear(Train, train).digest)
         return train
 
@@ -197,3 +199,8 @@ class Server:
             raise MessageRefused(
                 f"sender {sender!r:.80} is not in this round's cohort, or sent before"
             )
+
+
+def _marked(content: tuple[bytes, ...], evaluates: bool) -> tuple[bytes, ...]:
+    """The payload of a Train."""
+    return (*content, Train.mark) if evaluates else content

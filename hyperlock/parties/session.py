@@ -226,7 +226,7 @@ class Session:
             return 1, (MAX_COMMITMENT + _PACKED_BYTES) * (clients + 1)
         if kind is Train:
             model = 4 * max(self.vector.parameters, len(self.vector.sizes))
-            return 3, max(MAX_PUBLIC_KEY + MAX_ENVELOPE, model)
+            return 3 + self.vector.evaluated, max(MAX_PUBLIC_KEY + MAX_ENVELOPE, model)
         sums = self.vector.length * self.vector.sum_type(self.scheme.max_clients).itemsize
         if kind is Release:
             return 1, sums

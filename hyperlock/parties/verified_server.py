@@ -51,7 +51,7 @@ class VerifiedServer(Server):
         self._begun = self.keeper.round
         self._holds: dict[str, int] = {}
 
-    def open(self, public_key: bytes, cohort: Collection[str]) -> bytes:
+    def open(self, public_key: bytes, cohort: Collection[str], evaluates: bool = False) -> bytes:
         """As any server, for the cohort that the key holder announces."""
         assert self.keeper is not None
         session = self._opened(public_key)
@@ -64,7 +64,7 @@ class VerifiedServer(Server):
         self._commitments = {}
         self._promised = {}
         self._states = {}
-        return self._train((public_key, self.keeper.model.digest))
+        return self._train((public_key, self.keeper.model.digest), evaluates)
 
     def state(self, client: str) -> bytes:
         """What a client lacks of the model before it can answer, the same bytes for all who lack

@@ -16,12 +16,14 @@ from omegaconf import DictConfig, ListConfig
 from hyperlock.errors import ConfigError
 from hyperlock.metrics import metric_names
 from hyperlock.settings.schema import (
+    EVALUATION,
     MAX_CLIENTS,
     SCHEMAS,
     Config,
     Federation,
     FlowerRuntime,
     LocalTraining,
+    SitesDataset,
     SitesSplit,
 )
 
@@ -225,7 +227,15 @@ def _check_runtime(config: Config) -> None:
             hint="the same without split=" if remote else "split=iid, or runtime=flower",
         )
     if not remote:
+        if isinstance(config.dataset, SitesDataset):
+            raise ConfigError(
+                "dataset",
+                "sites",
+                "there are no sites: runtime=local has all samples in one process",
+                hint="dataset=mnist, or runtime=flower",
+            )
         return
+    _check_evaluation(config)
     federation = config.federation
     if federation.dropout:
         problem = "sites are lost by themselves; dropout simulates it where all live in one process"
@@ -239,6 +249,27 @@ def _check_runtime(config: Config) -> None:
         }
         raise ConfigError(
             "keys", config.keys.custody, why[config.keys.custody], allowed="keys=authority"
+        )
+
+
+def _check_evaluation(config: Config) -> None:
+    """Who can say how good the model is, across sites."""
+    by = config.runtime.evaluation
+    if by not in EVALUATION:
+        near = get_close_matches(by, EVALUATION, 1)
+        raise ConfigError(
+            "runtime.evaluation",
+            by,
+            "nobody evaluates the model then",
+            allowed=", ".join(EVALUATION),
+            hint=f"runtime.evaluation={near[0] if near else EVALUATION[0]}",
+        )
+    if config.coordinator_evaluates and isinstance(config.dataset, SitesDataset):
+        raise ConfigError(
+            "runtime.evaluation",
+            by,
+            "with dataset=sites the coordinator has no test set",
+            hint="runtime.evaluation=sites; or dataset=npz dataset.path=..., its own test set",
         )
 
 

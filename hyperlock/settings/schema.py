@@ -19,6 +19,7 @@ MIN_VALUE_BITS = 4
 MAX_VALUE_BITS = 24
 # The fewest with which no job of `python -m benchmarks precision` lost more than its limit.
 AUTO_VALUE_BITS = 4
+EVALUATION = ("coordinator", "sites", "both")  # whose test samples, across sites
 MAX_CLIENTS = 2**20  # updates in a sum: the bounds of encryption/ are checked up to here
 
 
@@ -53,6 +54,16 @@ class NpzDataset:
     seed: int = MISSING
     train_samples: int | None = None
     test_samples: int | None = None
+
+
+@dataclass
+class SitesDataset:
+    """dataset=sites."""
+
+    _target_: str = "hyperlock.data.datasets.sites"
+    shape: list[int] = MISSING
+    dtype: str = MISSING
+    classes: int = bounded(MISSING, at_least(2, "10"))
 
 
 @dataclass
@@ -395,6 +406,7 @@ class FlowerRuntime:
     engine: str = "flower"
     folder: str = MISSING
     weight_unit: float = bounded(MISSING, positive())
+    evaluation: str = "coordinator"
     timeout: float = bounded(600.0, positive())
     patience: float = bounded(600.0, positive())
 
@@ -459,6 +471,16 @@ class Config:
         return AUTO_VALUE_BITS if bits == "auto" else int(bits)
 
     @property
+    def clients_evaluate(self) -> bool:
+        """Whether the model is tested where test samples are: at the sites."""
+        return isinstance(self.runtime, FlowerRuntime) and self.runtime.evaluation != "coordinator"
+
+    @property
+    def coordinator_evaluates(self) -> bool:
+        """Whether it is tested on the run's own test set."""
+        return not isinstance(self.runtime, FlowerRuntime) or self.runtime.evaluation != "sites"
+
+    @property
     def max_clients(self) -> int:
         """Updates that a sum must hold: as set, or the next power of two above the cohort."""
         if self.encryption.max_clients is not None:
@@ -467,7 +489,12 @@ class Config:
 
 
 SCHEMAS: dict[str, dict[str, Any]] = {
-    "dataset": {"mnist": MnistDataset, "digits": DigitsDataset, "npz": NpzDataset},
+    "dataset": {
+        "mnist": MnistDataset,
+        "digits": DigitsDataset,
+        "npz": NpzDataset,
+        "sites": SitesDataset,
+    },
     "split": {
         "iid": IidSplit,
         "dirichlet": DirichletSplit,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from hyperlock.encryption.scheme import Scheme
-from hyperlock.encryption.vector import Vector
 from hyperlock.errors import ConfigError, MessageRefused
 from hyperlock.experiment import simulation
 from hyperlock.experiment.checkpoint import Checkpoint
@@ -122,7 +121,7 @@ def assemble(
     unit = config.runtime.weight_unit
     offer = Offer.of(config, samples, network.sizes, unit, initial)
     terms = simulation.build_terms(config, unit, initial)
-    vector = Vector(config.value_bits, network.sizes)
+    vector = simulation.build_vector(config, network.sizes)
     identity = folder.signer().join(run)
     if not config.trust.malicious:
         identity = identity.without(WITNESS)

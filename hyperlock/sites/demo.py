@@ -37,16 +37,19 @@ log = logging.getLogger("hyperlock")
 HOST = "127.0.0.1"
 HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
 SAMPLES = 6000  # of all hospitals together
+TESTS = "dataset.test_samples=3000"
 PROGRAM = ("-m", "hyperlock.sites")
 RUN = (
     f"federation.clients={len(HOSPITALS)}",
     "federation.rounds=3",
     "encryption=bfv",
+    TESTS,
+    "runtime.evaluation=both",
     "runtime.timeout=120",
     "runtime.patience=120",
 )
 # The same in one process: what hospitals have is split so, and the same settings learn from it.
-LOCAL = (f"dataset.train_samples={SAMPLES}", "split=shards")
+LOCAL = (f"dataset.train_samples={SAMPLES}", TESTS, "split=shards")
 _START = 120.0  # seconds in which a process is ready
 _LIMITS = """\
 dataset:
@@ -139,14 +142,23 @@ def stage(
 def give_samples(
     path: Path, overrides: Sequence[str] = (), hospitals: Sequence[str] = HOSPITALS
 ) -> dict[str, int]:
-    """A file of shards of MNIST for each hospital; how many samples each has."""
+    """A file of shards of MNIST for each hospital, and a part of its test set; how many samples
+    each has to train on."""
     local = [text for text in overrides if not text.startswith("runtime.")]
     composed, _ = compose([*LOCAL, f"federation.clients={len(hospitals)}", *local])
     config = parse(composed)
     dataset = simulation.load_dataset(config)
     counts = {}
-    for name, part in zip(hospitals, simulation.build_split(config, dataset), strict=True):
-        np.savez(path / f"{name}.npz", x=dataset.x_train[part], y=dataset.y_train[part])
+    tests = np.array_split(np.arange(len(dataset.y_test)), len(hospitals))
+    split = simulation.build_split(config, dataset)
+    for name, part, test in zip(hospitals, split, tests, strict=True):
+        np.savez(
+            path / f"{name}.npz",
+            x=dataset.x_train[part],
+            y=dataset.y_train[part],
+            x_test=dataset.x_test[test],
+            y_test=dataset.y_test[test],
+        )
         counts[name] = len(part)
     return counts
 

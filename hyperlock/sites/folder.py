@@ -42,7 +42,8 @@ _OFFER = re.compile(r"[0-9a-f]{16,64}")
 SITE_FILE = """\
 # What this site puts in, and what it agrees to. Nobody else reads this file.
 dataset:
-  path: ???                  # absolute, a .npz file with x and y (or x_train and y_train)
+  path: ???                  # absolute, a .npz file with x and y (or x_train and y_train);
+                             # x_test and y_test where the sites evaluate
 
 # An Invite outside these is refused and shown; `python -m hyperlock.sites approve` lets one pass.
 limits:

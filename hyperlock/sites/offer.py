@@ -25,6 +25,7 @@ from hyperlock.learning.types import Samples
 from hyperlock.settings.checks import check
 from hyperlock.settings.construct import OURS, TARGET, target
 from hyperlock.settings.schema import (
+    EVALUATION,
     SCHEMAS,
     Config,
     DigitsDataset,
@@ -56,6 +57,7 @@ class Offer:
         sizes: coordinates of each tensor of the model.
         weight_unit: the sample count that gives a site weight 1.
         initial: SHA-256 of the initial weights.
+        evaluation: on whose test samples, one of `EVALUATION`.
         version: of HyperLock.
     """
 
@@ -64,6 +66,7 @@ class Offer:
     sizes: tuple[int, ...]
     weight_unit: float
     initial: bytes = field(repr=False)
+    evaluation: str
     version: str = VERSION
 
     @classmethod
@@ -78,7 +81,8 @@ class Offer:
         """The offer of a coordinator with these settings."""
         groups = {group: _plain(getattr(config, group)) for group in GROUPS}
         settings = {**groups, "seed": config.seed}
-        return cls(settings, samples, tuple(sizes), weight_unit, initial)
+        by = config.runtime.evaluation
+        return cls(settings, samples, tuple(sizes), weight_unit, initial, by)
 
     @cached_property
     def payload(self) -> bytes:
@@ -91,6 +95,7 @@ class Offer:
             list(self.sizes),
             self.weight_unit,
             self.initial,
+            self.evaluation,
         ]
         return cast(bytes, msgpack.packb(content))
 
@@ -125,7 +130,7 @@ class Offer:
                 f"the coordinator has HyperLock {version!r:.40}, and this party {VERSION}"
             )
         try:
-            settings, (shape, dtype, classes), sizes, weight_unit, initial = others
+            settings, (shape, dtype, classes), sizes, weight_unit, initial, evaluation = others
             if dtype not in _DTYPES or len(shape) > _DIMENSIONS:
                 raise ValueError("no samples")
             whole = [*shape, classes, *sizes, len(sizes)]
@@ -135,12 +140,14 @@ class Offer:
                 raise ValueError("no weight unit")
             if type(initial) is not bytes or len(initial) != hashlib.sha256().digest_size:
                 raise ValueError("no digest")
+            if evaluation not in EVALUATION:
+                raise ValueError("nobody evaluates")
             if type(settings) is not dict or settings.keys() != {*GROUPS, "seed"}:
                 raise ValueError("other settings than those of an offer")
         except (TypeError, ValueError) as error:
             raise MessageRefused(f"not an offer ({error})") from None
         samples = Samples(tuple(shape), np.dtype(dtype), classes)
-        return cls(settings, samples, tuple(sizes), weight_unit, initial)
+        return cls(settings, samples, tuple(sizes), weight_unit, initial, evaluation)
 
     def config(self, sites: int, functions: Collection[str] = ()) -> Config:
         """Its settings, typed and checked as those of any run.
@@ -161,7 +168,9 @@ class Offer:
             seed=seed,
             dataset=DigitsDataset(seed=0),
             split=SitesSplit(),
-            runtime=FlowerRuntime(folder="", weight_unit=self.weight_unit),
+            runtime=FlowerRuntime(
+                folder="", weight_unit=self.weight_unit, evaluation=self.evaluation
+            ),
             tracking=NoTracking(),
             **groups,
         )

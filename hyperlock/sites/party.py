@@ -16,15 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hyperlock.data import datasets
-from hyperlock.encryption.vector import Vector
 from hyperlock.errors import HyperLockError, MessageRefused
 from hyperlock.experiment import simulation
-from hyperlock.learning.types import Algorithm, LocalData
+from hyperlock.learning.types import Evaluator, LocalData
 from hyperlock.monitor import Monitor
 from hyperlock.parties.identity import KEYHOLDER, WITNESS
 from hyperlock.parties.memory import Memory
@@ -38,6 +38,9 @@ from hyperlock.sites import site as site_file
 from hyperlock.sites.folder import Folder
 from hyperlock.sites.kit import SITE
 from hyperlock.sites.offer import MOST_BYTES, Offer
+
+if TYPE_CHECKING:
+    from hyperlock.learning.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +91,10 @@ class Party:
         self._joined: Joined | None = None
         self._site: site_file.Site | None = None
         self._data: LocalData | None = None
+        self._tests: LocalData | None = None
         if folder.public.role == SITE:
             self._site = site_file.read(folder.path / "site.yaml")
-            self._data = self._own_samples(self._site.data)
+            self._data, self._tests = self._own_samples(self._site.data)
 
     @property
     def name(self) -> str:
@@ -138,13 +142,18 @@ class Party:
         scheme = simulation.build_scheme(config, offer.sizes)
         terms = simulation.build_terms(config, offer.weight_unit, offer.initial)
         invite.expect(fingerprint=scheme.fingerprint, terms=terms.digest)
-        vector = Vector(config.value_bits, offer.sizes)
+        vector = simulation.build_vector(config, offer.sizes)
         if not config.trust.malicious:
             identity = identity.without(WITNESS)
         session = Session(identity, scheme, vector, terms, Monitor())
         weights = _weights(invite.parts[1], offer)
-        if self._data is not None:
-            _refuse_other_samples(self._data, offer)
+        for samples in (self._data, self._tests):
+            if samples is not None:
+                _refuse_other_samples(samples, offer)
+        if self._data is not None and self._tests is None and config.clients_evaluate:
+            raise MessageRefused(
+                f"the run is evaluated by its sites, and {self.name} has no x_test and y_test"
+            )
         offer.refuse_larger(config)
         self._joined = self._build(session, config, offer, weights, invite.digest)
         log.info(
@@ -188,7 +197,8 @@ class Party:
             return made(Witness(session).handle, None)
 
         # Who steps the model, and who trains it, has it.
-        algorithm = _learned(config, offer)
+        network = _network(config, offer)
+        algorithm = simulation.build_algorithm(config, network)
         keeper = simulation.build_keeper(
             config=config,
             weights=weights,
@@ -216,21 +226,34 @@ class Party:
             trainer=algorithm.trainer,
             keeper=keeper,
             spool=Spool(),
+            evaluator=self._evaluator(config, network),
             memory=Memory(folder / "answered"),
         )
         return made(client.handle, keeper if config.trust.malicious else None)
 
-    def _own_samples(self, path: Path) -> LocalData:
-        """The site's, as many as it is enrolled with."""
-        x, y = datasets.local(path)
+    def _evaluator(self, config: Config, network: Network) -> Evaluator | None:
+        """How the site evaluates the model, in a run that its sites evaluate."""
+        if self._tests is None or not config.clients_evaluate:
+            return None
+        return simulation.build_evaluator(config, network, self._tests)
+
+    def _own_samples(self, path: Path) -> tuple[LocalData, LocalData | None]:
+        """The site's, as many as it is enrolled with, and those to test on."""
+        samples, tests = datasets.local(path)
         least, most = self._folder.public.samples
-        if not least <= len(y) <= most:
+        found = len(samples[1])
+        if not least <= found <= most:
             raise HyperLockError(
-                f"{path}: {len(y)} samples, and {self.name} said {least} to {most} when it was "
+                f"{path}: {found} samples, and {self.name} said {least} to {most} when it was "
                 "made: sums with it would be refused\n"
                 "  try: `init` anew with --samples, and a new kit for everybody"
             )
-        return LocalData(x, y)
+        if tests is not None and len(tests[1]) > most:
+            raise HyperLockError(
+                f"{path}: {len(tests[1])} test samples, and {self.name} said that it has up to "
+                f"{most} samples\n  try: fewer in x_test and y_test"
+            )
+        return LocalData(*samples), None if tests is None else LocalData(*tests)
 
     def _note(self, data: bytes, answer: bytes) -> None:
         """A line in the party's log: kinds, bytes and digests, never what is in them."""
@@ -244,15 +267,15 @@ class Party:
             file.write(json.dumps(line) + "\n")
 
 
-def _learned(config: Config, offer: Offer) -> Algorithm:
-    """What learns; its tensors must be of the offer's sizes."""
+def _network(config: Config, offer: Offer) -> Network:
+    """The model; its tensors must be of the offer's sizes."""
     network = simulation.build_network(config, offer.samples)
     if network.sizes != offer.sizes:
         raise MessageRefused(
             "the model has other tensors here than at the coordinator: another function of the "
             "same name, or another version of Keras"
         )
-    return simulation.build_algorithm(config, network)
+    return network
 
 
 def _weights(part: bytes | memoryview, offer: Offer) -> NDArray[np.float32]:
@@ -282,7 +305,8 @@ def _in_words(offer: Offer, config: Config) -> str:
     return (
         f"{sum(offer.sizes)} parameters, {config.federation.rounds} rounds of "
         f"{config.federation.algorithm}, encryption={config.encryption.scheme}, "
-        f"trust={config.trust.level}, sums of at least {config.keys.min_clients}"
+        f"trust={config.trust.level}, sums of at least {config.keys.min_clients}, evaluated "
+        f"by: {config.runtime.evaluation}"
     )
 
 

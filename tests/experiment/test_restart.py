@@ -338,8 +338,8 @@ def test_every_attempt_is_another_one(federate: Callable, monkeypatch: pytest.Mo
     close = Server.close
     failures = iter([True, True, False])
 
-    def noted(self: Server, key: bytes, cohort: Sequence[str]) -> bytes:
-        train = opened(self, key, cohort)
+    def noted(self: Server, key: bytes, cohort: Sequence[str], *others: Any) -> bytes:
+        train = opened(self, key, cohort, *others)
         message = self._session.hear(Train, train)
         seen.append((message.attempt, message.key_id))
         return train

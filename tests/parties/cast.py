@@ -15,7 +15,7 @@ from hyperlock.encryption.totals import Totals
 from hyperlock.encryption.vector import Vector
 from hyperlock.experiment.simulation import build_encryptor
 from hyperlock.learning.optimizers import Sgd
-from hyperlock.learning.types import LocalData, LocalUpdate
+from hyperlock.learning.types import Evaluator, LocalData, LocalUpdate
 from hyperlock.monitor import Monitor
 from hyperlock.parties.client import Client, Replica
 from hyperlock.parties.identity import KEYHOLDER, SERVER, Identity, enrol
@@ -67,9 +67,10 @@ class Cast:
         default_factory=lambda: enrol("run", dict.fromkeys(NAMES, SAMPLES))
     )
     shared: bool = False  # the clients share the key, as under keys=clients
+    evaluated: bool = False  # clients evaluate the model
 
     def __post_init__(self) -> None:
-        self.layout = Vector(self.scheme.value_bits, self.sizes)
+        self.layout = Vector(self.scheme.value_bits, self.sizes, self.evaluated)
         self.length = self.layout.length
         weights = np.linspace(-1, 1, sum(self.sizes)).astype(np.float32)
         grid = Grid(self.sizes, (0.5,) * len(self.sizes), self.scheme.value_bits)
@@ -111,6 +112,7 @@ class Cast:
         attempt: int = 1,
         server: Server | None = None,
         cohort: Sequence[str] = NAMES,
+        evaluates: bool = False,
     ) -> bytes:
         """Have the server open an attempt, and return its Train message; keys and Train are that
         attempt's from then on."""
@@ -124,7 +126,7 @@ class Cast:
             self.key_message = self.keyholder.handle(begun)
         self.public = self.session(SERVER).at(*self.at).read_shared_key(self.key_message)[0]
         self.key_id = key_id_of(self.public)
-        self.request = server.open(self.key_message, cohort)
+        self.request = server.open(self.key_message, cohort, evaluates)
         self.train = self.session(NAMES[0]).hear(Train, self.request).digest
         return self.request
 
@@ -135,6 +137,7 @@ class Cast:
         samples: int = SAMPLES,
         seed: int = 0,
         replica: Replica | None = None,
+        evaluator: Evaluator | None = None,
     ) -> Client:
         """One of the run."""
         return Client(
@@ -144,6 +147,7 @@ class Cast:
             trainer=trainer,
             encryptor=build_encryptor(self.scheme, replica),
             replica=replica,
+            evaluator=evaluator,
         )
 
     def sign(self, message: Message, signer: str = "") -> bytes:

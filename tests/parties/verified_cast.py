@@ -14,7 +14,7 @@ from hyperlock.encryption.vector import Vector
 from hyperlock.experiment.journal import Journal, Traffic
 from hyperlock.experiment.rounds import Parties, run_round, sample_cohort
 from hyperlock.learning.optimizers import Momentum
-from hyperlock.learning.types import LocalData
+from hyperlock.learning.types import Evaluator, LocalData
 from hyperlock.monitor import Monitor
 from hyperlock.parties.committing_client import CommittingClient
 from hyperlock.parties.custody import CUSTODIES
@@ -88,6 +88,7 @@ class VerifiedCast:
         cohort: how many of the six clients are asked.
         ledger: of the key holder.
         parties: their signing keys, if they are known already.
+        evaluator: how each client evaluates the model, if they do.
     """
 
     def __init__(
@@ -96,9 +97,10 @@ class VerifiedCast:
         cohort: int = 6,
         ledger: Ledger | None = None,
         parties: dict[str, Identity] | None = None,
+        evaluator: Evaluator | None = None,
     ) -> None:
         self.scheme = scheme
-        self.layout = Vector(scheme.value_bits, SIZES)
+        self.layout = Vector(scheme.value_bits, SIZES, evaluator is not None)
         roles = (SERVER, KEYHOLDER, WITNESS)
         self.parties = parties or enrol("run", dict.fromkeys(NAMES, SAMPLES), roles)
         self.keepers = {name: self.keeper() for name in (SERVER, KEYHOLDER, *NAMES)}
@@ -132,6 +134,7 @@ class VerifiedCast:
                 encryptor=scheme.encryptor,
                 spool=Spool(),
                 min_clients=3,
+                evaluator=evaluator,
             )
             for index, name in enumerate(NAMES)
         }
@@ -155,7 +158,7 @@ class VerifiedCast:
         """A party's."""
         return Session(self.parties[name], self.scheme, self.layout, TERMS, Monitor())
 
-    def play(self, number: int = 1, attempt: int = 1) -> Traffic:
+    def play(self, number: int = 1, attempt: int = 1, evaluates: bool = False) -> Traffic:
         """One attempt of a round."""
         parties = Parties(
             run="run",
@@ -169,7 +172,7 @@ class VerifiedCast:
             network=None,  # type: ignore[arg-type]  # nothing is evaluated
             monitor=Monitor(),
         )
-        return run_round(number, parties, NAMES, (), attempt)
+        return run_round(number, parties, NAMES, (), attempt, evaluates)
 
     def digests(self, *names: str) -> list[bytes]:
         """Of these parties' models, or of all."""

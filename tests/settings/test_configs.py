@@ -44,6 +44,9 @@ def test_an_option_composes_parses_and_gives_a_scheme(group, option):
         "flower": server,
         "sites": ["runtime=flower", *server],
     }.get(option, [])
+    if (group, option) == ("dataset", "sites"):
+        kind = ["shape=[28,28]", "dtype=uint8", "classes=10"]
+        extra += ["runtime.evaluation=sites", *(f"dataset.{text}" for text in kind)]
     sign = "+" if group in ("experiment", "debug") else ""
     config = parse(compose("config", overrides=[f"{sign}{group}={option}".lstrip("+"), *extra]))
     scheme = build_scheme(config)

@@ -62,10 +62,17 @@ class Project:
             folder.join(self.kit_file)
 
     def give(self, dataset: Dataset, parts: Parts, limits: str = LIMITS) -> None:
-        """Each site has its part of a dataset."""
-        for name, part in zip(self.kit.sites, parts, strict=True):
+        """Each site has its part of a dataset, and of what it is tested on."""
+        tests = np.array_split(np.arange(len(dataset.y_test)), len(self.kit.sites))
+        for name, part, test in zip(self.kit.sites, parts, tests, strict=True):
             path = self.folders[name].path / "data.npz"
-            np.savez(path, x=dataset.x_train[part], y=dataset.y_train[part])
+            np.savez(
+                path,
+                x=dataset.x_train[part],
+                y=dataset.y_train[part],
+                x_test=dataset.x_test[test],
+                y_test=dataset.y_test[test],
+            )
             (self.folders[name].path / "site.yaml").write_text(limits.format(path=path))
 
     def parties(self) -> dict[str, Party]:

@@ -131,7 +131,7 @@ def test_a_good_one_is_accepted_again_and_again(invited: Sent, project: Project)
          "the run has 3 classes"),
         (lambda s, p: s.with_offer(lambda offer: [*offer[:3], [64, 586], *offer[4:]]),
          "larger tensors|other tensors"),
-        (lambda s, p: s.with_offer(lambda offer: [*offer[:4], 50.0, offer[5]]), "terms"),
+        (lambda s, p: s.with_offer(lambda offer: [*offer[:4], 50.0, *offer[5:]]), "terms"),
     ],
 )  # fmt: skip
 def test_what_is_no_good_invitation_is_refused(
@@ -162,7 +162,7 @@ def test_altered_anywhere_it_is_refused(invited: Sent, party: Party, data: st.Da
         st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4)
     ),
     max_leaves=8,
-), where=st.integers(0, 5))  # fmt: skip
+), where=st.integers(0, 6))  # fmt: skip
 def test_any_part_of_an_offer_may_be_anything(
     invited: Sent, party: Party, change: object, where: int
 ) -> None:

@@ -4,15 +4,17 @@ late, lost or restarted."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig
 
 from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.scheme import KeyPair
+from hyperlock.errors import RoundFailed
 from hyperlock.experiment import run as experiment
 from hyperlock.experiment import simulation
 from hyperlock.experiment.checkpoint import load
@@ -24,11 +26,12 @@ from hyperlock.sites import coordinator
 from hyperlock.sites.party import NotHere, Party
 from tests.sites.project import Pipe, Project
 
-DATA = (
-    "dataset=digits", "dataset.train_samples=300", "dataset.test_samples=200", "model=logistic",
-    "tracking=none", "federation.clients=3", "federation.rounds=3", "encryption=bfv",
-    "encryption.poly_modulus=4096",
+DIGITS = ("dataset=digits", "dataset.train_samples=300", "dataset.test_samples=200")
+RUN = (
+    "model=logistic", "tracking=none", "federation.clients=3", "federation.rounds=3",
+    "encryption=bfv", "encryption.poly_modulus=4096",
 )  # fmt: skip
+DATA = (*DIGITS, *RUN)
 
 
 @pytest.fixture
@@ -46,10 +49,16 @@ def across(
 ) -> Callable[..., Report]:
     """A run whose server is this process, and whose other parties are behind a pipe."""
 
-    def run(pipe: Pipe, *settings: str, directory: Path | None = None, **others: Any) -> Report:
+    def run(
+        pipe: Pipe,
+        *settings: str,
+        data: Sequence[str] = DIGITS,
+        directory: Path | None = None,
+        **others: Any,
+    ) -> Report:
         monkeypatch.setattr(coordinator, "flower", lambda folder, timeout: pipe)
         composed: DictConfig = compose(
-            *DATA, "runtime=flower", f"runtime.folder={project.path / 'server'}",
+            *RUN, *data, "runtime=flower", f"runtime.folder={project.path / 'server'}",
             "runtime.weight_unit=100", "runtime.patience=5", *settings,
         )  # fmt: skip
         return coordinator.run(composed, directory, **others)
@@ -293,3 +302,89 @@ def test_what_parties_keep_is_theirs_alone_and_holds_no_key(
         if path.is_file() and path.suffix != ".npz":
             content = path.read_bytes()
             assert not [piece for piece in pieces if piece in content], path
+
+
+# Evaluation by the sites
+
+
+@pytest.mark.parametrize("trust", ["curious", "malicious"])
+def test_their_right_answers_are_those_of_one_test_set(
+    project: Project, across: Callable, alone: Report, trust: str
+) -> None:
+    """Their test samples are parts of that of one process; all three are in every cohort."""
+    pipe = Pipe(project.parties())
+    report = across(pipe, "runtime.evaluation=sites", f"trust={trust}", "dataset.test_samples=1")
+    assert report.weights.tobytes() == alone.weights.tobytes()
+    assert report.accuracies == alone.accuracies
+    final = report.final()
+    assert final["accuracy"] == alone.accuracy and final["sites/tested"] == 200
+    assert "loss" not in final and "time/evaluate_s" not in final
+    assert sent(pipe, "hospital-a", "train") == 4  # the last trains nobody
+
+
+def test_both_may_say_how_good_the_model_is(
+    project: Project, across: Callable, alone: Report
+) -> None:
+    report = across(Pipe(project.parties()), "runtime.evaluation=both")
+    assert report.accuracies == alone.accuracies
+    assert report.final()["sites/accuracy"] == report.final()["accuracy"] == alone.accuracy
+
+
+def test_a_coordinator_needs_no_samples(project: Project, across: Callable, alone: Report) -> None:
+    kind = ("dataset=sites", "dataset.shape=[8,8]", "dataset.dtype=float32", "dataset.classes=10")
+    report = across(Pipe(project.parties()), "runtime.evaluation=sites", data=kind)
+    assert report.weights.tobytes() == alone.weights.tobytes()
+    assert report.accuracies == alone.accuracies
+
+
+def test_a_target_is_seen_by_the_sites_a_round_later(
+    project: Project, across: Callable, alone: Report
+) -> None:
+    target = alone.accuracies[1]
+    report = across(
+        Pipe(project.parties()),
+        "runtime.evaluation=sites",
+        f"federation.target_accuracy={target}",
+    )
+    assert report.rounds_to_target == 1 and report.rounds == 2
+    assert report.accuracies == {n: alone.accuracies[n] for n in (1, 2)}
+
+
+def test_a_site_without_test_samples_does_not_evaluate(
+    project: Project, across: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would make of three sites' right answers those of two."""
+    path = project.folders["hospital-b"].path / "data.npz"
+    with np.load(path) as arrays:
+        without = {name: arrays[name] for name in ("x", "y")}
+    np.savez(path, **without)
+    with pytest.raises(RoundFailed):
+        across(Pipe(project.parties()), "runtime.evaluation=sites", "federation.round_attempts=1")
+    assert "hospital-b has no x_test and y_test" in caplog.text
+    across(Pipe(project.parties()))  # the control: nobody asks it to
+
+
+def test_a_run_goes_on_to_its_evaluation(
+    project: Project, across: Callable, alone: Report, tmp_path: Path
+) -> None:
+    """Killed after its last round; and one that was evaluated is not made longer."""
+    pipe = Pipe(project.parties())
+    rounds: list[int] = []
+
+    def killed() -> None:
+        rounds.append(1)
+        if len(rounds) == 4:
+            raise KeyboardInterrupt
+
+    pipe.after["keyholder", "aggregate"] = killed
+    directory = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        across(pipe, "runtime.evaluation=sites", directory=directory)
+    pipe.after.clear()
+    start = load(directory)
+    assert start.round == 3
+    report = across(pipe, "runtime.evaluation=sites", directory=directory, start=start)
+    assert report.accuracies == alone.accuracies
+    longer = ("runtime.evaluation=sites", "federation.rounds=4")
+    with pytest.raises(RoundFailed, match="a new run of more rounds"):
+        across(pipe, *longer, directory=directory, start=load(directory))
