@@ -32,6 +32,7 @@ def check(config: Config) -> None:
     """Raise ConfigError for the first setting that cannot work."""
     _check_bounds(config)
     check_objectives([str(name) for name in config.objectives])
+    _check_evaluated(config)
     _check_cohort(config.federation)
     _check_target(config)
     if isinstance(config.federation, LocalTraining):
@@ -250,6 +251,22 @@ def _check_runtime(config: Config) -> None:
         raise ConfigError(
             "keys", config.keys.custody, why[config.keys.custody], allowed="keys=authority"
         )
+
+
+def _check_evaluated(config: Config) -> None:
+    """Objectives that nobody's evaluation gives."""
+    absent = {
+        "loss": not config.coordinator_evaluates,
+        "sites/accuracy": not (config.clients_evaluate and config.coordinator_evaluates),
+        "sites/tested": not config.clients_evaluate,
+    }
+    for name in config.objectives:
+        if absent.get(name):
+            both = (
+                "of runs across sites in which coordinator and sites evaluate (runtime.evaluation)"
+            )
+            problem = "sites tell right answers alone" if name == "loss" else both
+            raise ConfigError("objective", name, problem, hint="objective=accuracy")
 
 
 def _check_evaluation(config: Config) -> None:

@@ -100,3 +100,24 @@ def test_confusion_agrees_with_accuracy(federate):
             counts[row].tolist()
             == np.bincount(answers[data.y_test == row], minlength=data.classes).tolist()
         )
+
+
+@pytest.mark.parametrize(
+    ("objective", "evaluation", "good"),
+    [
+        ("loss", "sites", False),
+        ("loss", "both", True),
+        ("accuracy", "sites", True),
+        ("sites/accuracy", "both", True),
+        ("sites/accuracy", "sites", False),
+        ("sites/tested", "coordinator", False),
+    ],
+)
+def test_an_objective_is_one_that_somebody_evaluates(compose, objective, evaluation, good):
+    across = ("runtime=flower", "runtime.folder=/nowhere", "runtime.weight_unit=1")
+    composed = compose(*across, f"objective={objective}", f"runtime.evaluation={evaluation}")
+    if good:
+        assert parse(composed)
+        return
+    with pytest.raises(ConfigError, match=f"^objective={objective}: "):
+        parse(composed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -53,3 +54,7 @@ def test_its_weights_are_those_of_one_process_bit_for_bit(
     local = experiment.run(compose(*demo.LOCAL, *same, mnist, "trust=malicious", "tracking=none"))
     assert across.weights.tobytes() == local.weights.tobytes()
     assert len(models) == 1
+
+    # The hospitals' test samples are parts of the coordinator's.
+    figures = json.loads((directory / "metrics.json").read_text())
+    assert figures["accuracy"] == figures["sites/accuracy"] == local.accuracy
