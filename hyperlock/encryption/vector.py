@@ -51,9 +51,14 @@ class Vector:
         return sum(self.sizes)
 
     @property
+    def head(self) -> int:
+        """Coordinates of the totals: their digits."""
+        return totals.width(self.value_bits)
+
+    @property
     def length(self) -> int:
         """Coordinates of the whole: the totals' digits, then the update."""
-        return totals.width(self.value_bits) + self.parameters
+        return self.head + self.parameters
 
     def join(self, share: Totals, update: NDArray[np.integer]) -> NDArray[np.integer]:
         """int[length]: one client's totals in front of its update int[parameters], in its type."""

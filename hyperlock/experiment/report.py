@@ -20,6 +20,7 @@ from hyperlock.metrics import (
     ELSEWHERE,
     ENCRYPTED_AGGREGATION,
     ROUND,
+    WITH_THE_MODEL,
     Stage,
     round_seconds,
     total_seconds,
@@ -51,7 +52,8 @@ class Report:
         uplink_bytes: of all clients and rounds.
         beside: the processor's seconds in the background, which are in no stage.
         wall: seconds of the whole run.
-        weights: float32[parameters], the global model after the last round.
+        weights: float32[parameters], the global model after the last round; empty where clients
+            that are processes of their own alone have it.
         measured: stages whose seconds are known here; others are absent, and not 0.
     """
 
@@ -182,14 +184,16 @@ def begin_report(config: Config, scheme: Scheme) -> Report:
     elif custody.warning:
         log.warning("%s", custody.warning)
     model = target(config.model).rpartition(".")[2]
-    local = not isinstance(config.runtime, FlowerRuntime)
+    elsewhere: set[Stage] = set()
+    if isinstance(config.runtime, FlowerRuntime):
+        elsewhere = {*ELSEWHERE, *(WITH_THE_MODEL if custody.clients_share else ())}
     return Report(
         name=f"{model}-{config.encryption.scheme}-{config.federation.clients}c",
         scheme=scheme.name,
         security_bits=scheme.security_bits,
         key_held_by=custody.key_held_by,
         target=config.federation.target_accuracy,
-        measured=tuple(stage for stage in Stage if local or stage not in ELSEWHERE),
+        measured=tuple(stage for stage in Stage if stage not in elsewhere),
     )
 
 

@@ -10,7 +10,10 @@ def rows(report: Report) -> list[tuple[str, str]]:
     """The summary, as pairs of what and how much."""
     metrics = report.metrics
     encrypted = report.security_bits > 0
-    found = [("test accuracy", f"{report.accuracy:.4f} after {report.rounds} rounds")]
+    after = f"after {report.rounds} rounds"
+    found = [("test accuracy", f"{report.accuracy:.4f} {after}")]
+    if not report.weights.size:
+        found = [("model", f"the clients' alone, and not evaluated here, {after}")]
     if report.target is not None:
         reached = report.rounds_to_target
         how = "not reached" if reached is None else f"reached in round {reached}"

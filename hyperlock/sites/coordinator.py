@@ -4,7 +4,7 @@ end of a pipe."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +22,13 @@ from hyperlock.experiment.rounds import Parties
 from hyperlock.experiment.run import run as play
 from hyperlock.learning.types import Samples
 from hyperlock.monitor import Monitor
-from hyperlock.parties.custody import CUSTODIES
+from hyperlock.parties.custody import CUSTODIES, Custody
 from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS
 from hyperlock.parties.messages import Accept, Invite
+from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
+from hyperlock.parties.sharing import SharingClients
+from hyperlock.parties.sharing_server import SharingServer
 from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.runtime import Pipe
 from hyperlock.runtime.flower import SOCKET, FlowerRuntime
@@ -35,11 +38,15 @@ from hyperlock.settings.schema import Config
 from hyperlock.sites.folder import Folder
 from hyperlock.sites.kit import Kit
 from hyperlock.sites.offer import Offer
+from hyperlock.sites.shared import build_server as build_sharing_server
+from hyperlock.sites.shared import sites_share
 
 if TYPE_CHECKING:
     from hyperlock.learning.network import Network
 
 log = logging.getLogger(__name__)
+
+UNSEEN = ("accuracy", "loss", "rounds_to_target")  # what takes the model and a test set
 
 
 def run(
@@ -83,6 +90,8 @@ def own_folder(config: Config) -> Folder:
         problem = f"the folder is that of a {folder.public.role}, and the run is the server's"
         raise ConfigError("runtime.folder", folder.path, problem)
     _check_parties(config, folder.kit)
+    if sites_share(config):
+        _check_unseen(config)
     return folder
 
 
@@ -128,21 +137,28 @@ def assemble(
         identity = identity.without(WITNESS)
     session = Session(identity, scheme, vector, terms, monitor)
 
-    # The server, which has the model.
+    # The server, which has the model unless the sites alone do.
     keeper = simulation.build_keeper(
         config=config,
         weights=weights,
         sizes=network.sizes,
         algorithm=algorithm,
         terms=terms,
-        start=start,
+        start=None if sites_share(config) else start,
     )
-    server = simulation.build_server(
-        config=config,
-        session=session,
-        keeper=keeper,
-        folder=None if directory is None else directory / SERVER,
-    )
+    own = None if directory is None else directory / SERVER
+    server: Server
+    custody: Custody
+    if sites_share(config):
+        server = build_sharing_server(
+            config, session, keeper, sites=kit.sites, folder=own, start=start
+        )
+        custody = SharingClients(server, kit.sites, config.runtime.patience)
+        needed: Collection[str] = server.needed
+    else:
+        server = simulation.build_server(config=config, session=session, keeper=keeper, folder=own)
+        custody = CUSTODIES[config.keys.custody]
+        needed = identity.enrolled.keys() & {KEYHOLDER, WITNESS}
 
     # Everybody else, by invitation.
     invite = session.write(Invite, (offer.payload, weights.astype("<f4").tobytes()))
@@ -154,7 +170,7 @@ def assemble(
         message.expect(sender=party)
         if len(message.parts) != 2 or bytes(message.parts[0]) != digest:
             raise MessageRefused("it accepts another offer")
-        if isinstance(server, VerifiedServer):
+        if isinstance(server, VerifiedServer | SharingServer):
             server.joined(party, int.from_bytes(message.parts[1], "little"))
 
     log.info("project %s, kit %s, offer %s", kit.project, kit.fingerprint, offer.fingerprint)
@@ -162,7 +178,7 @@ def assemble(
         pipe(folder, config.runtime.timeout),
         invite=invite,
         accepted=accepted,
-        needed=identity.enrolled.keys() & {KEYHOLDER, WITNESS},
+        needed=needed,
         patience=config.runtime.patience,
     )
     return Parties(
@@ -170,13 +186,25 @@ def assemble(
         server=server,
         clients=kit.sites,
         runtime=runtime,
-        custody=CUSTODIES[config.keys.custody],
+        custody=custody,
         replica=None,
         journal=Journal(directory),
-        keeper=keeper,
+        keeper=None if sites_share(config) else keeper,
         network=network,
         monitor=monitor,
     )
+
+
+def _check_unseen(config: Config) -> None:
+    """Where the sites alone have the model, nothing may ask how it does on a test set here."""
+    why = "keys=clients: the sites alone have the model, so that nobody here can evaluate it"
+    if config.federation.target_accuracy is not None:
+        target = config.federation.target_accuracy
+        hint = "federation.target_accuracy=null"
+        raise ConfigError("federation.target_accuracy", target, why, hint=hint)
+    for name in config.objectives:
+        if name in UNSEEN:
+            raise ConfigError("objective", name, why, hint="objective=train/loss")
 
 
 def _check_parties(config: Config, kit: Kit) -> None:

@@ -50,6 +50,7 @@ dataset:
 limits:
   models: [mlp, logistic, 2nn, cnn]     # HyperLock's own, by name
   encryption: [bfv, ckks]               # none would send updates in the clear
+  keys: [authority]                     # clients: sites share a key, and could read each other
   trust: malicious                      # curious: the server is trusted to follow the protocol
   parameters: 10000000                  # at most
   rounds: 100                           # at most
