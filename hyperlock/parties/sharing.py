@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from hyperlock.errors import HyperLockError, MessageRefused, RoundFailed
 from hyperlock.parties.client import Replica
@@ -41,10 +41,7 @@ class SharingClients(Clients):
         Raises:
             HyperLockError: the first client gave no key, or clients have different models.
         """
-        if self._server.needed:
-            self._ask_for_the_key(runtime)
-        away = {name for name, _ in runtime.gather(self._clients)}
-        self._level(runtime, away)
+        self._level(runtime, self._gathered(runtime))
         return b""
 
     def release(
@@ -58,28 +55,35 @@ class SharingClients(Clients):
         """
         assert server is self._server, "made for this one"
         number = self._server.send(aggregate)
-        if self._server.needed:
-            self._ask_for_the_key(runtime)
+        # Whoever trained is there; in a run that goes on nobody is yet.
+        away = self._gathered(runtime) if self._server.needed else {}
         deadline = time.monotonic() + self._patience
         while True:
-            self._level(runtime)
+            lost = self._level(runtime, away)
             if self._server.stepped:
                 break
-            if time.monotonic() > deadline:
+            coming = any(each.away for each in lost.values())
+            if not coming or time.monotonic() > deadline:
+                reasons = "; ".join(f"{name}: {each.reason}" for name, each in lost.items())
                 raise HyperLockError(
-                    f"round {number}: no client has said that it took the sum, in "
-                    f"{self._patience:g} s (runtime.patience)\n"
-                    "  try: resume=DIRECTORY once they are back; their logs say what they refused"
+                    f"round {number}: no client has taken the sum ({reasons})\n"
+                    "  try: resume=DIRECTORY, once they are there"
                 )
             time.sleep(_PAUSE)
+            away = self._gathered(runtime)
         self._server.forget()
         return len(aggregate)
 
     def close(self, runtime: Runtime) -> None:
         """The run is over: whoever lacks the last sums is given them, if it can be reached."""
         if not self._server.needed:
-            away = {name for name, _ in runtime.gather(self._clients)}
-            self._level(runtime, away)
+            self._level(runtime, self._gathered(runtime))
+
+    def _gathered(self, runtime: Runtime) -> dict[str, Lost]:
+        """Have the key made, and everybody take part; who does not."""
+        if self._server.needed:
+            self._ask_for_the_key(runtime)
+        return dict(runtime.gather(self._clients))
 
     def _ask_for_the_key(self, runtime: Runtime) -> None:
         """From the first client, and from nobody else: another key would be another run."""
@@ -95,19 +99,19 @@ class SharingClients(Clients):
             ) from None
         log.info("%s has sealed the run's key for all other clients", first)
 
-    def _level(self, runtime: Runtime, away: Collection[str] = ()) -> None:
-        """Give every client that is there what it lacks, in order.
+    def _level(self, runtime: Runtime, away: Mapping[str, Lost]) -> dict[str, Lost]:
+        """Give every client that is there what it lacks, in order; who still lacks something.
 
         Raises:
             HyperLockError: clients have different models.
         """
-        here = self._server.present - set(away)
+        lost = dict(away)
         tries: Counter[str] = Counter()
         while True:
             asked = {
                 name: lacks
-                for name in sorted(here)
-                if tries[name] < _TRIES and (lacks := self._server.lacking(name))
+                for name in sorted(self._server.present - lost.keys())
+                if (lacks := self._server.lacking(name))
             }
             if not asked:
                 break
@@ -118,5 +122,8 @@ class SharingClients(Clients):
                     self._server.answered(name, asked[name], reply)
                 except MessageRefused as error:
                     tries[name] += 1
-                    log.warning("%s has not the key and the model yet: %s", name, error)
+                    if tries[name] == _TRIES:
+                        lost[name] = reply if isinstance(reply, Lost) else Lost(str(error))
+                        log.warning("%s has not the key and the model yet: %s", name, error)
         self._server.refuse_differences()
+        return lost

@@ -39,8 +39,9 @@ class Sharing:
         readers: the X25519 keys of all clients, in order; the first one makes the run's key.
         reader: the client's own.
         offer: SHA-256 of the Invite under which it takes part.
-        file: where the first client keeps the pair until the run's last round, so that it has the
-            same one when it is restarted.
+        file: where the client keeps the pair until the run's last round, so that it answers when
+            it is restarted in the middle of one. Whoever can read it there can read `reader` too,
+            which opens the box that came by the wire.
         rounds: of the run.
     """
 
@@ -80,7 +81,7 @@ class SharingClient(Client):
         self._keeper = keeper
         self._with = replica
         self._pair: KeyPair | None = None
-        if self.name == sharing.first and sharing.file.exists():
+        if sharing.file.exists():
             self._hold(_kept(sharing.file))
 
     def handle(self, data: bytes) -> bytes:
@@ -112,8 +113,7 @@ class SharingClient(Client):
             raise MessageRefused(f"{self.name} makes no key: {sharing.first} does, the first site")
         pair = self._pair or self._session.scheme.generate_keys()
         if self._pair is None:
-            write_whole(sharing.file, msgpack.packb([pair.public, pair.secret]))
-            self._hold(pair)
+            self._keep(pair)
         session = self._session.under(pair.public)
         boxes = []
         for name, reader in sharing.readers.items():
@@ -139,7 +139,7 @@ class SharingClient(Client):
         pair = KeyPair(public, unseal(ephemeral, sealed, sharing.reader, about))
         if self._pair is None:
             self._refuse_halves(pair)
-            self._hold(pair)
+            self._keep(pair)
         elif pair != self._pair:
             raise MessageRefused(f"another key than the one that {self.name} has")
 
@@ -159,6 +159,10 @@ class SharingClient(Client):
             raise MessageRefused(f"what the box holds is no key ({error})") from None
         if not np.array_equal(found, probe):
             raise MessageRefused("the halves of the key do not belong together")
+
+    def _keep(self, pair: KeyPair) -> None:
+        write_whole(self._sharing.file, msgpack.packb([pair.public, pair.secret]))
+        self._hold(pair)
 
     def _hold(self, pair: KeyPair) -> None:
         self._pair = pair

@@ -106,15 +106,21 @@ class SharingServer(Server):
         """The next message that it lacks: its box, or a sum; empty if it has everything."""
         if client not in self._keyed:
             return self._boxes[client]
-        if self._holds[client] >= self.reached:
+        number = self._due(client)
+        if not number:
             return b""
-        missed = self._archive.find(self._holds[client] + 1)
+        missed = self._archive.find(number)
         if not missed:
-            log.warning(
-                "%s has the model of round %d, and the sum of the next is not kept any more",
-                client, self._holds[client],
-            )  # fmt: skip
+            log.warning("%s lacks the sum of round %d, which is not kept any more", client, number)
         return missed
+
+    def _due(self, client: str) -> int:
+        """The round whose sum it is sent; 0 for none."""
+        held = self._holds[client]
+        if held < self.reached:
+            return held + 1
+        # It has stepped, and what it said of that was lost with a server that was killed.
+        return held if held == self.reached and held and not self.stepped else 0
 
     def answered(self, client: str, request: bytes, answer: bytes) -> None:
         """Take a client's answer to what it lacked; MessageRefused if it is none."""
@@ -125,7 +131,7 @@ class SharingServer(Server):
                 self._keyed.add(client)
             return
         message = self._session.hear(Stepped, answer)
-        number = self._holds[client] + 1
+        number = self._due(client)
         message.expect(sender=client, round=number)
         digits, model = map(bytes, message.parts) if len(message.parts) == 2 else (b"", b"")
         if len(model) != DIGEST_BYTES:
@@ -167,8 +173,13 @@ class SharingServer(Server):
 
     def open(self, public_key: bytes, cohort: Collection[str]) -> bytes:
         """The Train message of an attempt, under the run's key; `public_key` is none's."""
-        told = self._archive.told(self.round - 1)
-        held = told[:DIGEST_BYTES] if told else self._initial
+        before = self.round - 1
+        held = self._archive.told(before)[:DIGEST_BYTES] if before else self._initial
+        if not held:
+            raise HyperLockError(
+                f"what clients have stepped to in round {before} is not known: the run's folder "
+                "lacks what its server kept\n  try: the folder as it was, or another run"
+            )
         self._begin_sum(self._session, self._public, cohort)
         train = self._session.write(Train, ())
         self._session = self._session.after(held)

@@ -22,7 +22,7 @@ from hyperlock.randomness import Streams
 from hyperlock.settings.schema import ClientKeys, Config
 from hyperlock.sites.folder import Folder
 
-KEY = "shared.key"  # in the run's folder at the first site
+KEY = "shared.key"  # in the run's folder at a site
 
 
 def sites_share(config: Config) -> bool:
