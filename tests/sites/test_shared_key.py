@@ -13,50 +13,32 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from omegaconf import DictConfig
 
-from hyperlock.errors import HyperLockError
+from hyperlock.encryption.bfv import Bfv
+from hyperlock.encryption.scheme import KeyPair
+from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.experiment import run as experiment
-from hyperlock.experiment import simulation
 from hyperlock.experiment.checkpoint import load
 from hyperlock.experiment.report import Report
 from hyperlock.parties.model import GlobalModel
 from hyperlock.runtime import Lost
-from hyperlock.settings.parse import parse
-from hyperlock.sites import coordinator
 from hyperlock.sites.party import Party
-from tests.sites.project import LIMITS, Pipe, Project
+from tests.sites.project import Pipe, Project
+from tests.sites.sharing import SHARED, Across, sharing_project, sharing_runs
 from tests.sites.test_sites import DATA, restart, sent
 
-SHARED = ("keys=clients", "trust=curious", "keys.min_clients=2", "objective=train/loss")
 FIRST = "hospital-a"
 OTHERS = ("hospital-b", "hospital-c")
-Across = Callable[..., Report]
 
 
 @pytest.fixture
 def project(tmp_path: Path, compose: Callable) -> Project:
-    made = Project(tmp_path / "project")
-    config = parse(compose(*DATA))
-    dataset = simulation.load_dataset(config)
-    limits = LIMITS + "  keys: [clients]\n"
-    made.give(dataset, simulation.build_split(config, dataset), limits)
-    return made
+    return sharing_project(tmp_path / "project", compose)
 
 
 @pytest.fixture
 def across(project: Project, compose: Callable, monkeypatch: pytest.MonkeyPatch) -> Across:
-    """A run whose server is this process, and whose other parties are behind a pipe."""
-
-    def run(pipe: Pipe, *settings: str, directory: Path | None = None, **others: Any) -> Report:
-        monkeypatch.setattr(coordinator, "flower", lambda folder, timeout: pipe)
-        composed: DictConfig = compose(
-            *DATA, "runtime=flower", f"runtime.folder={project.path / 'server'}",
-            "runtime.weight_unit=100", "runtime.patience=3", *SHARED, *settings,
-        )  # fmt: skip
-        return coordinator.run(composed, directory, **others)
-
-    return run
+    return sharing_runs(project, compose, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +194,78 @@ def test_models_that_differ_end_the_run_and_are_named(project: Project, across: 
         with pytest.raises(HyperLockError, match="stepped to different models") as found:
             across(pipe)
     assert re.search("round 1: .*hospital-a, hospital-c [0-9a-f]{16}; hospital-b", str(found.value))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("trust=malicious", "keys.min_clients=3"), "the clients share the key"),
+        (("federation.target_accuracy=0.9",), "the sites alone have the model"),
+        (("objective=accuracy",), "try: objective=train/loss"),
+        (("keys=server",), "the server would read every site's update"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_before_anybody_is_asked(
+    project: Project, across: Across, settings: tuple[str, ...], said: str
+) -> None:
+    pipe = Pipe(project.parties())
+    with pytest.raises(ConfigError, match=said):
+        across(pipe, *settings)
+    assert not pipe.seen
+
+
+def test_a_site_shares_a_key_if_its_own_file_says_so(
+    project: Project, across: Across, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = project.folders["hospital-c"].path / "site.yaml"
+    file.write_text(file.read_text().replace("  keys: [clients]\n", ""))
+    report = across(Pipe(project.parties()))
+    assert report.metrics["updates/accepted"] == 2
+    assert "keys=clients, and the site's are authority" in caplog.text
+
+
+# Who has the key
+
+
+def test_the_key_is_at_the_sites_until_the_last_round_and_nowhere_else(
+    project: Project, across: Across, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs: list[KeyPair] = []
+    generate = Bfv.generate_keys
+
+    def noted(self: Bfv) -> KeyPair:
+        pairs.append(generate(self))
+        return pairs[-1]
+
+    def holding() -> set[str]:
+        """Which of the folders holds a piece of the secret key."""
+        secret = pairs[0].secret
+        pieces = [secret[i : i + 32] for i in range(200, len(secret), 5000)]
+        files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".npz"]
+        found = [path for path in files if any(one in path.read_bytes() for one in pieces)]
+        return {str(path.relative_to(tmp_path)).replace(run, "RUN") for path in found}
+
+    seen: list[set[str]] = []
+    run = ""
+
+    def look() -> None:
+        nonlocal run
+        [folder] = (project.folders[FIRST].path / "runs").iterdir()
+        run = folder.name
+        seen.append(holding())
+
+    monkeypatch.setattr(Bfv, "generate_keys", noted)
+    pipe = Pipe(project.parties())
+    pipe.after[FIRST, "train"] = look
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o700)
+    across(pipe, directory=directory)
+    assert len(pairs) == 1 and len(list((directory / "server").iterdir())) >= 3
+    due = {f"project/{name}/runs/RUN/shared.key" for name in project.sites}
+    assert seen == [due] * 3 and holding() == set()
+    [folder] = (project.folders[FIRST].path / "runs").iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
