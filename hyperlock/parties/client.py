@@ -63,15 +63,22 @@ class Replica:
         return self._keyholder.open(request, self.keeper.model.digest)
 
     def take(self, aggregate: bytes) -> bytes:
-        """Decrypt, check and step, and return the Release; the same bytes again change nothing, nor
-        does what was stepped by before a restart."""
+        """Decrypt, check and step, and return the Release; the same bytes again change nothing."""
         with self._stepping:
             if aggregate != self._last:
                 self._release = self._keyholder.handle(aggregate)
-                self.keeper.catch_up(self._release, self._session)
-                self._keyholder.forget(self.keeper.round - 1)
+                self.keeper.take(self._release, self._session)
                 self._last = aggregate
             return self._release
+
+    def again(self, aggregate: bytes) -> bytes:
+        """The Release of the sum by which the model was stepped last, as after a restart;
+        ReleaseRefused if it is another."""
+        return self._keyholder.handle(aggregate)
+
+    def forget(self) -> None:
+        """Drop the Releases that nobody will ask for again: all but the last."""
+        self._keyholder.forget(self.keeper.round - 1)
 
     def totals_of(self, release: bytes) -> bytes:
         """The totals in a Release, as digits: int[head] in the type of its sums."""

@@ -182,10 +182,12 @@ class SharingClient(Client):
         due = self._keeper.round + 1
         if message.round > due:
             raise MessageRefused(f"the sum of round {message.round}, where {due} is due")
-        totals = replica.totals_of(replica.take(data))
+        release = replica.take(data) if message.round == due else replica.again(data)
+        replica.forget()
         if self._keeper.round >= self._sharing.rounds:
             self._sharing.file.unlink(missing_ok=True)
         session = self._session.at(message.round, message.attempt).under(replica.public)
+        totals = replica.totals_of(release)
         return session.write(Stepped, (totals, self._keeper.model.digest))
 
 

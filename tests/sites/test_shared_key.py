@@ -20,9 +20,9 @@ from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.experiment import run as experiment
 from hyperlock.experiment.checkpoint import load
 from hyperlock.experiment.report import Report
-from hyperlock.parties.model import GlobalModel
+from hyperlock.parties.model import GlobalModel, ModelKeeper
 from hyperlock.runtime import Lost
-from hyperlock.sites.party import Party
+from hyperlock.sites.party import NotHere, Party
 from tests.sites.project import Pipe, Project
 from tests.sites.sharing import SHARED, Across, sharing_project, sharing_runs
 from tests.sites.test_sites import DATA, restart, sent
@@ -170,6 +170,45 @@ def test_a_run_that_was_killed_goes_on(
     # Where the sum had been written down, it is the one that counts.
     if when[1] == "aggregate":
         assert sent(pipe, FIRST, "train") == 4
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_finished_run_is_given_more_rounds(
+    project: Project, across: Across, compose: Callable, tmp_path: Path, restarted: bool
+) -> None:
+    """The key is gone with the last round; the first site makes another one for those to come."""
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o700)
+    pipe = Pipe(project.parties())
+    across(pipe, "federation.rounds=2", directory=directory)
+    if restarted:
+        pipe = Pipe(project.parties())
+    across(pipe, "federation.rounds=4", directory=directory, start=load(directory))
+    whole = experiment.run(compose(*DATA, *SHARED, "federation.rounds=4"))
+    assert weights(project) == {whole.weights.astype("<f4").tobytes()}
+
+
+def test_a_site_that_is_killed_before_it_steps_takes_the_same_sum_again(
+    project: Project, across: Across, alone: Report
+) -> None:
+    """It is in its ledger, and not in its model yet."""
+    pipe = Pipe(project.parties())
+    take = ModelKeeper.take
+    folder = str(project.folders["hospital-c"].path)
+    again = restart(project, pipe, "hospital-c")
+    killed: list[int] = []
+
+    def dies(self: ModelKeeper, *given: Any) -> None:
+        if folder in str(self._file) and self.round == 1 and not killed:
+            killed.append(self.round)
+            again()
+            raise NotHere("gone")
+        take(self, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ModelKeeper, "take", dies)
+        across(pipe)
+    assert killed and weights(project) == {alone.weights.astype("<f4").tobytes()}
 
 
 def test_models_that_differ_end_the_run_and_are_named(project: Project, across: Across) -> None:
