@@ -440,6 +440,7 @@ PATH = "dataset: {path: /data/mine.npz}\n"
         (PATH + "limits: {models: [mpl]}", "limits.models has 'mpl', which nothing is called"),
         (PATH + "limits: {models: null}", "limits.models"),
         (PATH + "limits: {encryption: [bfv, aes]}", "limits.encryption has 'aes'"),
+        (PATH + "limits: {keys: [server]}", "limits.keys has 'server'"),
         (PATH + "limits: {until: tomorrow}", "limits.until=tomorrow is no date\n  allowed: "),
         (PATH + "limits: null", "limits"),
         (PATH + "functions: [net]", "functions has 'net', which is no function's name\n  try: "),
