@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from hyperlock.monitor import Monitor
 from hyperlock.parties.custody import CUSTODIES, Custody
 from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS
 from hyperlock.parties.messages import Accept, Invite
+from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
 from hyperlock.parties.sharing import SharingClients
@@ -147,21 +149,72 @@ def assemble(
         start=None if sites_share(config) else start,
     )
     own = None if directory is None else directory / SERVER
-    server: Server
-    custody: Custody
-    if sites_share(config):
-        server = build_sharing_server(
-            config, session, keeper, sites=kit.sites, folder=own, start=start
-        )
-        custody = SharingClients(server, kit.sites, config.runtime.patience)
-        needed: Collection[str] = server.needed
-    else:
-        server = simulation.build_server(config=config, session=session, keeper=keeper, folder=own)
-        custody = CUSTODIES[config.keys.custody]
-        needed = identity.enrolled.keys() & {KEYHOLDER, WITNESS}
+    served = _served(config, session, keeper, kit.sites, own, start)
 
     # Everybody else, by invitation.
+    log.info("project %s, kit %s, offer %s", kit.project, kit.fingerprint, offer.fingerprint)
     invite = session.write(Invite, (offer.payload, weights.astype("<f4").tobytes()))
+    runtime = InvitedRuntime(
+        pipe(folder, config.runtime.timeout),
+        invite=invite,
+        accepted=_accepting(session, served.server, invite),
+        needed=served.needed,
+        patience=config.runtime.patience,
+    )
+    return Parties(
+        run=run,
+        server=served.server,
+        clients=kit.sites,
+        runtime=runtime,
+        custody=served.custody,
+        replica=None,
+        journal=Journal(directory),
+        keeper=served.keeper,
+        network=network,
+        monitor=monitor,
+    )
+
+
+@dataclass(frozen=True)
+class Served:
+    """The server, and what goes with its custody.
+
+    Attributes:
+        server: itself.
+        custody: how an attempt gets its key and a sum is released.
+        keeper: of the model; None where the sites alone have it.
+        needed: those without whom there is no round.
+    """
+
+    server: Server
+    custody: Custody
+    keeper: ModelKeeper | None
+    needed: Collection[str]
+
+
+def _served(
+    config: Config,
+    session: Session,
+    keeper: ModelKeeper,
+    sites: list[str],
+    folder: Path | None,
+    start: Checkpoint | None,
+) -> Served:
+    """The server of these settings, with `keeper` unless the sites alone have the model; `folder`
+    is its own."""
+    if not sites_share(config):
+        server = simulation.build_server(
+            config=config, session=session, keeper=keeper, folder=folder
+        )
+        needed = session.identity.enrolled.keys() & {KEYHOLDER, WITNESS}
+        return Served(server, CUSTODIES[config.keys.custody], keeper, needed)
+    sharing = build_sharing_server(config, session, keeper, sites=sites, folder=folder, start=start)
+    custody = SharingClients(sharing, sites, config.runtime.patience)
+    return Served(sharing, custody, None, sharing.needed)
+
+
+def _accepting(session: Session, server: Server, invite: bytes) -> Callable[[str, bytes], None]:
+    """What takes the answer to an Invite."""
     limits = {"max_parts": 2, "max_part_bytes": len(invite)}
     digest = Invite.decode(invite, session.identity, **limits).digest
 
@@ -173,26 +226,7 @@ def assemble(
         if isinstance(server, VerifiedServer | SharingServer):
             server.joined(party, int.from_bytes(message.parts[1], "little"))
 
-    log.info("project %s, kit %s, offer %s", kit.project, kit.fingerprint, offer.fingerprint)
-    runtime = InvitedRuntime(
-        pipe(folder, config.runtime.timeout),
-        invite=invite,
-        accepted=accepted,
-        needed=needed,
-        patience=config.runtime.patience,
-    )
-    return Parties(
-        run=run,
-        server=server,
-        clients=kit.sites,
-        runtime=runtime,
-        custody=custody,
-        replica=None,
-        journal=Journal(directory),
-        keeper=None if sites_share(config) else keeper,
-        network=network,
-        monitor=monitor,
-    )
+    return accepted
 
 
 def _check_unseen(config: Config) -> None:
