@@ -11,7 +11,16 @@ import numpy as np
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import HyperLockError, MessageRefused
 from hyperlock.parties.archive import Archive
-from hyperlock.parties.messages import DIGEST_BYTES, Aggregate, Box, Boxes, Share, Stepped, Train
+from hyperlock.parties.messages import (
+    DIGEST_BYTES,
+    Aggregate,
+    Box,
+    Boxes,
+    Share,
+    Stepped,
+    Train,
+    key_id_of,
+)
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
 
@@ -84,9 +93,9 @@ class SharingServer(Server):
         for box in boxes:
             read = self._session.hear(Box, box)
             read.expect(sender=self.first, key_id=message.key_id)
-            publics.add(bytes(read.parts[0]))
-        if len(publics) != 1:
-            raise MessageRefused("boxes with different keys")
+            publics.add(bytes(read.parts[0]) if read.parts else b"")
+        if len(publics) != 1 or key_id_of(*publics) != message.key_id:
+            raise MessageRefused("boxes without the one key that they name")
         self._public = publics.pop()
         self._boxes = dict(zip(self._others, boxes, strict=True))
         self._keyed = {self.first}
@@ -147,9 +156,10 @@ class SharingServer(Server):
         for number, said in self._said.items():
             due = self._archive.told(number)
             if any(told != due for told in said.values()):
+                known = {} if due in said.values() else {"who took it before": due}
                 raise HyperLockError(
                     f"round {number}: clients have stepped to different models by the same sum: "
-                    f"{_versions(said)}\n"
+                    f"{_versions({**said, **known})}\n"
                     "  try: the same versions of HyperLock, NumPy and Python at all of them, and "
                     "another run; this one cannot go on"
                 )

@@ -46,7 +46,8 @@ def build_server(
         session: its voice.
         keeper: of the model before the first round, of which it is told the digest.
         sites: all of them, in order.
-        folder: its own, where sums are kept.
+        folder: its own, where sums are kept: in it those of this run alone, for what another run
+            in the same directory must not find.
         start: where the run stopped, if it is resumed.
     """
     return SharingServer(
@@ -54,7 +55,7 @@ def build_server(
         min_clients=config.keys.min_clients,
         clients=sites,
         initial=keeper.model.digest,
-        archive=Archive(folder),
+        archive=Archive(None if folder is None else folder / session.identity.run),
         start=0 if start is None else start.round,
     )
 

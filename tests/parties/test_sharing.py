@@ -142,6 +142,14 @@ def test_nothing_leads_from_the_server_to_the_key(shared: Shared) -> None:
         (lambda data, voices: with_parts(data, voices["client-0"]), "0 boxes for 2 clients"),
         (lambda data, voices: with_parts(data, voices["client-0"], b"x", b"y"), "not a message"),
         (
+            lambda data, voices: with_parts(
+                data,
+                voices["client-0"],
+                *[with_parts(box, voices["client-0"]) for box in parts_of(data)],
+            ),
+            "without the one key",
+        ),
+        (
             lambda data, voices: with_parts(data, voices["client-0"], *parts_of(data)[:1]),
             "1 boxes for 2 clients",
         ),

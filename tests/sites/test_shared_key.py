@@ -48,12 +48,11 @@ def alone(compose: Callable) -> Report:
 
 
 def weights(project: Project, *names: str) -> set[bytes]:
-    """The weights that these sites keep, of the last run."""
+    """The weights that these sites keep, of all runs."""
     found = set()
     for name in names or project.sites:
-        runs = sorted((project.folders[name].path / "runs").iterdir())
-        content = (runs[-1] / "model").read_bytes()[8:]
-        found.add(msgpack.unpackb(content)[0])
+        for run in (project.folders[name].path / "runs").iterdir():
+            found.add(msgpack.unpackb((run / "model").read_bytes()[8:])[0])
     return found
 
 
@@ -188,6 +187,19 @@ def test_a_finished_run_is_given_more_rounds(
     assert weights(project) == {whole.weights.astype("<f4").tobytes()}
 
 
+def test_a_new_run_in_the_same_directory_finds_nothing_of_the_one_before(
+    project: Project, across: Across, compose: Callable, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o700)
+    pipe = Pipe(project.parties())
+    for rate in ("0.1", "0.2"):
+        report = across(pipe, f"federation.learning_rate={rate}", directory=directory)
+        whole = experiment.run(compose(*DATA, *SHARED, f"federation.learning_rate={rate}"))
+        assert report.metrics["train/loss"] == whole.metrics["train/loss"]
+        assert whole.weights.astype("<f4").tobytes() in weights(project)
+
+
 def test_a_site_that_is_killed_before_it_steps_takes_the_same_sum_again(
     project: Project, across: Across, alone: Report
 ) -> None:
@@ -303,7 +315,7 @@ def test_the_key_is_at_the_sites_until_the_last_round_and_nowhere_else(
     directory = tmp_path / "run"
     directory.mkdir(mode=0o700)
     across(pipe, directory=directory)
-    assert len(pairs) == 1 and len(list((directory / "server").iterdir())) >= 3
+    assert len(pairs) == 1 and len(list((directory / "server" / run).iterdir())) >= 3
     due = {f"project/{name}/runs/RUN/shared.key" for name in project.sites}
     assert seen == [due] * 3 and holding() == set()
     [folder] = (project.folders[FIRST].path / "runs").iterdir()
