@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hyperlock.learning.per_sample import clipped_any, clipped_dense, dense_chain
 from hyperlock.learning.tensorflow import tf
 from hyperlock.learning.types import Samples
 
@@ -48,6 +49,7 @@ class Graph:
         train: weights, block and rate to new weights and the summed loss.
         train_near: the same with a centre and mu, which pulls towards it.
         add_gradient: weights, a sum of gradients and a block to the next sum and the summed loss.
+        add_clipped: as `add_gradient`, each sample's gradient clipped to a norm, without the loss.
         predict: weights and x [samples, *shape] to logits [samples, classes].
 
     Args:
@@ -83,6 +85,13 @@ class Graph:
         self.train = traced(self._train, flat, block, scalar)
         self.train_near = traced(self._train_near, flat, block, scalar, flat, scalar)
         self.add_gradient = traced(self._add_gradient, flat, flat, block)
+        # Vectorised over samples it is not for XLA, which would compile for minutes.
+        self._dense = dense_chain(model) if compiled else None
+        self.add_clipped = tf.function(
+            self._add_clipped,
+            jit_compile=self._dense is not None,
+            input_signature=(flat, flat, block, scalar),
+        )
         self.predict = tf.function(self._logits, reduce_retracing=True)
 
     def _train(self, flat: Any, block: Block, rate: Any) -> tuple[Any, Any]:
@@ -123,6 +132,23 @@ class Graph:
 
         return self._loop(step, total, block.batches)
 
+    def _add_clipped(self, flat: Any, total: Any, block: Block, clip: Any) -> Any:
+        """total + the gradients of the block's samples, none of a larger norm than `clip`."""
+        tensors = self._tensors(flat)
+
+        def step(i: Any, *sums: Any) -> tuple[Any, ...]:
+            x = self._scaled(block.x[i])
+            about = (block.y[i], block.counts[i], clip)
+            if self._dense is not None:
+                rows = tf.reshape(x, [x.shape[0], -1])
+                clipped = clipped_dense(self._dense, tensors, rows, *about)
+            else:
+                clipped = clipped_any(self._in_training, tensors, x, *about)
+            return i + 1, *[s + g for s, g in zip(sums, clipped, strict=True)]
+
+        _, *sums = tf.while_loop(lambda i, *_: i < block.batches, step, (0, *self._tensors(total)))
+        return tf.concat([tf.reshape(tensor, [-1]) for tensor in sums], 0)
+
     def _logits(self, flat: Any, x: Any) -> Any:
         return self._forward(self._tensors(flat), x, training=False)
 
@@ -144,9 +170,15 @@ class Graph:
         return tape.gradient(loss, tensors, unconnected_gradients="zero"), loss
 
     def _forward(self, tensors: Any, x: Any, training: bool) -> Any:
-        x = tf.cast(x, tf.float32) / 255.0 if x.dtype == tf.uint8 else x
         mode = {"training": training} if self._has_modes else {}
-        return self._model.stateless_call(tensors, self._unused, x, **mode)[0]
+        return self._model.stateless_call(tensors, self._unused, self._scaled(x), **mode)[0]
+
+    def _in_training(self, tensors: Any, x: Any) -> Any:
+        return self._forward(tensors, x, training=True)
+
+    def _scaled(self, x: Any) -> Any:
+        """What the model is given for samples as they are kept."""
+        return tf.cast(x, tf.float32) / 255.0 if x.dtype == tf.uint8 else x
 
     def _tensors(self, flat: Any) -> list[Any]:
         parts = tf.split(flat, self._sizes)

@@ -48,6 +48,7 @@ class Network:
         self._train_block = graph.train
         self._proximal_block = graph.train_near
         self._gradient_block = graph.add_gradient
+        self._clipped_block = graph.add_clipped
         self._predict = graph.predict
 
     def batched(self, batch_size: int) -> Network:
@@ -95,6 +96,18 @@ class Network:
             total, block_loss = self._gradient_block(current, total, block)
             loss += float(block_loss)
         return total.numpy() / np.float32(len(y)), loss
+
+    def clipped_gradient(
+        self, weights: Weights, x: NDArray, y: NDArray, chosen: NDArray, clip: float
+    ) -> NDArray[np.float64]:
+        """float64[parameters]: the sum of the gradients of the losses of the samples `chosen`, each
+        clipped to this L2 norm."""
+        current = tf.constant(weights)
+        total = np.zeros(self.parameters)
+        nothing = tf.zeros_like(current)
+        for block in self._blocks(x, y, chosen):
+            total += self._clipped_block(current, nothing, block, clip).numpy()
+        return total
 
     def evaluate(self, weights: Weights, x: NDArray, y: NDArray) -> Evaluation:
         """Accuracy and mean loss over a labelled set."""
