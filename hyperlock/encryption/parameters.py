@@ -7,7 +7,8 @@ Encryption Standard", 2018, table 1, as in SEAL's `hestdparms.h`.
 
 Exactness: a coordinate of an honest sum is released, and released exactly, but for a probability of
 at most 2^-EXACT_BITS. `noise.py` derives it; `ckks_parameters.py` and `bfv_parameters.py` say how
-much noise each scheme bears.
+much noise each scheme bears. That a sum is no larger than it was sized for is apart from it:
+certain or, with noise in the values themselves, but for 2^-65 (`extent.py`).
 """
 
 from __future__ import annotations
@@ -135,11 +136,6 @@ def smallest_ring(candidates: Sequence[C], length: int) -> C:
 def ciphertexts(slots: int, in_one: int) -> int:
     """How many ciphertexts so many slots take."""
     return -(-slots // in_one)
-
-
-def sum_bits(value_bits: int, max_clients: int) -> int:
-    """Bits of a signed field that holds every sum of `max_clients` values of `value_bits` bits."""
-    return value_bits + math.ceil(math.log2(max_clients))
 
 
 def not_exact_enough(
