@@ -61,6 +61,11 @@ class Dataset:
             dataset = replace(dataset, x_test=self.x_test[chosen], y_test=self.y_test[chosen])
         return dataset
 
+    def left_out(self, train: int | None, seed: int) -> Pair:
+        """The training samples that `take` of so many leaves out, in their order."""
+        chosen = slice(None) if train is None else _draw("train", len(self.y_train), train, seed)
+        return np.delete(self.x_train, chosen, axis=0), np.delete(self.y_train, chosen)
+
 
 def mnist(path: str) -> Dataset:
     """The 70,000 digits of MNIST (LeCun et al. 1998), from `path` or else downloaded there.

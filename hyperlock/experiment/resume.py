@@ -95,18 +95,44 @@ def begin(
         with claimed(directory, "hydra.run.dir"):
             yield Beginning(composed, directory, typed.of_the_job.texts, None)
         return
-    named = str(composed.resume)
-    known_by_id = not Path(named).exists()
-    directory = _directory(named, composed) if known_by_id else Path(named)
+    directory = directory_named(composed)
     look(directory)  # before anything is written there
     with claimed(directory, "resume"):
-        checkpoint = load(directory)
-        if known_by_id and checkpoint.run_id != named:
-            problem = f"the directory that its record names, {directory}, is another run's"
-            raise ConfigError("resume", named, problem, hint="resume=DIRECTORY")
-        beginning = _resumed(composed, directory, checkpoint, typed, compose)
+        beginning = as_it_was(composed, directory, overrides, compose)
+        if (directory / FINISHED).exists():
+            _refuse_complete(str(composed.resume), beginning)
         (directory / FINISHED).unlink(missing_ok=True)
         yield beginning
+
+
+def directory_named(composed: DictConfig) -> Path:
+    """Where the run is that `resume` names, by its directory or by its id.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    named = str(composed.resume)
+    return Path(named) if Path(named).exists() else _directory(named, composed)
+
+
+def as_it_was(
+    composed: DictConfig, directory: Path, overrides: Sequence[str], compose: Compose
+) -> Beginning:
+    """The run in a directory with its own settings, complete or not; nothing is written.
+
+    Args:
+        composed: as of `begin`; so are `overrides` and `compose`.
+        directory: where the run that its `resume` names is.
+
+    Raises:
+        ConfigError: as of `begin`.
+    """
+    named = str(composed.resume)
+    checkpoint = load(directory)
+    if not Path(named).exists() and checkpoint.run_id != named:
+        problem = f"the directory that its record names, {directory}, is another run's"
+        raise ConfigError("resume", named, problem, hint="resume=DIRECTORY")
+    return _resumed(composed, directory, checkpoint, Overrides(overrides), compose)
 
 
 def finish(directory: Path, report: Report) -> None:
@@ -162,8 +188,6 @@ def _resumed(
         before = as_typed([f"{key}={was}" for key, was, _ in changed])
         hint = f"the files as they were; or, if you know it, what was then: {before}"
         raise ConfigError("resume", named, problem, hint=hint)
-    if (directory / FINISHED).exists():
-        _refuse_complete(named, checkpoint, settings)
     with open_dict(settings):
         settings.resume = str(directory)
 
@@ -242,10 +266,13 @@ def _value(text: str) -> Any:
     return {"null": None, "true": True, "false": False}.get(text, text)
 
 
-def _refuse_complete(named: str, checkpoint: Checkpoint, settings: DictConfig) -> None:
+def _refuse_complete(named: str, beginning: Beginning) -> None:
     """A run that ended has nothing to go on to, unless it is given more rounds."""
-    rounds = settings.federation.rounds
-    target = settings.federation.target_accuracy
+    checkpoint = beginning.start
+    assert checkpoint is not None, "a run that is resumed"
+    federation = beginning.composed.federation
+    rounds = federation.rounds
+    target = federation.target_accuracy
     accuracies = checkpoint.report.get("accuracies", {}).values()
     if target is not None and any(accuracy >= target for accuracy in accuracies):
         problem = f"it reached its federation.target_accuracy={target}"

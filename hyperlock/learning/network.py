@@ -119,6 +119,14 @@ class Network:
             loss += float(tf.reduce_sum(losses))
         return Evaluation(right / len(y), loss / len(y))
 
+    def losses(self, weights: Weights, x: NDArray, y: NDArray) -> NDArray[np.float32]:
+        """float32[samples]: the cross-entropy (nats) of each sample."""
+        each = [
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits).numpy()
+            for labels, logits in self._answers(weights, x, y)
+        ]
+        return np.concatenate(each)
+
     def confusion(
         self, weights: Weights, x: NDArray, y: NDArray, classes: int
     ) -> NDArray[np.int64]:

@@ -182,6 +182,17 @@ class MlflowTracker(Tracker):
         tracker.tag(tags)
         return tracker
 
+    @classmethod
+    def beside(cls, store: Store, run_id: str) -> MlflowTracker | None:
+        """A run of the store, to add to what it has: its status and its end stay as they are; None
+        if there is none of this id."""
+        mlflow = preload()
+        try:
+            run = store.client.get_run(run_id)
+        except mlflow.exceptions.MlflowException:
+            return None
+        return cls(store, run.info.experiment_id, run_id)
+
     def log(self, metrics: Metrics, step: int) -> None:
         """One batch, written before it returns."""
         from mlflow.entities import Metric

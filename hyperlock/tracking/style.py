@@ -34,6 +34,8 @@ _TOP = 0.32  # a line of title
 _BOTTOM = 0.52  # numbers, and a line of label
 _RIGHT = 0.25
 _BETWEEN = 0.14
+_PAGE = 12.0
+_TILE_GAP = 0.08
 _DPI = 120
 _TITLE = 11  # points
 _STAGES: Mapping[Stage, str] = {
@@ -85,6 +87,24 @@ def panels(title: str, count: int = 1, height: float = 4.0) -> tuple[Any, Any]:
     axes = drawing.subplots(1, count, squeeze=False)[0]
     drawing.suptitle(title, fontsize=_TITLE)
     return drawing, axes
+
+
+def tiles(title: str, rows: int, columns: int, left: float, below: float) -> tuple[Any, Any]:
+    """Square pictures in rows, as wide together as a page, with this much room (inches) to the left
+    of each row and below all: the figure and its axes[row][column], without frames."""
+    side = (_PAGE - left - _RIGHT) / columns
+    inner = side - _TILE_GAP
+    height = below + rows * side + _TOP
+    drawing = _canvas(_PAGE, height)
+    drawing.text(0.5, 1 - _TOP / 2 / height, title, fontsize=_TITLE, ha="center", va="center")
+    grid = []
+    for row in range(rows):
+        bottom = below + (rows - 1 - row) * side
+        line = [_axes(drawing, left + at * side, bottom, inner, inner) for at in range(columns)]
+        for axes in line:
+            axes.set_axis_off()
+        grid.append(line)
+    return drawing, grid
 
 
 def stacked(title: str, heights: tuple[float, float], width: float) -> tuple[Any, Any]:

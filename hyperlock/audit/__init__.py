@@ -1,0 +1,16 @@
+"""Attacks on a run of one's own, from outside: what its updates, its sums and its model give away.
+
+`python -m hyperlock.audit RUN_DIR` computes again, from a run's settings, data and checkpoint, what
+its clients sent, and attacks it as others would:
+
+- gradient inversion (`inversion`): samples out of one client's update, out of the released sum, out
+  of a ciphertext;
+- membership inference (`membership`): whether the model tells training samples from held-out ones.
+
+No party of a run takes part, and none has a hook for it: what a client does derives from (seed,
+round, client), so that whoever has data and settings can do it again, and nobody else can.
+
+What an audit shows is that an attack works. Where one fails, another may not: the attacks here are
+simple ones, they are given one round and one model, and no figure of theirs is a bound on what a
+better attack finds. Only privacy with an epsilon is one.
+"""
