@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from hyperlock.audit import findings, inversion, membership, replay
 from hyperlock.audit.findings import Findings

@@ -1,5 +1,5 @@
-"""What an audit comes to: figures, pictures and words, on the terminal, in the run's directory and in
-its record."""
+"""What an audit comes to: figures, pictures and words, on the terminal, in the run's directory and
+in its record."""
 
 from __future__ import annotations
 

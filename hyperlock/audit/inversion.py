@@ -5,7 +5,9 @@ the gradient is that of one sample (Phong et al., "Privacy-Preserving Deep Learn
 Homomorphic Encryption", IEEE TIFS 2018, section 3). Of more samples it is a mean of those that the
 unit answers to, each unit's own: with as many units as samples some often have one alone (Boenisch
 et al., "When the Curious Abandon Honesty", EuroS&P 2023). Every unit gives a candidate, and an
-oracle that has the sample chooses the closest, which flatters the attack: no attacker has one.
+oracle that has the sample chooses the closest, which flatters the attack: no attacker has one. How
+much, the update of another client says, who has none of these samples: what is as close as that
+looks like a sample, and is none.
 """
 
 from __future__ import annotations
@@ -101,7 +103,8 @@ def what_is_missing(past: Past) -> str:
 def invert(past: Past, played: Round, scheme: Scheme) -> list[Row]:
     """The attack on all that a round sent; `what_is_missing` must be "".
 
-    The first row is the control: the gradient of each sample by itself, from which it follows.
+    The originals come first, and then the control: the gradient of each sample by itself, from
+    which it follows.
     """
     layer = first_dense(past.network)
     assert layer is not None, "what_is_missing says so"
@@ -131,26 +134,24 @@ def _messages(
     past: Past, played: Round, scheme: Scheme, layer: Layer
 ) -> Mapping[tuple[str, str], NDArray[np.float64]]:
     """What is attacked, by its name and meaning, as vectors that begin with the first layer."""
-    grid = played.model.grid
+    dequantise = played.model.grid.dequantise
     samples = len(past.parts[played.watched])
     count = f"{samples:,} sample" + ("s" if samples != 1 else "")
-    found = {
-        ("update", f"that client's update\n({count}), as it is\nencrypted"): grid.dequantise(
-            played.update
-        ),
-        ("sum", f"the released sum of\n{len(played.clients):,} clients' updates"): grid.dequantise(
-            played.total
-        ),
-    }
+    found = {("update", f"that client's update\n({count})"): dequantise(played.update)}
+    if played.another is not None:
+        found["other", "another client's, who has\nnone of these samples"] = dequantise(
+            played.another
+        )
+    found["sum", f"the released sum of\n{len(played.clients):,} clients' updates"] = dequantise(
+        played.total
+    )
     if scheme.security_bits:
-        name = ("ciphertext", f"the update's ciphertext\n({scheme.name}), its bytes")
+        name = ("ciphertext", f"that update's ciphertext\n({scheme.name}), its bytes")
         found[name] = _ciphertext(scheme, played.update, layer.length)
     return found
 
 
-def _ciphertext(
-    scheme: Scheme, update: NDArray[np.integer], length: int
-) -> NDArray[np.float64]:
+def _ciphertext(scheme: Scheme, update: NDArray[np.integer], length: int) -> NDArray[np.float64]:
     """float64[length]: bytes of an update's ciphertexts under a key of the audit's own, as signed
     numbers."""
     chunks = scheme.encryptor(scheme.generate_keys().public).encrypt(update)

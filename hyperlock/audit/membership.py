@@ -132,8 +132,9 @@ def curve(
     areas = np.empty(_RESAMPLES)
     trues = np.empty((_RESAMPLES, _GRID.size))
     for i in range(_RESAMPLES):
-        again = (each[rng.integers(each.size, size=each.size)] for each in (mine, theirs))
-        areas[i], trues[i] = _rates(*again, steps)
+        some = mine[rng.integers(mine.size, size=mine.size)]
+        others_again = theirs[rng.integers(theirs.size, size=theirs.size)]
+        areas[i], trues[i] = _rates(some, others_again, steps)
     edges = [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]
     band = np.quantile(trues, edges, axis=0)
     return Curve(

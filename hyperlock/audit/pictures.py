@@ -27,8 +27,8 @@ def inversion_figure(rows: Sequence[Row], title: str) -> Any:
         box = line[0].get_position()
         middle = (box.y0 + box.y1) / 2
         figure.text(0.016, middle, _said(row), fontsize=10, va="center", linespacing=1.35)
-    wrapped = textwrap.fill(inversion.WORST_CASE, 150)
-    figure.text(0.016, 0.1 / height, wrapped, fontsize=8.5, color=style.GREY, va="bottom")
+    wrapped = textwrap.fill(inversion.WORST_CASE, 160)
+    figure.text(0.016, 0.1 / height, wrapped, fontsize=9, va="bottom")
     return figure
 
 
@@ -60,7 +60,7 @@ def membership_figure(found: Membership, title: str) -> Any:
     )
     asked = f"Asked about {found.words}. Shaded: 95% of resampled curves."
     said = textwrap.fill(f"{asked} {membership.WORST_CASE}", 130)
-    figure.supxlabel(said, fontsize=8.5, color=style.GREY)
+    figure.supxlabel(said, fontsize=9)
     return figure
 
 

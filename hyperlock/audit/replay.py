@@ -86,9 +86,10 @@ class Round:
         number: from 1.
         clients: who answered, by number.
         model: the global model that it began with.
-        watched: the client whose update is kept: of those who answered, one with the fewest
-            samples, which are the easiest to tell from an update.
+        watched: whose samples are looked for: of those who answered, a client with the fewest,
+            which are the easiest to tell from an update.
         update: int[parameters], what that client encrypted behind its totals.
+        another: the same of one who has none of these samples; None if nobody else answered.
         total: int64[parameters], the sum that was released.
         totals: what stood in front of the sum, but for the loss.
     """
@@ -98,6 +99,7 @@ class Round:
     model: GlobalModel
     watched: int
     update: NDArray[np.integer]
+    another: NDArray[np.integer] | None
     total: NDArray[np.int64]
     totals: Totals
 
@@ -182,20 +184,28 @@ def model_before(past: Past, number: int) -> GlobalModel:
 def play(past: Past, number: int, model: GlobalModel) -> Round:
     """A round as it was, or as it would come: everybody's update, added in the clear."""
     clients, attempt = answered(past, number)
-    watched = min(clients, key=lambda client: len(past.parts[client]))
+    watched, *others = sorted(clients, key=lambda client: len(past.parts[client]))
+    kept: dict[int, NDArray[np.integer]] = {}
     total = np.zeros(past.network.parameters, np.int64)
     samples = 0
     saturated = 0
-    kept = model.grid.nothing()
     for client in clients:
         update, outside = on_the_grid(past, model, client, number, attempt)
         total += update
         samples += len(past.parts[client])
         saturated += outside
-        if client == watched:
-            kept = update
-    totals = Totals(len(clients), samples, 0.0, saturated)
-    return Round(number, clients, model, watched, kept, total, totals)
+        if client in (watched, *others[:1]):
+            kept[client] = update
+    return Round(
+        number=number,
+        clients=clients,
+        model=model,
+        watched=watched,
+        update=kept[watched],
+        another=kept[others[0]] if others else None,
+        total=total,
+        totals=Totals(len(clients), samples, 0.0, saturated),
+    )
 
 
 def answered(past: Past, number: int) -> tuple[list[int], int]:
@@ -238,9 +248,7 @@ def trained(
     return past.algorithm.trainer(model.weights, past.part(client), number, batches)
 
 
-def _first(
-    config: Config, dataset: Dataset, network: Network, algorithm: Algorithm
-) -> GlobalModel:
+def _first(config: Config, dataset: Dataset, network: Network, algorithm: Algorithm) -> GlobalModel:
     weights = network.initial_weights()
     unit = len(dataset.y_train) / config.federation.clients
     terms = simulation.build_terms(config, unit, simulation.weights_digest(weights))
