@@ -31,7 +31,7 @@ class Ours:
         self.scheme = scheme
         self.keys = scheme.generate_keys()
         self._length = sum(sizes)
-        self._grid = Grid(sizes, (5 * UPDATE_SCALE,) * len(sizes), scheme.value_bits)
+        self._grid = Grid(sizes, (5 * UPDATE_SCALE,) * len(sizes), scheme.extent.value_bits)
         self._encryptor = encryptor(scheme, self.keys)
         self._decryptor = scheme.decryptor(self.keys.secret)
         self._parties = enrol("run", {"client": 600})

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 import numpy as np
 
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import integer_type, largest_value
 from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
 from hyperlock.encryption.scheme import Chunk, Encryptor, KeyPair, Scheme
@@ -256,7 +257,7 @@ def _override(job: Job, encryption: Any) -> str:
 def _measure(job: Job, scheme: RingScheme, override: str) -> Preset:
     """Encrypt two ciphertexts of an update, and reckon the whole and the round from them."""
     parameters = scheme.parameters
-    length = Vector(parameters.value_bits, job.tensors).length
+    length = Vector(parameters.extent, job.tensors).length
     post = _Post(job, scheme, length)
 
     # All ciphertexts are full but the last one, which has what is left.
@@ -269,7 +270,7 @@ def _measure(job: Job, scheme: RingScheme, override: str) -> Preset:
         scheme=scheme.name,
         poly_modulus=parameters.poly_modulus,
         coeff_mod_bits=parameters.coeff_mod_bits,
-        value_bits=parameters.value_bits,
+        value_bits=parameters.extent.value_bits,
         security_bits=parameters.security_bits,
         fingerprint=scheme.fingerprint,
         margin_bits=parameters.margin_bits,
@@ -283,7 +284,7 @@ def _measure(job: Job, scheme: RingScheme, override: str) -> Preset:
 
 def _plain_bytes(job: Job, preset: Preset) -> int:
     """Of the same update as integers in the clear."""
-    length = Vector(preset.value_bits, job.tensors).length
+    length = Vector(Extent(preset.value_bits), job.tensors).length
     return length * integer_type(largest_value(preset.value_bits)).itemsize
 
 
@@ -298,7 +299,7 @@ class _Post:
     def __init__(self, job: Job, scheme: RingScheme, length: int) -> None:
         keys = scheme.generate_keys()
         # A run's id and names are as long as these.
-        vector = Vector(scheme.value_bits, job.tensors)
+        vector = Vector(scheme.extent, job.tensors)
         terms = Terms(weight_unit=600.0, initial_range=0.5, range_factor=4.0)
         sessions = {
             name: Session(identity, scheme, vector, terms, Monitor()).at(1, 1).under(keys.public)
@@ -320,7 +321,7 @@ class _Post:
     def encrypt(self, slots: int) -> tuple[float, float]:
         """Mean bytes and least seconds (other work on the machine counts little then) of one
         ciphertext, as sent."""
-        levels = largest_value(self._parameters.value_bits)
+        levels = self._parameters.extent.largest_value
         count = slots * self._parameters.packing.fields
         values = self._rng.integers(-levels, levels, count, integer_type(levels), endpoint=True)
         sizes: list[int] = []

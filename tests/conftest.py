@@ -25,6 +25,7 @@ from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.scheme import KeyPair, Scheme
@@ -92,15 +93,15 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def ckks() -> Ckks:
-    return Ckks(ckks_parameters(4096, "auto", "auto", 8, 16, 128))
+    return Ckks(ckks_parameters(4096, "auto", "auto", Extent(8), 16, 128))
 
 
 @pytest.fixture(scope="session")
 def schemes(ckks: Ckks) -> dict[str, Scheme]:
     return {
         "ckks": ckks,
-        "bfv": Bfv(bfv_parameters(2048, [34, 20], "auto", 8, 16, 128)),
-        "none": Plain(8, 16),
+        "bfv": Bfv(bfv_parameters(2048, [34, 20], "auto", Extent(8), 16, 128)),
+        "none": Plain(Extent(8), 16),
     }
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from hyperlock.advise import Job, Preset, advise, main, table, tensor_sizes
 from hyperlock.encryption import totals
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.encryption.vector import Vector
@@ -51,7 +52,7 @@ def real_sizes(job: Job, scheme: Scheme) -> tuple[int, int]:
     """Bytes of a whole Update message, and of what a client is sent in a round: a Train message,
     and the sum where the clients hold key and model."""
     keys = scheme.generate_keys()
-    levels = largest_value(scheme.value_bits)
+    levels = largest_value(scheme.extent.value_bits)
     values = (
         np.random.default_rng(1)
         .normal(0, levels / 4, job.parameters)
@@ -59,7 +60,7 @@ def real_sizes(job: Job, scheme: Scheme) -> tuple[int, int]:
         .astype(np.int64)
     )
     vector = np.concatenate(
-        [totals.encode(totals.Totals(1, 6000, 1234.5, 7), scheme.value_bits), values]
+        [totals.encode(totals.Totals(1, 6000, 1234.5, 7), scheme.extent.value_bits), values]
     )
     encryptor = (
         scheme.symmetric_encryptor(keys.secret)
@@ -67,7 +68,7 @@ def real_sizes(job: Job, scheme: Scheme) -> tuple[int, int]:
         else scheme.encryptor(keys.public)
     )
     terms = Terms(weight_unit=6000.0, initial_range=0.5, range_factor=4.0)
-    layout = Vector(scheme.value_bits, job.tensors)
+    layout = Vector(scheme.extent, job.tensors)
     sessions = {
         name: Session(identity, scheme, layout, terms, Monitor()).at(3, 1)
         for name, identity in enrol("a" * 32, {"client-7": 6000}).items()
@@ -207,7 +208,7 @@ def test_time_is_that_of_whole_updates(monkeypatch: pytest.MonkeyPatch) -> None:
         for p in advise(Job(MLP, value_bits=(8,)))[0]
         if p.override == "encryption=bfv encryption.value_bits=8"
     ]
-    scheme = Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128))
+    scheme = Bfv(bfv_parameters("auto", "auto", "auto", Extent(8), 16, 128))
     encryptor = scheme.encryptor(scheme.generate_keys().public)
     seconds = []
     for _ in range(7):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hyperlock.encryption import seal
 from hyperlock.encryption.bfv_parameters import RESERVED, BfvParameters, bfv_parameters
 from hyperlock.encryption.ciphertexts import PackedScheme
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.seal import Scratch
 from hyperlock.errors import CiphertextRefused
 
@@ -25,7 +26,7 @@ def bfv(
     coeff_mod_bits: object,
     fields: object,
     security: int,
-    value_bits: int,
+    extent: Extent,
     max_clients: int,
     length: int,
 ) -> Bfv:
@@ -36,7 +37,7 @@ def bfv(
         coeff_mod_bits: bits of each prime, the last for SEAL's own use, or `auto`.
         fields: values in a coefficient, or `auto`.
         security: least classical security in bits: 128, 192 or 256.
-        value_bits: bits of one signed value on the grid.
+        extent: how large values and their sums may be.
         max_clients: no more updates than this may be added.
         length: coordinates of the vectors that are encrypted, by which `auto` chooses.
 
@@ -44,9 +45,7 @@ def bfv(
         ConfigError: the choice is insecure, or its sums would not certainly be exact.
     """
     return Bfv(
-        bfv_parameters(
-            poly_modulus, coeff_mod_bits, fields, value_bits, max_clients, security, length
-        )
+        bfv_parameters(poly_modulus, coeff_mod_bits, fields, extent, max_clients, security, length)
     )
 
 

@@ -3,8 +3,8 @@
 Values stand in the coefficients of the plaintext polynomial, as many fields to a coefficient as its
 modulus t holds, and the first `RESERVED` coefficients of every ciphertext are zero. t is the
 smallest prime above 2^(fields * field_bits) that is 3 or 5 modulo 8, so that each coefficient holds
-`fields` signed integers of `field_bits` bits, wide enough for the sum of `max_clients` values. (It
-need not be 1 modulo 2N, for nothing is batched.)
+`fields` signed integers of `field_bits` bits, wide enough for the sum of `max_clients` values
+(`extent.py`). (It need not be 1 modulo 2N, for nothing is batched.)
 
 Margin. Decryption reads the coefficients of round(t / q * c(s)), and what distorts them there is
 the noise of `noise.py` itself, not a transform of it. In the sum of K ciphertexts it is a sum of K
@@ -54,6 +54,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.layout import Layout
 from hyperlock.encryption.noise import coefficient_bits, least_allowed
 from hyperlock.encryption.packing import Packing
@@ -75,7 +76,6 @@ from hyperlock.encryption.parameters import (
     read_integer,
     rings,
     smallest_ring,
-    sum_bits,
 )
 from hyperlock.errors import ConfigError
 
@@ -100,7 +100,7 @@ class BfvParameters:
             carries.
         plain_modulus: t.
         packing: fields in a coefficient.
-        value_bits: bits of one signed value on the grid.
+        extent: how large values and their sums may be.
         max_clients: no more updates than this may be added.
         security_bits: the best tabled level that the chain stays under.
         margin_bits: log2 of q / (4t) over what the rule needs with no bit of c0 dropped; never
@@ -112,7 +112,7 @@ class BfvParameters:
     coeff_mod_bits: tuple[int, ...]
     plain_modulus: int
     packing: Packing
-    value_bits: int
+    extent: Extent
     max_clients: int
     security_bits: int
     margin_bits: float
@@ -208,7 +208,7 @@ def bfv_parameters(
     poly_modulus: object,
     coeff_mod_bits: object,
     fields: object,
-    value_bits: int,
+    extent: Extent,
     max_clients: int,
     security: int,
     length: int = MANY,
@@ -225,7 +225,7 @@ def bfv_parameters(
     """
     # What may be chosen: rings from small to large, packings from many fields to one.
     allowed = rings(poly_modulus, security)
-    packings = _packings(fields, value_bits, max_clients)
+    packings = _packings(fields, extent, max_clients)
 
     # Each with its chains, if security has room for one.
     if coeff_mod_bits == "auto":
@@ -242,7 +242,7 @@ def bfv_parameters(
     exact = [candidate for candidate in candidates if candidate.margin_bits >= 0]
     if not exact:
         if not packings:
-            raise _field_overflow(value_bits, max_clients)
+            raise _field_overflow(extent, max_clients)
         if not candidates:
             raise _no_secure_chain(allowed[-1], packings[-1].field_bits, max_clients, security)
         raise _too_noisy(candidates[-1])  # the last has the fewest fields, in the largest ring
@@ -252,7 +252,7 @@ def bfv_parameters(
         coeff_mod_bits=best.coeff_mod_bits,
         plain_modulus=best.plain_modulus,
         packing=best.packing,
-        value_bits=value_bits,
+        extent=extent,
         max_clients=max_clients,
         security_bits=check_security(best.poly_modulus, best.coeff_mod_bits, security),
         margin_bits=best.margin_bits,
@@ -324,9 +324,9 @@ def _rounding(dropped: int) -> float:
     return 2 ** (dropped - 1) if dropped else 0.0
 
 
-def _packings(fields: object, value_bits: int, max_clients: int) -> list[Packing]:
+def _packings(fields: object, extent: Extent, max_clients: int) -> list[Packing]:
     """Fields wide enough for sums: as many as t holds down to one for `auto`, else as set."""
-    field_bits = sum_bits(value_bits, max_clients)
+    field_bits = extent.sum_bits(max_clients)
     most = MAX_PLAIN_BITS // field_bits
     if fields == "auto":
         return [Packing(count, field_bits) for count in range(most, 0, -1)]
@@ -336,7 +336,7 @@ def _packings(fields: object, value_bits: int, max_clients: int) -> list[Packing
             "encryption.fields",
             count,
             f"fields overflow: {count} x {field_bits} bits, for sums of {max_clients} "
-            f"clients at {value_bits} bits",
+            f"clients at {extent.value_bits} bits",
             allowed=f"1 to {most} ({MAX_PLAIN_BITS} bits in a coefficient)",
             hint="encryption.fields=auto",
         )
@@ -379,13 +379,12 @@ def _short_chains(
                 return
 
 
-def _field_overflow(value_bits: int, max_clients: int) -> ConfigError:
+def _field_overflow(extent: Extent, max_clients: int) -> ConfigError:
     """Why there is no packing: a coefficient does not hold even one field."""
     return ConfigError(
         "encryption.value_bits",
-        value_bits,
-        f"field overflow: sums of {max_clients} clients take "
-        f"{sum_bits(value_bits, max_clients)} bits",
+        extent.value_bits,
+        f"field overflow: sums of {max_clients} clients take {extent.sum_bits(max_clients)} bits",
         allowed=f"at most {MAX_PLAIN_BITS} bits in a coefficient",
         hint="encryption.value_bits=8",
     )

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlock.encryption import seal
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.layout import Layout, Received, refuse_transparent
 from hyperlock.encryption.packing import Packing
 from hyperlock.encryption.parameters import ciphertexts
 from hyperlock.encryption.scheme import Chunk, KeyPair
 from hyperlock.encryption.seal import Residues, Scratch
-from hyperlock.encryption.vector import largest_sum, sum_type
 from hyperlock.errors import CiphertextRefused, ConfigError
 
 
@@ -85,7 +85,7 @@ class Parameters(Protocol):
     poly_modulus: int
     coeff_mod_bits: tuple[int, ...]
     packing: Packing
-    value_bits: int
+    extent: Extent
     max_clients: int
     security_bits: int
 
@@ -171,7 +171,7 @@ class PackedScheme:
         chain = "-".join(map(str, p.coeff_mod_bits))
         packing = f"{p.packing.fields}x{p.packing.field_bits}"
         dropped = f"d{p.layout.dropped}-{p.layout.dropped_seeded}"
-        sums = f"{p.value_bits}x{p.max_clients}"
+        sums = f"{p.extent}x{p.max_clients}"
         return (
             f"{self.name}/{p.poly_modulus}/{chain}/{self.encoding}/{packing}/{dropped}/{sums}"
             f"/{tenseal_version()}"
@@ -185,7 +185,7 @@ class PackedScheme:
             "poly_modulus": p.poly_modulus,
             "coeff_mod_bits": list(p.coeff_mod_bits),
             **self.figures,
-            "value_bits": p.value_bits,
+            **p.extent.figures,
             "max_clients": p.max_clients,
             "fields_per_slot": p.packing.fields,
             "field_bits": p.packing.field_bits,
@@ -203,9 +203,9 @@ class PackedScheme:
         )
 
     @property
-    def value_bits(self) -> int:
-        """Bits of one signed value on the grid."""
-        return self.parameters.value_bits
+    def extent(self) -> Extent:
+        """How large values and their sums may be."""
+        return self.parameters.extent
 
     @property
     def max_clients(self) -> int:
@@ -356,7 +356,7 @@ class PackedDecryptor:
         """
         scheme = self._scheme
         packing = scheme.parameters.packing
-        sums = np.empty(length, sum_type(scheme.value_bits, scheme.max_clients))
+        sums = np.empty(length, scheme.extent.sum_type(scheme.max_clients))
 
         # One ciphertext after the other, each to its block of slots.
         blocks = iter(scheme.blocks(length))
@@ -378,7 +378,7 @@ class PackedDecryptor:
             raise CiphertextRefused(f"the sum has fewer than {length} coordinates")
 
         # The type is wider than what clients can sum to, and so is a field.
-        top = largest_sum(scheme.value_bits, scheme.max_clients)
+        top = scheme.extent.largest_sum(scheme.max_clients)
         if length and max(int(sums.max()), -int(sums.min())) > top:
             raise CiphertextRefused("the sum is out of range: not a sum of updates")
         return sums

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hyperlock.encryption.ciphertexts import PackedScheme
 from hyperlock.encryption.ckks_parameters import RESIDUE_LIMIT, CkksParameters, ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.seal import Scratch
 from hyperlock.errors import CiphertextRefused
 
@@ -24,7 +25,7 @@ def ckks(
     coeff_mod_bits: object,
     scale_bits: object,
     security: int,
-    value_bits: int,
+    extent: Extent,
     max_clients: int,
     length: int,
 ) -> Ckks:
@@ -35,7 +36,7 @@ def ckks(
         coeff_mod_bits: bits of each prime, the last for SEAL's own use, or `auto`.
         scale_bits: log2 of the scale, or `auto`.
         security: least classical security in bits: 128, 192 or 256.
-        value_bits: bits of one signed value on the grid.
+        extent: how large values and their sums may be.
         max_clients: no more updates than this may be added.
         length: coordinates of the vectors that are encrypted, by which `auto` chooses.
 
@@ -44,7 +45,7 @@ def ckks(
     """
     return Ckks(
         ckks_parameters(
-            poly_modulus, coeff_mod_bits, scale_bits, value_bits, max_clients, security, length
+            poly_modulus, coeff_mod_bits, scale_bits, extent, max_clients, security, length
         )
     )
 

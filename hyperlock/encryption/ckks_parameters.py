@@ -36,6 +36,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.layout import Layout
 from hyperlock.encryption.noise import least_allowed, slot_bits
 from hyperlock.encryption.packing import Packing
@@ -55,7 +56,6 @@ from hyperlock.encryption.parameters import (
     read_integer,
     rings,
     smallest_ring,
-    sum_bits,
 )
 from hyperlock.errors import ConfigError
 
@@ -76,7 +76,7 @@ class CkksParameters:
             carries.
         scale_bits: log2 of the scale D.
         packing: fields in each part of a slot.
-        value_bits: bits of one signed value on the grid.
+        extent: how large values and their sums may be.
         max_clients: no more updates than this may be added.
         security_bits: the best level of `SECURITY_LIMITS` that the chain stays under.
     """
@@ -85,7 +85,7 @@ class CkksParameters:
     coeff_mod_bits: tuple[int, ...]
     scale_bits: int
     packing: Packing
-    value_bits: int
+    extent: Extent
     max_clients: int
     security_bits: int
 
@@ -130,21 +130,21 @@ class Candidate:
     Attributes:
         poly_modulus: N.
         coeff_mod_bits: the chain, special prime included.
-        value_bits: bits of one signed value on the grid.
+        extent: how large values and their sums may be.
         max_clients: no more updates than this may be added.
         set_scale: log2 of the scale; None to take what the fields leave.
     """
 
     poly_modulus: int
     coeff_mod_bits: tuple[int, ...]
-    value_bits: int
+    extent: Extent
     max_clients: int
     set_scale: int | None = None
 
     @property
     def field_bits(self) -> int:
         """Bits of one field, which holds every sum."""
-        return sum_bits(self.value_bits, self.max_clients)
+        return self.extent.sum_bits(self.max_clients)
 
     @property
     def capacity(self) -> int:
@@ -204,7 +204,7 @@ def ckks_parameters(
     poly_modulus: object,
     coeff_mod_bits: object,
     scale_bits: object,
-    value_bits: int,
+    extent: Extent,
     max_clients: int,
     security: int,
     length: int = MANY,
@@ -225,7 +225,7 @@ def ckks_parameters(
     scale = None
     if scale_bits != "auto":
         scale = read_integer("encryption.scale_bits", scale_bits)
-    about = (value_bits, max_clients, scale)
+    about = (extent, max_clients, scale)
     if coeff_mod_bits == "auto":
         candidates = [
             Candidate(ring, chain, *about)
@@ -249,7 +249,7 @@ def ckks_parameters(
         coeff_mod_bits=best.coeff_mod_bits,
         scale_bits=best.scale,
         packing=Packing(best.fields, best.field_bits),
-        value_bits=value_bits,
+        extent=extent,
         max_clients=max_clients,
         security_bits=check_security(best.poly_modulus, best.coeff_mod_bits, security),
     )
@@ -339,10 +339,10 @@ def _sums_too_large(candidate: Candidate) -> ConfigError:
     beyond = candidate.field_bits - max_sum_bits(candidate.poly_modulus)
     return ConfigError(
         "encryption.value_bits",
-        candidate.value_bits,
+        candidate.extent.value_bits,
         f"sums of {candidate.max_clients} clients take {candidate.field_bits} bits, more than "
         "double precision keeps exact",
-        allowed=f"at most {candidate.value_bits - beyond}",
+        allowed=f"at most {candidate.extent.value_bits - beyond}",
         hint="encryption.value_bits=16",
     )
 
@@ -354,8 +354,8 @@ def _chain_too_short(candidate: Candidate) -> ConfigError:
         "encryption.coeff_mod_bits",
         candidate.coeff_mod_bits,
         f"the data primes hold {candidate.capacity + 1} bits; a sum of {candidate.max_clients} "
-        f"clients at {candidate.value_bits} bits needs {candidate.field_bits} and a scale of at "
-        f"least {candidate.min_scale}",
+        f"clients at {candidate.extent.value_bits} bits needs {candidate.field_bits} and a scale "
+        f"of at least {candidate.min_scale}",
         allowed=f"data primes of at least {needed} bits together",
         hint="a larger encryption.poly_modulus, or a smaller encryption.value_bits",
     )

@@ -137,11 +137,6 @@ def ciphertexts(slots: int, in_one: int) -> int:
     return -(-slots // in_one)
 
 
-def sum_bits(value_bits: int, max_clients: int) -> int:
-    """Bits of a signed field that holds every sum of `max_clients` values of `value_bits` bits."""
-    return value_bits + math.ceil(math.log2(max_clients))
-
-
 def not_exact_enough(
     bits: float, setting: str, value: object, problem: str, *, allowed: str, hint: str
 ) -> ConfigError:

@@ -12,23 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.encryption.grid import integer_type, largest_value
+from hyperlock.encryption.extent import Extent
+from hyperlock.encryption.grid import integer_type
 from hyperlock.encryption.scheme import Chunk, KeyPair
-from hyperlock.encryption.vector import sum_type
 from hyperlock.errors import CiphertextRefused
 
 CHUNK = 65_536  # coordinates a chunk
 
 
-def plain(value_bits: int, max_clients: int, length: int) -> Plain:
+def plain(extent: Extent, max_clients: int, length: int) -> Plain:
     """encryption=none: every update is sent as it is.
 
     Args:
-        value_bits: bits of one signed value on the grid.
+        extent: how large values and their sums may be.
         max_clients: no more updates than this may be added.
         length: coordinates of the vectors; any will do.
     """
-    return Plain(value_bits, max_clients)
+    return Plain(extent, max_clients)
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Plain:
     """No encryption. Chunks are little-endian integers: as narrow as values and sums allow.
 
     Attributes:
-        value_bits: bits of one signed value on the grid.
+        extent: how large values and their sums may be.
         max_clients: no more updates than this may be added.
         name: as in `encryption=NAME`.
     """
 
-    value_bits: int
+    extent: Extent
     max_clients: int
     name: str = "none"
 
@@ -52,8 +52,8 @@ class Plain:
 
     @property
     def fingerprint(self) -> str:
-        """Value bits and clients, which decide the types of values and sums."""
-        return f"none/{self.value_bits}x{self.max_clients}"
+        """Extent and clients, which decide the types of values and sums."""
+        return f"none/{self.extent}x{self.max_clients}"
 
     @property
     def max_chunk_bytes(self) -> int:
@@ -62,11 +62,12 @@ class Plain:
 
     @property
     def _value_type(self) -> np.dtype:
-        return integer_type(largest_value(self.value_bits))
+        return integer_type(self.extent.largest_value)
 
     @property
     def _sum_type(self) -> np.dtype:
-        return sum_type(self.value_bits, self.max_clients)
+        """Of a sum as sent: whatever the clients' values, it does not wrap."""
+        return integer_type(self.max_clients * self.extent.largest_value)
 
     def chunk_count(self, length: int) -> int:
         """Chunks of 65,536 coordinates, and one for the rest."""
@@ -74,7 +75,7 @@ class Plain:
 
     def describe(self) -> dict[str, object]:
         """What decides the grid and its sums; there is nothing else."""
-        return {"scheme": self.name, "value_bits": self.value_bits, "max_clients": self.max_clients}
+        return {"scheme": self.name, **self.extent.figures, "max_clients": self.max_clients}
 
     def generate_keys(self) -> KeyPair:
         """There are none; the bytes only say so."""
@@ -89,12 +90,12 @@ class Plain:
 
     def accumulator(self, public: bytes, length: int) -> PlainAccumulator:
         """The server's half, for vectors of `length` values: it can read all that it adds."""
-        top = largest_value(self.value_bits)
+        top = self.extent.largest_value
         return PlainAccumulator(self._value_type, self._sum_type, top, length)
 
     def decryptor(self, secret: bytes) -> PlainDecryptor:
         """The key holder's half: bytes to sums; `secret` plays no part."""
-        return PlainDecryptor(self._sum_type)
+        return PlainDecryptor(self._sum_type, self.extent.largest_sum(self.max_clients))
 
 
 @dataclass(frozen=True)
@@ -148,13 +149,18 @@ class PlainAccumulator:
 
 @dataclass(frozen=True)
 class PlainDecryptor:
-    """Chunks of bytes to sums, each of `dtype`."""
+    """Chunks of bytes to sums, each sent as `dtype`, of magnitudes up to `top`."""
 
     dtype: np.dtype
+    top: int
 
     def decrypt(self, chunks: Iterable[Chunk], length: int) -> NDArray[np.integer]:
-        """The sums int[length]; CiphertextRefused if the bytes are not as many as that."""
+        """The sums int[length] of the narrowest type that holds `top`; CiphertextRefused if one is
+        larger, or the bytes are not as many as that."""
         data = b"".join(chunks)
         if len(data) != length * self.dtype.itemsize:
             raise CiphertextRefused(f"{len(data)} bytes are no {length} sums of type {self.dtype}")
-        return np.frombuffer(data, self.dtype)
+        sums = np.frombuffer(data, self.dtype)
+        if length and max(int(sums.max()), -int(sums.min())) > self.top:
+            raise CiphertextRefused("the sum is out of range: not a sum of updates")
+        return sums.astype(integer_type(self.top), copy=False)

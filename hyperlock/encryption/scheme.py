@@ -14,6 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperlock.encryption.extent import Extent
+
 Chunk = bytes | memoryview  # one serialised ciphertext
 
 
@@ -29,8 +31,8 @@ class Encryptor(Protocol):
     """Made from the public key; lives at the client."""
 
     def encrypt(self, values: NDArray[np.integer]) -> Iterator[bytes]:
-        """Serialised ciphertexts of int[length] with |value| <= largest_value(value_bits), as they
-        are made."""
+        """Serialised ciphertexts of int[length] with |value| <= `extent.largest_value`, as they are
+        made."""
         ...
 
 
@@ -69,8 +71,8 @@ class Scheme(Protocol):
         ...
 
     @property
-    def value_bits(self) -> int:
-        """Bits of one signed grid value."""
+    def extent(self) -> Extent:
+        """How large values and their sums may be."""
         ...
 
     @property

@@ -3,22 +3,25 @@
 A contributor count of 1, its sample count, its training loss and its number of saturated
 coordinates stand in front of the update as base-2^(value_bits - 1) digits, one digit a coordinate;
 where clients evaluate the model too, so does how many samples they tested and how many of them were
-answered rightly.
+answered rightly. Where they add noise for privacy, the count stands there alone: exact figures of
+their data would undo what the noise does.
 A digit is an ordinary grid value, so sums of digits stay exact however few bits a value has, and
 only the totals are ever released.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 LOSS_FRACTION_BITS = 16
-# Bits of one client's share.
-_WIDTHS = {"contributors": 1, "samples": 31, "loss": 47, "saturated": 31}
-_EVALUATION = {"tested": 31, "right": 31}
+# What is carried, in order, with the bits of one client's share.
+COUNTED = {"contributors": 1}
+TRAINED = COUNTED | {"samples": 31, "loss": 47, "saturated": 31}
+EVALUATED = TRAINED | {"tested": 31, "right": 31}
 
 
 @dataclass(frozen=True)
@@ -35,20 +38,24 @@ class Totals:
     """
 
     contributors: int
-    samples: int
-    loss: float
-    saturated: int
+    samples: int = 0
+    loss: float = 0.0
+    saturated: int = 0
     tested: int = 0
     right: int = 0
 
 
-def width(value_bits: int, evaluated: bool = False) -> int:
-    """The number of coordinates that the totals take; `evaluated` with those of evaluation."""
-    return sum(_digits(bits, value_bits) for bits in _widths(evaluated).values())
+def width(value_bits: int, carried: Mapping[str, int] = TRAINED) -> int:
+    """The number of coordinates that the totals take, of which COUNTED, TRAINED or EVALUATED are
+    carried."""
+    return sum(_digits(bits, value_bits) for bits in carried.values())
 
 
-def encode(totals: Totals, value_bits: int, evaluated: bool = False) -> NDArray[np.int64]:
-    """int64[width]: digits of one client's share, least significant first; larger shares clip."""
+def encode(
+    totals: Totals, value_bits: int, carried: Mapping[str, int] = TRAINED
+) -> NDArray[np.int64]:
+    """int64[width]: digits of one client's share, least significant first; larger shares clip, and
+    what is not carried is left out."""
     shares = {
         "contributors": totals.contributors,
         "samples": totals.samples,
@@ -59,34 +66,38 @@ def encode(totals: Totals, value_bits: int, evaluated: bool = False) -> NDArray[
     }
     base_bits = value_bits - 1
     digits: list[int] = []
-    for name, bits in _widths(evaluated).items():
+    for name, bits in carried.items():
         whole = min(max(int(shares[name]), 0), 2**bits - 1)
         for i in range(_digits(bits, value_bits)):
             digits.append(whole >> (base_bits * i) & (2**base_bits - 1))
     return np.array(digits, np.int64)
 
 
-def possible(sums: NDArray[np.integer], value_bits: int, contributors: int) -> bool:
+def possible(
+    sums: NDArray[np.integer],
+    value_bits: int,
+    contributors: int,
+    carried: Mapping[str, int] = TRAINED,
+) -> bool:
     """Whether every digit, int[width], is one that so many shares can sum to."""
-    return bool(sums.min() >= 0 and sums.max() <= contributors * (2 ** (value_bits - 1) - 1))
+    digit_bits = min(value_bits - 1, max(carried.values()))
+    return bool(sums.min() >= 0 and sums.max() <= contributors * (2**digit_bits - 1))
 
 
-def decode(sums: NDArray[np.integer], value_bits: int, evaluated: bool = False) -> Totals:
-    """The totals that summed digits, int[width], stand for."""
+def decode(
+    sums: NDArray[np.integer], value_bits: int, carried: Mapping[str, int] = TRAINED
+) -> Totals:
+    """The totals that summed digits, int[width], stand for; 0 for what is not carried."""
     values: dict[str, int] = {}
     start = 0
-    for name, bits in _widths(evaluated).items():
+    for name, bits in carried.items():
         stop = start + _digits(bits, value_bits)
         values[name] = sum(
             int(digit) << ((value_bits - 1) * i) for i, digit in enumerate(sums[start:stop])
         )
         start = stop
-    return Totals(**{**values, "loss": values["loss"] / 2**LOSS_FRACTION_BITS})
-
-
-def _widths(evaluated: bool) -> dict[str, int]:
-    """Bits of one client's share of each total, in order."""
-    return _WIDTHS | _EVALUATION if evaluated else _WIDTHS
+    loss = values.pop("loss", 0) / 2**LOSS_FRACTION_BITS
+    return Totals(**values, loss=loss)
 
 
 def _digits(bits: int, value_bits: int) -> int:

@@ -2,13 +2,16 @@
 
     | contributors, samples, loss, saturated: one digit a coordinate | update: int[parameters] |
 
-with the totals of an evaluation behind those four where clients evaluate.
+with the totals of an evaluation behind those four where clients evaluate; or, where values carry
+noise, the contributors alone:
+
+    | contributors: one digit | update: int[parameters] |
 
 This is the one place that knows where each stands, how long the whole is, and how large a sum of
 such vectors can be.
 
     >>> from hyperlock.encryption.totals import Totals
-    >>> vector = Vector(value_bits=8, sizes=(3, 1))
+    >>> vector = Vector(Extent(value_bits=8), sizes=(3, 1))
     >>> vector.length  # 18 digits of totals, 4 coordinates
     22
     >>> update = np.array([-3, 0, 127, 5], np.int8)
@@ -25,14 +28,16 @@ such vectors can be.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hyperlock.encryption import totals
-from hyperlock.encryption.grid import integer_type, largest_value
-from hyperlock.encryption.totals import Totals
+from hyperlock.encryption.extent import Extent
+from hyperlock.encryption.totals import COUNTED, EVALUATED, TRAINED, Totals
+from hyperlock.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,33 @@ class Vector:
     """The public layout that all parties of a run share.
 
     Attributes:
-        value_bits: bits of one signed value, of a digit as of a coordinate.
+        extent: how large values and their sums may be; a digit has as many bits as a coordinate.
         sizes: coordinates of each tensor of the model.
         evaluated: whether clients say how the model does on test samples of theirs.
+
+    Raises:
+        ConfigError: they would say so beside noise that is to hide what they have.
     """
 
-    value_bits: int
+    extent: Extent
     sizes: tuple[int, ...]
     evaluated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.evaluated and self.counted:
+            raise ConfigError(
+                "runtime.evaluation",
+                "sites",
+                "right answers are exact figures of the sites' data, beside updates with noise "
+                "that is to hide these",
+                allowed="coordinator",
+                hint="runtime.evaluation=coordinator",
+            )
+
+    @property
+    def counted(self) -> bool:
+        """Whether the only total is how many contributed: with noise, nothing else is exact."""
+        return self.extent.spread > 0
 
     @property
     def parameters(self) -> int:
@@ -61,39 +85,37 @@ class Vector:
 
     def join(self, share: Totals, update: NDArray[np.integer]) -> NDArray[np.integer]:
         """int[length]: one client's totals in front of its update int[parameters], in its type."""
-        digits = totals.encode(share, self.value_bits, self.evaluated)
+        digits = totals.encode(share, self.extent.value_bits, self._carried)
         return np.concatenate([digits.astype(update.dtype), update])
 
     def split(self, sums: NDArray[np.integer]) -> tuple[Totals, NDArray[np.integer]]:
         """What sums int[length] say about the round, and the summed update int[parameters]."""
-        share = totals.decode(sums[: self._width], self.value_bits, self.evaluated)
+        share = totals.decode(sums[: self._width], self.extent.value_bits, self._carried)
         return share, sums[self._width :]
 
     def possible(self, sums: NDArray[np.integer], contributors: int) -> bool:
         """Whether sums int[length] are such as so many vectors can have: every coordinate within
         `bound`, and no digit of the totals negative."""
         largest = max(int(sums.max()), -int(sums.min()))
-        digits = totals.possible(sums[: self._width], self.value_bits, contributors)
-        return digits and largest <= self.bound(contributors)
+        digits = sums[: self._width]
+        bits = self.extent.value_bits
+        told = totals.possible(digits, bits, contributors, self._carried)
+        return told and largest <= self.bound(contributors)
 
     def bound(self, contributors: int) -> int:
         """The largest magnitude of a coordinate in the sum of so many vectors."""
-        return largest_sum(self.value_bits, contributors)
+        return self.extent.largest_sum(contributors)
 
     def sum_type(self, max_clients: int) -> np.dtype:
         """The narrowest integer type that holds every sum of up to `max_clients` vectors."""
-        return sum_type(self.value_bits, max_clients)
+        return self.extent.sum_type(max_clients)
 
     @property
     def _width(self) -> int:
-        return totals.width(self.value_bits, self.evaluated)
+        return totals.width(self.extent.value_bits, self._carried)
 
-
-def largest_sum(value_bits: int, contributors: int) -> int:
-    """The largest magnitude of a sum of so many values of `value_bits` bits."""
-    return contributors * largest_value(value_bits)
-
-
-def sum_type(value_bits: int, max_clients: int) -> np.dtype:
-    """The narrowest integer type that holds every sum of up to `max_clients` values."""
-    return integer_type(largest_sum(value_bits, max_clients))
+    @property
+    def _carried(self) -> Mapping[str, int]:
+        if self.counted:
+            return COUNTED
+        return EVALUATED if self.evaluated else TRAINED

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from hyperlock.data.datasets import Dataset
 from hyperlock.data.split import Parts
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.processes import processes
 from hyperlock.encryption.scheme import Encryptor, Scheme
@@ -104,7 +105,7 @@ def build_scheme(config: Config, sizes: Sequence[int] = (1,)) -> Scheme:
     """
     encryption = config.encryption
     given = {
-        "value_bits": config.value_bits,
+        "extent": build_extent(config),
         "max_clients": config.max_clients,
         "length": build_vector(config, sizes).length,
     }
@@ -114,7 +115,12 @@ def build_scheme(config: Config, sizes: Sequence[int] = (1,)) -> Scheme:
 
 def build_vector(config: Config, sizes: Sequence[int]) -> Vector:
     """The layout of what is encrypted, for a model whose tensors have so many coordinates."""
-    return Vector(config.value_bits, tuple(sizes), config.clients_evaluate)
+    return Vector(build_extent(config), tuple(sizes), config.clients_evaluate)
+
+
+def build_extent(config: Config) -> Extent:
+    """How large what a client encrypts may be, and a sum of it."""
+    return Extent(config.value_bits)
 
 
 def samples(dataset: Dataset) -> Samples:

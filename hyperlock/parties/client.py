@@ -204,7 +204,7 @@ class Client:
                 f"ranges that cannot have come about in {rounds} rounds: not the ones that "
                 "everybody else was sent"
             )
-        return weights, Grid(vector.sizes, ranges, vector.value_bits)
+        return weights, Grid(vector.sizes, ranges, vector.extent.value_bits)
 
     def _vector(self, weights: NDArray[np.float32], grid: Grid) -> NDArray[np.integer]:
         """What is encrypted: this client's totals, and its weighted update on the grid.

@@ -20,6 +20,7 @@ from hyperlock.encryption.bfv_parameters import (
     needed_margin,
     plain_modulus,
 )
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.packing import Packing
 from hyperlock.encryption.parameters import (
@@ -38,14 +39,14 @@ AUTO = ("auto", "auto", "auto")
 
 @pytest.fixture(scope="module")
 def bfv() -> Bfv:
-    return Bfv(bfv_parameters(*AUTO, 8, 16, 128))
+    return Bfv(bfv_parameters(*AUTO, Extent(8), 16, 128))
 
 
 @pytest.mark.parametrize(
     ("value_bits", "clients", "security"), product((8, 12, 16), (2, 16, 128, 1024), (128, 192, 256))
 )
 def test_the_rule_chooses_secure_parameters_with_a_margin(value_bits, clients, security):
-    p = bfv_parameters(*AUTO, value_bits, clients, security)
+    p = bfv_parameters(*AUTO, Extent(value_bits), clients, security)
     n = p.poly_modulus
     t = p.plain_modulus
     assert sum(p.coeff_mod_bits) <= SECURITY_LIMITS[security][n] and p.security_bits >= security
@@ -71,7 +72,7 @@ def test_the_rule_chooses_secure_parameters_with_a_margin(value_bits, clients, s
 def test_sums_of_as_many_clients_as_allowed_are_exact(value_bits, clients, ring):
     """Thirds of the vector: all at +levels, all at -levels, random; for few clients into a second
     ciphertext too."""
-    scheme = Bfv(bfv_parameters(ring, "auto", "auto", value_bits, clients, 128))
+    scheme = Bfv(bfv_parameters(ring, "auto", "auto", Extent(value_bits), clients, 128))
     keys = scheme.generate_keys()
     levels = largest_value(value_bits)
     rng = np.random.default_rng(0)
@@ -130,7 +131,7 @@ REFUSED = {
 def test_a_refusal_names_setting_value_and_the_figure_that_fails(name):
     arguments, start, figure = REFUSED[name]
     with pytest.raises(ConfigError) as caught:
-        bfv_parameters(*arguments)
+        bfv_parameters(*arguments[:3], Extent(arguments[3]), *arguments[4:])
     text = str(caught.value)
     assert text.startswith(start) and figure in text and "allowed: " in text
     assert re.search(r"try: encryption\.\w+=", text)
@@ -138,16 +139,16 @@ def test_a_refusal_names_setting_value_and_the_figure_that_fails(name):
 
 def test_a_chain_of_the_size_that_a_refusal_asks_for_is_enough():
     with pytest.raises(ConfigError) as caught:
-        bfv_parameters(4096, [57, 40], 4, 8, 16, 128)
+        bfv_parameters(4096, [57, 40], 4, Extent(8), 16, 128)
     bits = int(re.search(r"at least (\d+) bits", str(caught.value)).group(1))
-    assert bfv_parameters(4096, [bits, 40], 4, 8, 16, 128).margin_bits >= 0
+    assert bfv_parameters(4096, [bits, 40], 4, Extent(8), 16, 128).margin_bits >= 0
     with pytest.raises(ConfigError):
-        bfv_parameters(4096, [bits - 1, 40], 4, 8, 16, 128)
+        bfv_parameters(4096, [bits - 1, 40], 4, Extent(8), 16, 128)
 
 
 def test_every_ring_that_has_room_can_be_asked_for():
     for ring in POLY_MODULI:
-        p = bfv_parameters(ring, "auto", "auto", 8, 16, 128)
+        p = bfv_parameters(ring, "auto", "auto", Extent(8), 16, 128)
         assert (
             p.poly_modulus == ring
             and Candidate(ring, p.coeff_mod_bits, Packing(p.packing.fields, 12), 16).margin_bits
@@ -158,7 +159,7 @@ def test_every_ring_that_has_room_can_be_asked_for():
 def test_the_margin_follows_the_noise_that_is_measured(bfv):
     """A fresh ciphertext's budget says how large its noise is; the rule's sigma must not be below
     it."""
-    p = bfv_parameters(4096, [60, 40], 1, 8, 16, 128)
+    p = bfv_parameters(4096, [60, 40], 1, Extent(8), 16, 128)
     scheme = Bfv(p)
     keys = scheme.generate_keys()
     chunk = of_coefficients(scheme, keys.public, np.zeros(4096, np.int64))
@@ -200,7 +201,7 @@ def test_ciphertexts_of_ckks_are_refused(bfv):
     from hyperlock.encryption.ckks import Ckks
     from hyperlock.encryption.ckks_parameters import ckks_parameters
 
-    ckks = Ckks(ckks_parameters(4096, "auto", "auto", 8, 16, 128))
+    ckks = Ckks(ckks_parameters(4096, "auto", "auto", Extent(8), 16, 128))
     chunks = tuple(ckks.encryptor(ckks.generate_keys().public).encrypt(np.arange(30)))
     with pytest.raises(CiphertextRefused):
         bfv.accumulator(bfv.generate_keys().public, 30).add(chunks)
@@ -245,7 +246,7 @@ def test_modulo_t_the_ring_is_two_fields(bits):
 
 def test_low_bits_are_dropped_as_far_as_the_bound_allows_and_no_further():
     for bits, clients in product((4, 5, 8, 12, 16), (2, 16, 128)):
-        p = bfv_parameters(*AUTO, bits, clients, 128)
+        p = bfv_parameters(*AUTO, Extent(bits), clients, 128)
         layout = p.layout
         assert p.exact_to_bits >= EXACT_BITS
         if len(layout.primes) > 1:
@@ -261,8 +262,8 @@ def test_low_bits_are_dropped_as_far_as_the_bound_allows_and_no_further():
 @pytest.mark.parametrize(("bits", "whole", "seeded"), [(8, 3.70, 1.75), (5, 2.80, 1.32)])
 def test_bytes_per_parameter_of_a_large_model(bits, whole, seeded):
     parameters = 1_663_370
-    length = Vector(bits, (parameters,)).length
-    p = bfv_parameters(*AUTO, bits, 16, 128, length)
+    length = Vector(Extent(bits), (parameters,)).length
+    p = bfv_parameters(*AUTO, Extent(bits), 16, 128, length)
     count = Bfv(p).chunk_count(length)
     assert count * p.layout.whole_bytes / parameters <= whole - 0.001  # for the message around it
     assert count * p.layout.seeded_bytes / parameters <= seeded - 0.001
@@ -272,7 +273,7 @@ def test_bytes_per_parameter_of_a_large_model(bits, whole, seeded):
 def test_one_prime_is_taken_where_it_costs_few_bytes(value_bits: int, clients: int) -> None:
     """And two where they save many."""
     length = 1_000_000
-    chosen = bfv_parameters("auto", "auto", "auto", value_bits, clients, 128, length)
+    chosen = bfv_parameters("auto", "auto", "auto", Extent(value_bits), clients, 128, length)
     least = min(
         chunks * parameters.layout.whole_bytes
         for primes in (1, 2)
@@ -288,6 +289,6 @@ def test_one_prime_is_taken_where_it_costs_few_bytes(value_bits: int, clients: i
 def tried(value_bits: int, clients: int, chain: tuple[int, ...]) -> BfvParameters | None:
     """What is chosen with this chain at N=4096, if anything."""
     try:
-        return bfv_parameters(4096, list(chain), "auto", value_bits, clients, 128)
+        return bfv_parameters(4096, list(chain), "auto", Extent(value_bits), clients, 128)
     except ConfigError:
         return None

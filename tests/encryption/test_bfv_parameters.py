@@ -9,6 +9,7 @@ import pytest
 
 from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS, is_prime
 from hyperlock.errors import ConfigError
@@ -20,7 +21,7 @@ def choices() -> list:
         ("auto", *POLY_MODULI), (4, 8, 12, 16), (2, 16, 128, 1024), ("auto", 1)
     ):
         try:
-            found.append(bfv_parameters(ring, "auto", fields, bits, clients, 128))
+            found.append(bfv_parameters(ring, "auto", fields, Extent(bits), clients, 128))
         except ConfigError:
             assert ring == 2048
     return found
@@ -29,7 +30,7 @@ def choices() -> list:
 def test_automatic_parameters_are_secure_and_their_fields_hold_every_sum() -> None:
     for p in choices():
         assert sum(p.coeff_mod_bits) <= SECURITY_LIMITS[p.security_bits][p.poly_modulus]
-        assert p.max_clients * largest_value(p.value_bits) < 2 ** (p.packing.field_bits - 1)
+        assert p.max_clients * largest_value(p.extent.value_bits) < 2 ** (p.packing.field_bits - 1)
         assert 2 ** (p.packing.fields * p.packing.field_bits) <= p.plain_modulus < 2**60
         assert is_prime(p.plain_modulus) and p.plain_modulus % 8 in (3, 5)
 
@@ -55,12 +56,13 @@ def test_automatic_parameters_hold_the_margin() -> None:
     ids=str,
 )  # fmt: skip
 def test_sums_of_all_clients_are_exact(choice: tuple) -> None:
-    scheme = Bfv(bfv_parameters(*choice, 128))
+    *before, bits, clients = choice
+    scheme = Bfv(bfv_parameters(*before, Extent(bits), clients, 128))
     p = scheme.parameters
     keys = scheme.generate_keys()
     rng = np.random.default_rng(0)
     length = p.packing.fields * (p.slots + 100)
-    levels = largest_value(p.value_bits)
+    levels = largest_value(p.extent.value_bits)
     encryptor = scheme.encryptor(keys.public)
     accumulator = scheme.accumulator(keys.public, length)
     expected = np.zeros(length, np.int64)

@@ -20,14 +20,15 @@ from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ciphertexts import CiphertextSum, PackedDecryptor, PackedScheme
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import integer_type, largest_value
 from hyperlock.encryption.layout import Layout
 from hyperlock.encryption.scheme import KeyPair
 from hyperlock.errors import CiphertextRefused
 
 SCHEMES: list[PackedScheme] = [
-    Ckks(ckks_parameters(2048, "auto", "auto", 8, 16, 128)),
-    Bfv(bfv_parameters(2048, [34, 20], "auto", 8, 16, 128)),
+    Ckks(ckks_parameters(2048, "auto", "auto", Extent(8), 16, 128)),
+    Bfv(bfv_parameters(2048, [34, 20], "auto", Extent(8), 16, 128)),
 ]
 
 
@@ -121,7 +122,7 @@ class Open(PackedDecryptor):
 def opened(choice: tuple[int, int]) -> tuple[PackedDecryptor, int]:
     """A decryptor that is handed slots in the clear, and the largest sum of its scheme."""
     value_bits, clients = choice
-    made = Ckks(ckks_parameters(32768, "auto", "auto", value_bits, clients, 128))
+    made = Ckks(ckks_parameters(32768, "auto", "auto", Extent(value_bits), clients, 128))
     return Open(made), clients * largest_value(value_bits)
 
 

@@ -11,6 +11,7 @@ from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ciphertexts import tenseal_version
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_noise, ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.parameters import POLY_MODULI, SECURITY_LIMITS
 from hyperlock.encryption.scheme import KeyPair
@@ -35,9 +36,15 @@ SETS = [
 ]
 
 
+def chosen(choice: tuple) -> Ckks:
+    """The scheme of ring, chain, scale, value bits and clients."""
+    *before, value_bits, clients = choice
+    return Ckks(ckks_parameters(*before, Extent(value_bits), clients, 128))
+
+
 @pytest.mark.parametrize("choice", SETS, ids=str)
 def test_sums_of_all_clients_are_exact(choice: tuple) -> None:
-    scheme = Ckks(ckks_parameters(*choice, 128))
+    scheme = chosen(choice)
     keys = scheme.generate_keys()
     levels = largest_value(choice[3])
     clients = scheme.max_clients
@@ -92,7 +99,7 @@ def test_the_same_vector_is_never_encrypted_to_the_same_bytes(ckks: Ckks, keys: 
 )
 def test_noise_is_what_the_bound_assumes(n: int, chain: object, clients: int) -> None:
     """In real and in imaginary parts alike."""
-    scheme = Ckks(ckks_parameters(n, chain, "auto", 8, 16, 128))
+    scheme = Ckks(ckks_parameters(n, chain, "auto", Extent(8), 16, 128))
     keys = scheme.generate_keys()
     p = scheme.parameters
     zeros = np.zeros(p.slots * p.packing.fields, np.int64)
@@ -112,7 +119,7 @@ def test_noise_is_what_the_bound_assumes(n: int, chain: object, clients: int) ->
 @pytest.mark.parametrize("n", POLY_MODULI)
 def test_seal_builds_every_automatic_chain(n: int, security: int) -> None:
     try:
-        p = ckks_parameters(n, "auto", "auto", 4, 2, security)
+        p = ckks_parameters(n, "auto", "auto", Extent(4), 2, security)
     except ConfigError:
         assert n == 2048 or (n, security) == (4096, 256)
         return
@@ -120,7 +127,7 @@ def test_seal_builds_every_automatic_chain(n: int, security: int) -> None:
 
 
 def test_a_chain_with_too_few_primes_of_a_size_is_refused_by_name() -> None:
-    scheme = Ckks(ckks_parameters(32768, [20] * 6 + [60], "auto", 8, 16, 128))
+    scheme = Ckks(ckks_parameters(32768, [20] * 6 + [60], "auto", Extent(8), 16, 128))
     with pytest.raises(
         ConfigError, match=r"encryption\.coeff_mod_bits=\[20,20,20,20,20,20,60\]"
     ) as caught:
@@ -180,7 +187,7 @@ def test_what_is_not_a_ciphertext_is_refused(ckks: Ckks, keys: KeyPair) -> None:
 def test_ciphertexts_of_other_parameters_are_refused(
     ckks: Ckks, keys: KeyPair, choice: tuple
 ) -> None:
-    other = Ckks(ckks_parameters(*choice, 128))
+    other = chosen(choice)
     chunks = other.encryptor(other.generate_keys().public).encrypt(np.arange(20))
     refused_by(ckks, keys.public, chunks, "bytes instead of")
 
@@ -282,7 +289,7 @@ def test_a_sum_that_is_not_whole_is_refused(
 @pytest.mark.parametrize("value", [2.0**36, -(2.0**36)])
 @pytest.mark.parametrize("place", [0, 4096], ids=["real", "imaginary"])
 def test_a_slot_beyond_all_fields_is_refused(place: int, value: float) -> None:
-    scheme = Ckks(ckks_parameters(8192, [60, 40, 60], 30, 12, 16, 128))
+    scheme = Ckks(ckks_parameters(8192, [60, 40, 60], 30, Extent(12), 16, 128))
     p = scheme.parameters
     keys = scheme.generate_keys()
     assert p.packing.fields * p.packing.field_bits == 32
@@ -303,7 +310,7 @@ def test_a_sum_of_another_length_is_refused(ckks: Ckks, keys: KeyPair) -> None:
 
 def test_an_updates_ciphertext_is_not_a_sums(ckks: Ckks) -> None:
     """BFV's have other lengths; CKKS' are alike, for nothing of them is dropped."""
-    for scheme in (ckks, Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128))):
+    for scheme in (ckks, Bfv(bfv_parameters("auto", "auto", "auto", Extent(8), 16, 128))):
         keys = scheme.generate_keys()
         (chunk,) = scheme.encryptor(keys.public).encrypt(np.arange(20))
         layout = scheme.layout
@@ -370,7 +377,7 @@ def test_fingerprints_differ_wherever_bytes_would() -> None:
         (4096, "auto", 22, 8, 16), (4096, "auto", "auto", 9, 16), (4096, "auto", "auto", 8, 8),
         (4096, "auto", "auto", 9, 8), (4096, "auto", 40, 8, 16),
     ]  # fmt: skip
-    prints = {Ckks(ckks_parameters(*choice, 128)).fingerprint for choice in choices}
+    prints = {chosen(choice).fingerprint for choice in choices}
     assert len(prints) == len(choices)
 
 

@@ -5,10 +5,12 @@ from types import ModuleType
 
 import pytest
 
-from hyperlock.encryption import grid, packing, vector
+from hyperlock.encryption import extent, grid, packing, vector
 
 
-@pytest.mark.parametrize("module", [grid, packing, vector], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [extent, grid, packing, vector], ids=lambda module: module.__name__
+)
 def test_an_example_gives_what_it_shows(module: ModuleType) -> None:
     tried = doctest.testmod(module)
     assert tried.attempted > 0 and tried.failed == 0

@@ -19,6 +19,7 @@ from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ciphertexts import PackedScheme, public_context
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.layout import Layout
 from hyperlock.encryption.scheme import KeyPair
 from hyperlock.encryption.seal import Residues
@@ -26,10 +27,10 @@ from hyperlock.errors import CiphertextRefused
 from tests.security.forge import Forgery
 
 SCHEMES: dict[str, PackedScheme] = {
-    "ckks": Ckks(ckks_parameters(2048, "auto", "auto", 8, 16, 128)),
-    "ckks of two primes": Ckks(ckks_parameters(8192, [40, 40, 40], 30, 8, 16, 128)),
-    "bfv": Bfv(bfv_parameters(2048, "auto", "auto", 8, 128, 128)),
-    "bfv of two primes": Bfv(bfv_parameters(4096, [36, 36, 37], "auto", 8, 16, 128)),
+    "ckks": Ckks(ckks_parameters(2048, "auto", "auto", Extent(8), 16, 128)),
+    "ckks of two primes": Ckks(ckks_parameters(8192, [40, 40, 40], 30, Extent(8), 16, 128)),
+    "bfv": Bfv(bfv_parameters(2048, "auto", "auto", Extent(8), 128, 128)),
+    "bfv of two primes": Bfv(bfv_parameters(4096, [36, 36, 37], "auto", Extent(8), 16, 128)),
 }
 KEYS: dict[str, KeyPair] = {name: scheme.generate_keys() for name, scheme in SCHEMES.items()}
 FORMS = ["whole", "seeded", "sum"]

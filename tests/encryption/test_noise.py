@@ -13,6 +13,7 @@ from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.noise import (
     MOST_BITS,
     coefficient_bits,
@@ -75,7 +76,7 @@ def test_seals_slots_exceed_no_threshold_more_often_than_the_bound_says(
 ) -> None:
     """Fresh keys each time: under one key, the same slots are noisy in every ciphertext. Real and
     imaginary parts, each by the same bound."""
-    scheme = Ckks(ckks_parameters(n, "auto", 24, 4, 4, 128))
+    scheme = Ckks(ckks_parameters(n, "auto", 24, Extent(4), 4, 128))
     length = scheme.parameters.slots * scheme.parameters.packing.fields
     slots = []
     for _ in range(40):
@@ -114,8 +115,8 @@ def test_a_run_sums_over_coordinates_and_rounds() -> None:
 def test_every_choice_taken_is_exact_to_64_bits_and_says_so(n: int, clients: int) -> None:
     for value_bits in (4, 8, 12, 16):
         for make, choose in (
-            (Ckks, lambda v: ckks_parameters(n, "auto", "auto", v, clients, 128)),
-            (Bfv, lambda v: bfv_parameters(n, "auto", "auto", v, clients, 128)),
+            (Ckks, lambda v: ckks_parameters(n, "auto", "auto", Extent(v), clients, 128)),
+            (Bfv, lambda v: bfv_parameters(n, "auto", "auto", Extent(v), clients, 128)),
         ):
             try:
                 p = choose(value_bits)
@@ -127,7 +128,7 @@ def test_every_choice_taken_is_exact_to_64_bits_and_says_so(n: int, clients: int
 
 
 def test_the_presets() -> None:
-    bfv = bfv_parameters("auto", "auto", "auto", 8, 16, 128)
+    bfv = bfv_parameters("auto", "auto", "auto", Extent(8), 16, 128)
     assert (
         bfv.poly_modulus,
         bfv.coeff_mod_bits[0],
@@ -136,7 +137,7 @@ def test_the_presets() -> None:
     ) == (4096, 60, 4, 12)
     assert bfv.exact_to_bits == pytest.approx(93.8, abs=0.1)
     assert (bfv.layout.dropped, bfv.layout.dropped_seeded) == (5, 6)
-    ckks = ckks_parameters("auto", "auto", "auto", 8, 16, 128)
+    ckks = ckks_parameters("auto", "auto", "auto", Extent(8), 16, 128)
     assert (ckks.coeff_mod_bits, ckks.scale_bits, ckks.packing.fields) == ((56, 30), 19, 3)
     assert ckks.exact_to_bits == pytest.approx(66.3, abs=0.1)
 
@@ -144,9 +145,9 @@ def test_the_presets() -> None:
 def test_a_scale_below_the_smallest_is_refused_with_the_figure_that_fails() -> None:
     for n in (4096, 8192):
         smallest = ckks_rule.min_scale_bits(n, 16)
-        assert ckks_parameters(n, "auto", smallest, 8, 16, 128).exact_to_bits >= EXACT_BITS
+        assert ckks_parameters(n, "auto", smallest, Extent(8), 16, 128).exact_to_bits >= EXACT_BITS
         with pytest.raises(ConfigError, match=f"allowed: {smallest} to") as caught:
-            ckks_parameters(n, "auto", smallest - 1, 8, 16, 128)
+            ckks_parameters(n, "auto", smallest - 1, Extent(8), 16, 128)
         figure = re.search(r"exact to ([\d.]+) bits, 64 are needed", str(caught.value))
         bits = slot_bits(n, 16, 3 / 16 * 2.0 ** (smallest - 1))
         assert (
@@ -158,7 +159,7 @@ def test_a_scale_below_the_smallest_is_refused_with_the_figure_that_fails() -> N
 
 def test_data_primes_a_bit_too_short_are_refused_with_the_figure_that_fails() -> None:
     with pytest.raises(ConfigError, match="margin") as caught:
-        bfv_parameters(4096, [59, 40], 4, 8, 16, 128)
+        bfv_parameters(4096, [59, 40], 4, Extent(8), 16, 128)
     figure = re.search(r"exact to ([\d.]+) bits, 64 are needed", str(caught.value))
     budget = 2.0**57 / bfv_rule.plain_modulus(48)
     assert figure is not None and float(figure[1]) == pytest.approx(
@@ -198,9 +199,9 @@ def test_the_data_modulus_is_the_one_that_seal_chooses(n: int, chain: list[int])
 def test_short_primes_do_not_overflow_unnoticed() -> None:
     """Nine primes of 21 bits hold 183 bits, not 189: sums at a scale of 2^176 would wrap around."""
     with pytest.raises(ConfigError, match="overflow the 183 bits"):
-        ckks_parameters(8192, [21] * 10, 176, 8, 16, 128)
-    assert ckks_parameters(8192, [21] * 10, 170, 8, 16, 128).packing.fields == 1
-    p = bfv_parameters(8192, [20, 20, 20, 20], "auto", 8, 16, 128)
+        ckks_parameters(8192, [21] * 10, 176, Extent(8), 16, 128)
+    assert ckks_parameters(8192, [21] * 10, 170, Extent(8), 16, 128).packing.fields == 1
+    p = bfv_parameters(8192, [20, 20, 20, 20], "auto", Extent(8), 16, 128)
     assert p.margin_bits >= 0 and p.packing.fields == 3
 
 

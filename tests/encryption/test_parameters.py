@@ -17,6 +17,7 @@ from hyperlock.encryption.ckks_parameters import (
     ckks_noise,
     ckks_parameters,
 )
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.parameters import (
     MAX_PRIME_BITS,
@@ -38,7 +39,7 @@ def assert_exact_and_secure(p: CkksParameters) -> None:
     assert sum(chain) <= SECURITY_LIMITS[p.security_bits][n]
     assert max(chain) <= MAX_PRIME_BITS and len(chain) >= 2
     # A field holds every sum, a slot its fields.
-    assert p.max_clients * largest_value(p.value_bits) < 2 ** (packing.field_bits - 1)
+    assert p.max_clients * largest_value(p.extent.value_bits) < 2 ** (packing.field_bits - 1)
     slot_bits = packing.fields * packing.field_bits
     assert packing.fields >= 1 and slot_bits <= 62
     # Sum times scale stays away from the ends, q / 2, of the data modulus, for slots of two parts;
@@ -52,9 +53,11 @@ def assert_exact_and_secure(p: CkksParameters) -> None:
     assert RESIDUE_LIMIT == 3 / 16 + 1 / 16
 
 
-def refusal(*arguments: object) -> ConfigError:
+def refusal(
+    poly_modulus: object, chain: object, scale: object, value_bits: int, *others: int
+) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        ckks_parameters(*arguments)  # type: ignore[arg-type]
+        ckks_parameters(poly_modulus, chain, scale, Extent(value_bits), *others)
     return caught.value
 
 
@@ -91,12 +94,12 @@ def test_automatic_parameters_are_exact_and_secure_or_refused(
     n: int, value_bits: int, clients: int, security: int
 ) -> None:
     try:
-        p = ckks_parameters(n, "auto", "auto", value_bits, clients, security)
+        p = ckks_parameters(n, "auto", "auto", Extent(value_bits), clients, security)
     except ConfigError:
         # Too small a ring for the grid; never the sizes that people use.
         assert n == 2048 or (n == 4096 and security == 256)
         return
-    assert (p.poly_modulus, p.value_bits, p.max_clients) == (n, value_bits, clients)
+    assert (p.poly_modulus, p.extent.value_bits, p.max_clients) == (n, value_bits, clients)
     assert p.security_bits >= security
     assert_exact_and_secure(p)
 
@@ -110,7 +113,7 @@ def test_chosen_chains_and_scales_are_exact_and_secure_or_refused(n: int, chain:
         VALUE_BITS, MAX_CLIENTS, ("auto", 15, 20, 25, 30, 40, 60)
     ):
         try:
-            p = ckks_parameters(n, chain, scale, value_bits, clients, 128)
+            p = ckks_parameters(n, chain, scale, Extent(value_bits), clients, 128)
         except ConfigError:
             continue
         assert p.coeff_mod_bits == tuple(chain) and scale in ("auto", p.scale_bits)
@@ -128,7 +131,7 @@ def test_chosen_chains_and_scales_are_exact_and_secure_or_refused(n: int, chain:
     ],
 )
 def test_the_usual_chains_just_work(n: int, chain: list[int], security: int) -> None:
-    p = ckks_parameters(n, chain, "auto", 8, 16, 128)
+    p = ckks_parameters(n, chain, "auto", Extent(8), 16, 128)
     assert p.coeff_mod_bits == tuple(chain) and p.security_bits == security
     assert p.slots == n
 
@@ -136,11 +139,11 @@ def test_the_usual_chains_just_work(n: int, chain: list[int], security: int) -> 
 def test_as_many_fields_as_fit_share_a_part() -> None:
     """60 data bits, one free, 19 of least scale at N=4096: 40 bits, which hold three fields of
     12."""
-    p = ckks_parameters(4096, [60, 49], "auto", 8, 16, 128)
+    p = ckks_parameters(4096, [60, 49], "auto", Extent(8), 16, 128)
     assert (p.packing.fields, p.packing.field_bits) == (3, 12)
     assert p.scale_bits == 59 - 36
-    assert ckks_parameters(4096, [60, 49], "auto", 12, 16, 128).packing.fields == 2
-    assert ckks_parameters(4096, [60, 49], 40, 8, 16, 128).packing.fields == 1
+    assert ckks_parameters(4096, [60, 49], "auto", Extent(12), 16, 128).packing.fields == 2
+    assert ckks_parameters(4096, [60, 49], 40, Extent(8), 16, 128).packing.fields == 1
 
 
 def test_scales_at_the_ends_of_what_is_allowed_are_taken() -> None:
@@ -149,7 +152,7 @@ def test_scales_at_the_ends_of_what_is_allowed_are_taken() -> None:
     low = int(allowed[1])
     high = int(allowed[2])
     for scale in (low, high):
-        assert_exact_and_secure(ckks_parameters(4096, [60, 49], scale, 8, 16, 128))
+        assert_exact_and_secure(ckks_parameters(4096, [60, 49], scale, Extent(8), 16, 128))
     for scale in (low - 1, high + 1):
         assert refusal(4096, [60, 49], scale, 8, 16, 128).setting == "encryption.scale_bits"
 
@@ -252,7 +255,7 @@ def test_the_ring_that_a_refused_chain_is_sent_to_takes_it() -> None:
 def test_data_primes_as_large_as_the_refusal_asks_for_are_enough() -> None:
     asked = re.search(r"at least (\d+) bits", str(refusal(4096, [20, 20], "auto", 8, 16, 128)))
     assert asked is not None
-    assert_exact_and_secure(ckks_parameters(4096, [int(asked[1]), 20], "auto", 8, 16, 128))
+    assert_exact_and_secure(ckks_parameters(4096, [int(asked[1]), 20], "auto", Extent(8), 16, 128))
     refusal(4096, [int(asked[1]) - 1, 20], "auto", 8, 16, 128)
 
 
@@ -293,7 +296,7 @@ def test_automatic_chains_stay_under_the_newer_guidance_too(
     for n, bits, most in product(newer, value_bits, clients):
         for choose in (ckks_parameters, bfv_parameters):
             try:
-                chain = choose(n, "auto", "auto", bits, most, 128).coeff_mod_bits
+                chain = choose(n, "auto", "auto", Extent(bits), most, 128).coeff_mod_bits
             except ConfigError:
                 continue
             chosen += 1
@@ -302,11 +305,11 @@ def test_automatic_chains_stay_under_the_newer_guidance_too(
 
 
 def test_an_automatic_ckks_chain_is_no_longer_than_its_fields_and_the_smallest_scale() -> None:
-    p = ckks_parameters("auto", "auto", "auto", 8, 16, 128)
+    p = ckks_parameters("auto", "auto", "auto", Extent(8), 16, 128)
     assert (p.poly_modulus, p.coeff_mod_bits, p.packing.fields) == (4096, (56, 30), 3)
     assert p.scale_bits == parameters.min_scale_bits(4096, 16) == 19
     # One bit less holds no third field at any exact scale.
-    assert ckks_parameters(4096, [55, 30], "auto", 8, 16, 128).packing.fields == 2
+    assert ckks_parameters(4096, [55, 30], "auto", Extent(8), 16, 128).packing.fields == 2
 
 
 @pytest.mark.parametrize("choose", [ckks_parameters, bfv_parameters])
@@ -315,12 +318,14 @@ def test_the_ring_follows_the_length_of_the_vector(choose: Any, security: int) -
     """No other ring takes fewer bytes, but for two per cent; and short vectors take small rings."""
     found = []
     for length in (1, 44, 2000, 5000, 30_000, 101_788, 1_663_388):
-        chosen = choose("auto", "auto", "auto", 8, 16, security, length)
+        chosen = choose("auto", "auto", "auto", Extent(8), 16, security, length)
         found.append(chosen.poly_modulus)
         sizes = []
         for ring in POLY_MODULI:
             try:
-                sizes.append(upload(choose(ring, "auto", "auto", 8, 16, security, length), length))
+                sizes.append(
+                    upload(choose(ring, "auto", "auto", Extent(8), 16, security, length), length)
+                )
             except ConfigError:
                 continue
         assert upload(chosen, length) <= 1.02 * min(sizes)
@@ -336,7 +341,7 @@ def upload(p: Any, length: int) -> int:
 def test_both_schemes_default_to_the_same_security() -> None:
     for length in (44, 101_788, 1_663_388):
         levels = {
-            choose("auto", "auto", "auto", 8, 16, 128, length).security_bits
+            choose("auto", "auto", "auto", Extent(8), 16, 128, length).security_bits
             for choose in (ckks_parameters, bfv_parameters)
         }
         assert levels == {128}
@@ -346,7 +351,7 @@ def test_every_automatic_choice_is_guarded_to_64_bits_and_more() -> None:
     for bits, log_clients in product(range(4, 25), range(1, 21)):
         for choose in (ckks_parameters, bfv_parameters):
             try:
-                p = choose("auto", "auto", "auto", bits, 2**log_clients, 128)
+                p = choose("auto", "auto", "auto", Extent(bits), 2**log_clients, 128)
             except ConfigError:
                 assert choose is ckks_parameters and bits + log_clients > 28
                 continue

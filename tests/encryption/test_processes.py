@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from hyperlock.encryption.bfv import bfv
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.processes import Processes
 from hyperlock.encryption.scheme import KeyPair, Scheme
 from hyperlock.errors import CiphertextRefused, HyperLockError
@@ -26,7 +27,7 @@ LENGTH = 30_000  # more than one ciphertext
 
 @pytest.fixture(scope="module")
 def scheme() -> Scheme:
-    return bfv("auto", "auto", "auto", 128, 8, 16, LENGTH)
+    return bfv("auto", "auto", "auto", 128, Extent(8), 16, LENGTH)
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +124,9 @@ def test_they_end_with_the_process_that_started_them_even_if_that_is_killed(
     code = (
         "import numpy as np, time\n"
         "from hyperlock.encryption.bfv import bfv\n"
+        "from hyperlock.encryption.extent import Extent\n"
         "from hyperlock.encryption.processes import Processes\n"
-        "scheme = bfv('auto', 'auto', 'auto', 128, 8, 16, 9)\n"
+        "scheme = bfv('auto', 'auto', 'auto', 128, Extent(8), 16, 9)\n"
         "encryptor = Processes(1).encryptor(scheme, scheme.generate_keys().public)\n"
         "tuple(encryptor.encrypt(np.ones(9, np.int64)))\n"
         "from tests.encryption.test_processes import children\n"

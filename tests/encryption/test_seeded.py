@@ -11,21 +11,22 @@ from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.scheme import Scheme
 
 SCHEMES: list[Scheme] = [
-    Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128)),
-    Bfv(bfv_parameters("auto", "auto", "auto", 16, 1024, 128)),
-    Ckks(ckks_parameters(4096, "auto", "auto", 8, 16, 128)),
-    Ckks(ckks_parameters(8192, [60, 40, 40, 60], 40, 8, 16, 128)),
+    Bfv(bfv_parameters("auto", "auto", "auto", Extent(8), 16, 128)),
+    Bfv(bfv_parameters("auto", "auto", "auto", Extent(16), 1024, 128)),
+    Ckks(ckks_parameters(4096, "auto", "auto", Extent(8), 16, 128)),
+    Ckks(ckks_parameters(8192, [60, 40, 40, 60], 40, Extent(8), 16, 128)),
 ]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.fingerprint)
 def test_sums_of_both_forms_are_exact(scheme):
     keys = scheme.generate_keys()
-    levels = largest_value(scheme.value_bits)
+    levels = largest_value(scheme.extent.value_bits)
     rng = np.random.default_rng(0)
     length = scheme.parameters.packing.fields * scheme.parameters.slots + 100
     symmetric = scheme.symmetric_encryptor(keys.secret)

@@ -70,10 +70,10 @@ class Cast:
     evaluated: bool = False  # clients evaluate the model
 
     def __post_init__(self) -> None:
-        self.layout = Vector(self.scheme.value_bits, self.sizes, self.evaluated)
+        self.layout = Vector(self.scheme.extent, self.sizes, self.evaluated)
         self.length = self.layout.length
         weights = np.linspace(-1, 1, sum(self.sizes)).astype(np.float32)
-        grid = Grid(self.sizes, (0.5,) * len(self.sizes), self.scheme.value_bits)
+        grid = Grid(self.sizes, (0.5,) * len(self.sizes), self.scheme.extent.value_bits)
         self.keeper = ModelKeeper(GlobalModel(weights, grid, Sgd(1.0), 10.0, 4.0))
         self.ledger = Ledger()
         self.keyholder = self.another_keyholder()
@@ -158,13 +158,13 @@ class Cast:
 
     def vector(self, seed: int = 0, samples: int = SAMPLES) -> np.ndarray:
         """One client's plaintext: totals and update."""
-        levels = 2 ** (self.scheme.value_bits - 1) - 1
+        levels = 2 ** (self.scheme.extent.value_bits - 1) - 1
         update = np.random.default_rng(seed).integers(
             -levels, levels, sum(self.sizes), endpoint=True
         )
         update[:50] = levels
         return np.concatenate(
-            [totals.encode(Totals(1, samples, 1.5, 2), self.scheme.value_bits), update]
+            [totals.encode(Totals(1, samples, 1.5, 2), self.scheme.extent.value_bits), update]
         )
 
     def message(self, sender: str, vector: np.ndarray, **changes: object) -> Update:
@@ -217,7 +217,7 @@ class Cast:
 
     def sums(self, release: bytes) -> np.ndarray:
         """The exact sums in a Release, at the width that the scheme's largest sum takes."""
-        largest = self.scheme.max_clients * largest_value(self.scheme.value_bits)
+        largest = self.scheme.max_clients * largest_value(self.scheme.extent.value_bits)
         return np.frombuffer(self.read(Release, release).parts[0], integer_type(largest))
 
 

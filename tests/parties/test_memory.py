@@ -9,6 +9,7 @@ import pytest
 
 from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.errors import HyperLockError, MessageRefused
 from hyperlock.parties.client import Client
 from hyperlock.parties.memory import Memory
@@ -24,7 +25,7 @@ def restarted(cast: Cast, file: Path) -> Client:
 
 
 def test_a_round_is_answered_once_also_after_a_restart(tmp_path: Path) -> None:
-    cast = Cast(Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128)))
+    cast = Cast(Bfv(bfv_parameters("auto", "auto", "auto", Extent(8), 16, 128)))
     file = tmp_path / "answered"
     request = cast.request
     assert restarted(cast, file).handle(request)
@@ -60,7 +61,7 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path, content: 
 
 def test_a_restarted_client_remembers_what_cohorts_are_drawn_from(tmp_path: Path) -> None:
     """A key holder that changed its mind while the client was away would choose who takes part."""
-    cast = VerifiedCast(Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128)))
+    cast = VerifiedCast(Bfv(bfv_parameters("auto", "auto", "auto", Extent(8), 16, 128)))
     client = cast.clients[NAMES[0]]
     client._memory = Memory(tmp_path / "answered")
     cast.play()

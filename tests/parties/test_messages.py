@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.vector import Vector
 from hyperlock.errors import MessageRefused
@@ -721,8 +722,8 @@ def test_a_message_signed_again_is_the_same_under_the_same_key() -> None:
 def session(name: str) -> Session:
     """In the second attempt of the third round."""
     terms = Terms(1.0, 1.0, 1.0)
-    scheme = Plain(8, 16)
-    return Session(PARTIES[name], scheme, Vector(8, (4,)), terms, Monitor()).at(3, 2)
+    scheme = Plain(Extent(8), 16)
+    return Session(PARTIES[name], scheme, Vector(Extent(8), (4,)), terms, Monitor()).at(3, 2)
 
 
 def public_key(key: bytes = b"the key", **changes: object) -> bytes:

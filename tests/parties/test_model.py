@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import Grid
 from hyperlock.encryption.plain import Plain
 from hyperlock.encryption.totals import Totals
@@ -96,7 +97,7 @@ def test_weights_and_ranges_have_a_digest_and_the_rest_does_not_change_it() -> N
 
 def test_several_who_share_a_model_step_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A simulation's clients, on threads, are given the same Release."""
-    cast = Cast(Plain(8, 16))
+    cast = Cast(Plain(Extent(8), 16))
     release = cast.keyholder.handle(cast.aggregate([cast.vector(i) for i in range(3)]))
     step = GlobalModel.step
 
@@ -127,7 +128,7 @@ def test_a_state_with_slots_of_any_number_is_as_large_as_it_says() -> None:
         def step(self, weights: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, Seven]:
             return weights, Seven(*[np.full(weights.size, float(i)) for i in range(7)])
 
-    model = replace(Cast(Plain(8, 16)).keeper.model, optimizer=Seven())
+    model = replace(Cast(Plain(Extent(8), 16)).keeper.model, optimizer=Seven())
     _, optimizer = model.optimizer.step(model.weights, model.weights)
     stepped = replace(model, optimizer=optimizer)
     assert len(stepped.encode()) < model.most_bytes == stepped.most_bytes

@@ -13,6 +13,7 @@ import pytest
 
 from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.totals import width
 from hyperlock.encryption.vector import Vector
 from hyperlock.errors import MessageRefused, RoundFailed
@@ -516,12 +517,12 @@ def resident_kilobytes() -> int:
 )
 def test_memory_does_not_grow_with_the_cohort() -> None:
     """Updates are folded as they arrive: thirty of them cost no more than three."""
-    scheme = Bfv(bfv_parameters("auto", "auto", "auto", 8, 64, 128))
+    scheme = Bfv(bfv_parameters("auto", "auto", "auto", Extent(8), 64, 128))
     length = 600_000
     key = scheme.generate_keys().public
     names = [f"client-{i}" for i in range(33)]
     parties = enrol("run", dict.fromkeys(names, SAMPLES))
-    vector = Vector(8, (length - width(8),))
+    vector = Vector(Extent(8), (length - width(8),))
     sessions = {
         name: Session(identity, scheme, vector, TERMS, Monitor()).at(1, 1).under(key)
         for name, identity in parties.items()

@@ -100,7 +100,7 @@ class VerifiedCast:
         evaluator: Evaluator | None = None,
     ) -> None:
         self.scheme = scheme
-        self.layout = Vector(scheme.value_bits, SIZES, evaluator is not None)
+        self.layout = Vector(scheme.extent, SIZES, evaluator is not None)
         roles = (SERVER, KEYHOLDER, WITNESS)
         self.parties = parties or enrol("run", dict.fromkeys(NAMES, SAMPLES), roles)
         self.keepers = {name: self.keeper() for name in (SERVER, KEYHOLDER, *NAMES)}
@@ -151,7 +151,7 @@ class VerifiedCast:
     def keeper(self) -> ModelKeeper:
         """The model before the first round."""
         weights = np.linspace(-1, 1, self.layout.parameters).astype(np.float32)
-        grid = Grid(SIZES, (0.5,) * len(SIZES), self.scheme.value_bits)
+        grid = Grid(SIZES, (0.5,) * len(SIZES), self.scheme.extent.value_bits)
         return ModelKeeper(GlobalModel(weights, grid, Momentum(1.0, 0.5), 10.0, 4.0))
 
     def session(self, name: str) -> Session:

@@ -6,6 +6,7 @@ import time
 
 from hyperlock.encryption.bfv_parameters import BfvParameters, bfv_parameters
 from hyperlock.encryption.ckks_parameters import CkksParameters, ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.noise import MOST_BITS, run_bits
 
 COORDINATES = 101_770
@@ -30,7 +31,9 @@ def table() -> str:
     for scheme, ring in CHOICES:
         for value_bits, clients in GRIDS:
             choose = ckks_parameters if scheme == "ckks" else bfv_parameters
-            rows.append(_row(scheme, choose(ring, "auto", "auto", value_bits, clients, 128)))
+            rows.append(
+                _row(scheme, choose(ring, "auto", "auto", Extent(value_bits), clients, 128))
+            )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -46,7 +49,7 @@ def _row(scheme: str, p: CkksParameters | BfvParameters) -> list[str]:
         scheme,
         str(p.poly_modulus),
         ", ".join(map(str, p.coeff_mod_bits)),
-        f"{p.value_bits}, {p.max_clients}",
+        f"{p.extent.value_bits}, {p.max_clients}",
         precision,
         f"{more}{exact:.0f}",
         f"{more}{run_bits(exact, COORDINATES, ROUNDS):.0f}",

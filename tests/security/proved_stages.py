@@ -14,6 +14,7 @@ from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ciphertexts import PackedScheme
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.errors import MessageRefused
 from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS
 from hyperlock.parties.messages import Aggregate, Update
@@ -135,10 +136,10 @@ class AllStages(Stages):
         super().__init__()
         self.proved: list[ProvedStage] = []
         schemes: list[PackedScheme] = [
-            Ckks(ckks_parameters(2048, "auto", "auto", 8, 16, 128)),
-            Bfv(bfv_parameters(2048, "auto", "auto", 8, 16, 128)),
+            Ckks(ckks_parameters(2048, "auto", "auto", Extent(8), 16, 128)),
+            Bfv(bfv_parameters(2048, "auto", "auto", Extent(8), 16, 128)),
         ]
-        other = Bfv(bfv_parameters(4096, "auto", "auto", 8, 16, 128)).generate_keys().public
+        other = Bfv(bfv_parameters(4096, "auto", "auto", Extent(8), 16, 128)).generate_keys().public
         for scheme, another in zip(schemes, schemes[::-1], strict=True):
             self.proved += proved_stages(scheme, [other, another.generate_keys().public])
 

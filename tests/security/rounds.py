@@ -15,6 +15,7 @@ from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.seal import Residues
 from hyperlock.parties.identity import enrol
@@ -179,10 +180,11 @@ def play(scheme: str, n: int | str, value_bits: int, max_clients: int, clients: 
     Updates are as small against the grid's range as in training, where the range is four times the
     largest mean.
     """
+    extent = Extent(value_bits)
     if scheme == "ckks":
-        inner: Any = Ckks(ckks_parameters(int(n), "auto", "auto", value_bits, max_clients, 128))
+        inner: Any = Ckks(ckks_parameters(int(n), "auto", "auto", extent, max_clients, 128))
     else:
-        inner = Bfv(bfv_parameters(n, "auto", "auto", value_bits, max_clients, 128))
+        inner = Bfv(bfv_parameters(n, "auto", "auto", extent, max_clients, 128))
     p = inner.parameters
     watched = Watched(inner)
     length = 2 * p.slots * p.packing.fields

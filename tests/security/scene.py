@@ -14,6 +14,7 @@ from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ciphertexts import PackedScheme
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.seal import SEED_BYTES, Residues
 from hyperlock.parties.messages import Update
 from tests.parties.cast import Cast
@@ -22,11 +23,11 @@ from tests.security.keys import in_the_attempt, known_keys
 
 COHORT = [f"client-{i}" for i in range(4)]
 SCHEMES: dict[str, PackedScheme] = {
-    "ckks": Ckks(ckks_parameters(4096, [36, 36, 37], 30, 8, 16, 128)),
+    "ckks": Ckks(ckks_parameters(4096, [36, 36, 37], 30, Extent(8), 16, 128)),
     # The same ring and primes: nothing in a ciphertext tells one from the other.
-    "bfv of two primes": Bfv(bfv_parameters(4096, [36, 36, 37], "auto", 8, 16, 128)),
+    "bfv of two primes": Bfv(bfv_parameters(4096, [36, 36, 37], "auto", Extent(8), 16, 128)),
     # Drops 3 bits of whole ciphertexts, 4 of seeded ones.
-    "bfv": Bfv(bfv_parameters(2048, "auto", "auto", 8, 128, 128)),
+    "bfv": Bfv(bfv_parameters(2048, "auto", "auto", Extent(8), 128, 128)),
 }
 FORMS = ["whole", "seeded"]
 

@@ -18,6 +18,7 @@ from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ciphertexts import PackedScheme, public_context
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.scheme import KeyPair
 from hyperlock.errors import HyperLockError, ReleaseRefused
 from hyperlock.parties.client import Replica
@@ -264,9 +265,9 @@ class Stages:
     def __init__(self) -> None:
         self.servers: list[ServerStage] = []
         self.others: list[Stage] = []
-        ckks = Ckks(ckks_parameters(2048, "auto", "auto", 8, 16, 128))
-        bfv = Bfv(bfv_parameters(2048, "auto", "auto", 8, 16, 128))
-        other = Bfv(bfv_parameters(4096, "auto", "auto", 8, 16, 128)).generate_keys().public
+        ckks = Ckks(ckks_parameters(2048, "auto", "auto", Extent(8), 16, 128))
+        bfv = Bfv(bfv_parameters(2048, "auto", "auto", Extent(8), 16, 128))
+        other = Bfv(bfv_parameters(4096, "auto", "auto", Extent(8), 16, 128)).generate_keys().public
         for scheme, another in ((ckks, bfv), (bfv, ckks)):
             made = Made(scheme, [other, another.generate_keys().public])
             self.servers += [made.server(), made.server_without_the_model()]

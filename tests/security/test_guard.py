@@ -27,6 +27,7 @@ from hyperlock.encryption.ciphertexts import (
 )
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import largest_value
 from hyperlock.encryption.seal import Residues
 from hyperlock.encryption.totals import Totals
@@ -52,7 +53,7 @@ def no_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def scheme_of(bits: int) -> Bfv:
-    return Bfv(bfv_parameters("auto", "auto", "auto", bits, CLIENTS, 128))
+    return Bfv(bfv_parameters("auto", "auto", "auto", Extent(bits), CLIENTS, 128))
 
 
 def capacity(scheme: PackedScheme) -> int:
@@ -126,8 +127,8 @@ def sum_of_nothing(cast: Cast, contributors: int, first: int) -> np.ndarray:
     digits = 0x577777777777
     share = Totals(1, digits >> 16, digits / 2**totals.LOSS_FRACTION_BITS, digits >> 16)
     own = np.zeros(cast.length, np.int64)
-    own[: totals.width(cast.scheme.value_bits)] = contributors * totals.encode(
-        share, cast.scheme.value_bits
+    own[: totals.width(cast.scheme.extent.value_bits)] = contributors * totals.encode(
+        share, cast.scheme.extent.value_bits
     )
     own[0] = contributors - first
     return own
@@ -279,7 +280,7 @@ def test_with_the_zeros_the_clients_forgery_is_refused(limit: int, seed: int) ->
 
 def share_released(slots: int, tries: int, seed: int) -> float:
     """Of forgeries with p at so many complex slots, how many are released."""
-    scheme = Ckks(ckks_parameters(4096, "auto", "auto", 8, CLIENTS, 128))
+    scheme = Ckks(ckks_parameters(4096, "auto", "auto", Extent(8), CLIENTS, 128))
     rng = np.random.default_rng(seed)
     from hyperlock.encryption._tenseal import sealapi
 

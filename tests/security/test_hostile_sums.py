@@ -16,6 +16,7 @@ from hyperlock.encryption import seal
 from hyperlock.encryption.ciphertexts import public_context
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.seal import Residues
 from hyperlock.errors import ReleaseRefused
 from tests.security.forge import Forgery
@@ -46,7 +47,7 @@ def test_ciphertexts_of_other_schemes_are_refused_or_not_released(scene: Scene) 
     ours = scene.layout
     others = [scheme for scheme in SCHEMES.values() if scheme is not scene.cast.scheme]
     same = []
-    for other in (*others, Ckks(ckks_parameters(8192, [50, 30, 40], 30, 8, 16, 128))):
+    for other in (*others, Ckks(ckks_parameters(8192, [50, 30, 40], 30, Extent(8), 16, 128))):
         values = np.full(other.parameters.slots, 100, np.int8)
         chunk = next(other.encryptor(other.generate_keys().public).encrypt(values))
         text = scene.offer(1, chunk)

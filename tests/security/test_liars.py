@@ -19,6 +19,7 @@ from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import MessageRefused, ReleaseRefused
 from hyperlock.parties import client as client_module
@@ -36,8 +37,8 @@ HONEST = NAMES[:5]
 @pytest.fixture(params=["bfv", "ckks"])
 def cast(request: pytest.FixtureRequest) -> Cast:
     if request.param == "bfv":
-        return Cast(Bfv(bfv_parameters("auto", "auto", "auto", 8, 16, 128)))
-    return Cast(Ckks(ckks_parameters(4096, "auto", "auto", 8, 16, 128)))
+        return Cast(Bfv(bfv_parameters("auto", "auto", "auto", Extent(8), 16, 128)))
+    return Cast(Ckks(ckks_parameters(4096, "auto", "auto", Extent(8), 16, 128)))
 
 
 @pytest.fixture

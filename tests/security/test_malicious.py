@@ -19,6 +19,7 @@ from hyperlock.encryption.bfv import Bfv
 from hyperlock.encryption.bfv_parameters import bfv_parameters
 from hyperlock.encryption.ckks import Ckks
 from hyperlock.encryption.ckks_parameters import ckks_parameters
+from hyperlock.encryption.extent import Extent
 from hyperlock.errors import MessageRefused, ReleaseRefused, RoundFailed
 from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS
 from hyperlock.parties.keyholder import KeyHolder, Policy
@@ -55,8 +56,8 @@ def cast(request: pytest.FixtureRequest) -> VerifiedCast:
 
 def scheme(name: str) -> Bfv | Ckks:
     if name == "bfv":
-        return Bfv(bfv_parameters(2048, "auto", "auto", 8, 8, 128, 400))
-    return Ckks(ckks_parameters(4096, "auto", "auto", 8, 8, 128, 400))
+        return Bfv(bfv_parameters(2048, "auto", "auto", Extent(8), 8, 128, 400))
+    return Ckks(ckks_parameters(4096, "auto", "auto", Extent(8), 8, 128, 400))
 
 
 def forged(cast: VerifiedCast, data: bytes, kind: type[Message], **changes: object) -> bytes:

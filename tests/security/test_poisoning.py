@@ -33,13 +33,13 @@ def lying(
     def vector(self: Client, *given: object) -> np.ndarray:
         made = honest(self, *given).astype(np.int64)  # type: ignore[arg-type]
         if self.name == LIAR and self._memory.seen[0] in rounds:
-            width = totals.width(self._session.vector.value_bits)
+            width = totals.width(self._session.vector.extent.value_bits)
             signs = np.random.default_rng(0).choice([-1, 1], made.size - width)
             made[width:] = coordinate * signs
             if saturated:
-                share = totals.decode(made[:width], self._session.vector.value_bits)
+                share = totals.decode(made[:width], self._session.vector.extent.value_bits)
                 share = replace(share, saturated=made.size - width)
-                made[:width] = totals.encode(share, self._session.vector.value_bits)
+                made[:width] = totals.encode(share, self._session.vector.extent.value_bits)
         return made
 
     monkeypatch.setattr(Client, "_vector", vector)
