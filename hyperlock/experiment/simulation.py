@@ -95,32 +95,30 @@ def build_split(config: Config, dataset: Dataset) -> Parts:
     return parts
 
 
-def build_scheme(config: Config, sizes: Sequence[int] = (1,)) -> Scheme:
+def build_scheme(config: Config, vector: Vector) -> Scheme:
     """The encryption of a run; ConfigError if its parameters are unsafe or not exact.
 
     Args:
         config: what is set, and what is left to `auto`.
-        sizes: coordinates of each tensor of the model, by which `auto` chooses; whether there is
-            anything to choose from does not depend on them.
+        vector: what is encrypted, by whose length `auto` chooses; whether there is anything to
+            choose from does not depend on that.
     """
     encryption = config.encryption
     given = {
-        "extent": build_extent(config),
+        "extent": vector.extent,
         "max_clients": config.max_clients,
-        "length": build_vector(config, sizes).length,
+        "length": vector.length,
     }
     scheme: Scheme = construct("encryption", target(encryption), encryption.for_the_scheme(), given)
     return scheme
 
 
-def build_vector(config: Config, sizes: Sequence[int]) -> Vector:
+def build_vector(
+    config: Config, sizes: Sequence[int], guarantee: Guarantee | None = None
+) -> Vector:
     """The layout of what is encrypted, for a model whose tensors have so many coordinates."""
-    return Vector(build_extent(config), tuple(sizes), config.clients_evaluate)
-
-
-def build_extent(config: Config) -> Extent:
-    """How large what a client encrypts may be, and a sum of it."""
-    return Extent(config.value_bits)
+    extent = Extent(config.value_bits) if guarantee is None else guarantee.extent
+    return Vector(extent, tuple(sizes), config.clients_evaluate)
 
 
 def samples(dataset: Dataset) -> Samples:
@@ -162,13 +160,32 @@ def build_algorithm(config: Config, network: Network) -> Algorithm:
     make = partial(construct, "federation", name, keys, {"network": network})
     if name.startswith(OURS):
         algorithm: Algorithm = make()
-        return algorithm
+        return _private(config, algorithm, network)
     from hyperlock.learning import check_algorithm
 
     return check_algorithm.build(make, name, network)
 
 
-def build_terms(config: Config, weight_unit: float, initial: bytes) -> Terms:
+def _private(config: Config, algorithm: Algorithm, network: Network) -> Algorithm:
+    """The algorithm whose clients send one clipped gradient of samples that they draw, if that is
+    what is asked."""
+    privacy = config.privacy
+    if not isinstance(privacy, SamplePrivacy):
+        return algorithm
+    federation = config.federation
+    rate = federation.learning_rate if isinstance(federation, LocalTraining) else 1.0
+    trainer = clipped_gradient(
+        network.batched(privacy.micro_batch),
+        clip=privacy.clip,
+        rate=rate,
+        draw=lambda count: by_chance(count, privacy.record_rate),
+    )
+    return replace(algorithm, trainer=trainer)
+
+
+def build_terms(
+    config: Config, weight_unit: float, initial: bytes, guarantee: Guarantee | None = None
+) -> Terms:
     """What the parties of a run are told alike: what decides what clients compute, and nothing that
     may differ after a resume.
 
@@ -176,8 +193,9 @@ def build_terms(config: Config, weight_unit: float, initial: bytes) -> Terms:
         config: the run's settings.
         weight_unit: the sample count that gives a client weight 1.
         initial: the initial weights' digest.
+        guarantee: what is promised, under privacy.
     """
-    groups = ("model.", "federation.", "encryption.")
+    groups = ("model.", "federation.", "encryption.", "privacy.")
     free = ("federation.rounds", "federation.target_accuracy")
     settings = {
         key: value
@@ -185,9 +203,15 @@ def build_terms(config: Config, weight_unit: float, initial: bytes) -> Terms:
         if key == "seed" or (key.startswith(groups) and key not in free)
     }
     settings["initial_weights"] = initial.hex()
+    initial_range = config.encryption.initial_range
+    if guarantee is not None:
+        initial_range = guarantee.range
+        settings |= {f"privacy/{name}": str(value) for name, value in guarantee.describe().items()}
+    elif not config.private:
+        del settings["privacy.unit"]  # runs of before privacy go on
     return Terms(
         weight_unit=weight_unit,
-        initial_range=config.encryption.initial_range,
+        initial_range=initial_range,
         range_factor=config.encryption.range_factor,
         settings=settings,
     )
@@ -202,23 +226,25 @@ def build_keeper(
     *,
     config: Config,
     weights: NDArray[np.float32],
-    sizes: tuple[int, ...],
+    vector: Vector,
     algorithm: Algorithm,
     terms: Terms,
+    guarantee: Guarantee | None = None,
     start: Checkpoint | None = None,
     file: Path | None = None,
 ) -> ModelKeeper:
     """The global model with these weights float32[parameters] before its first round, or after the
     last one of `start`, or of the file in which the party keeps it."""
     first_range = float(np.float32(terms.initial_range))  # as it travels
-    ranges = (first_range,) * len(sizes)
+    ranges = (first_range,) * len(vector.sizes)
     model = GlobalModel(
         weights=weights,
-        grid=Grid(sizes, ranges, config.value_bits),
+        grid=Grid(vector.sizes, ranges, vector.extent.value_bits),
         # A user's own may write into its slots, and each party has a model of its own.
         optimizer=deepcopy(algorithm.optimizer),
         weight_unit=terms.weight_unit,
         range_factor=terms.range_factor,
+        expected=None if guarantee is None else guarantee.expected,
     )
     if start is None:
         return ModelKeeper(model, file=file)

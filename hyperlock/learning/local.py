@@ -6,10 +6,12 @@ and a weight difference (FedAvg, the "pseudo-gradient" of Reddi et al. 2021) are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hyperlock.learning.types import LocalData, LocalUpdate, Trainer, Weights
 
@@ -70,6 +72,30 @@ def sgd_steps(
         )
         # As of one pass over the client's samples, whatever was drawn.
         return LocalUpdate(weights - trained, loss * samples / drawn)
+
+    return train
+
+
+def clipped_gradient(
+    network: Network, clip: float, rate: float, draw: Callable[[int], NDArray[np.int64]]
+) -> Trainer:
+    """The client of privacy=sample: `rate` times the sum of the gradients of the samples that it
+    draws, each clipped to this norm (Abadi et al. 2016, Deep Learning with Differential Privacy,
+    algorithm 1, whose noise comes later).
+
+    Args:
+        network: its batches decide memory, not the result.
+        clip: the largest L2 norm of a sample's gradient.
+        rate: of one local step; 1 for a gradient.
+        draw: from a number of samples to those that are in the round.
+    """
+
+    def train(
+        weights: Weights, data: LocalData, round_number: int, rng: np.random.Generator
+    ) -> LocalUpdate:
+        chosen = draw(len(data.y))
+        gradient = network.clipped_gradient(weights, data.x, data.y, chosen, clip)
+        return LocalUpdate(rate * gradient, 0.0)
 
     return train
 

@@ -19,7 +19,7 @@ class Spending:
     """Of one run, as its key holder keeps it.
 
     Attributes:
-        releases: sums that were released.
+        releases: of every sum that was released, whose updates were in it.
 
     Args:
         file: where it is kept; in memory alone if None.
@@ -29,7 +29,7 @@ class Spending:
     """
 
     def __init__(self, file: Path | None = None) -> None:
-        self.releases = 0
+        self.releases: list[frozenset[str]] = []
         self._rounds: Counter[str] = Counter()
         self._file = file
         if file is None or not file.exists():
@@ -68,5 +68,5 @@ class Spending:
         self._count(clients)
 
     def _count(self, clients: Collection[str]) -> None:
-        self._rounds.update(set(clients))
-        self.releases += 1
+        self.releases.append(frozenset(clients))
+        self._rounds.update(self.releases[-1])
