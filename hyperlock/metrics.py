@@ -31,6 +31,7 @@ AROUND = (Stage.IMPORT, Stage.DATA, Stage.SETUP, Stage.TRACK)
 ROUND = tuple(stage for stage in Stage if stage not in AROUND)
 # What other processes do, where a party is a process of its own: not measured here, and absent.
 ELSEWHERE = (Stage.TRAIN, Stage.QUANTISE, Stage.ENCRYPT, Stage.DECRYPT)
+WITH_THE_MODEL = (Stage.STEP, Stage.EVALUATE)  # and these, where other processes alone have it
 ENCRYPTED_AGGREGATION = (Stage.QUANTISE, Stage.ENCRYPT, Stage.AGGREGATE, Stage.DECRYPT)
 WORK = (Stage.TRAIN, *ENCRYPTED_AGGREGATION)  # what a sweep's trial is for
 

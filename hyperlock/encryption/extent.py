@@ -12,9 +12,11 @@ TAIL. A discrete Gaussian is s^2-sub-Gaussian, E exp(tX) <= exp(t^2 s^2 / 2) (Ca
 Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020), and remains so when it is
 cut, for what is cut off is where cosh(tX) is largest; n independent shares are n s^2-sub-Gaussian.
 Chernoff's bound then gives P(|X| > 9.6 s sqrt(n)) <= 2 exp(-9.6^2 / 2) = 2^-65.5 for each
-coordinate, which is as rare as that encryption's own noise spoils one (`parameters.EXACT_BITS`). A
-sum beyond is refused or, where it leaves its field, carries into the next: wrong integers, but a
-function of what was encrypted as every sum is, so that they say nothing of the key.
+coordinate, rarer than encryption's own noise may spoil one (`parameters.EXACT_BITS`). A sum beyond
+is refused or, where it leaves its field, carries into the next: wrong integers, but a function of
+what was encrypted as every sum is, so that they say nothing of the key. A client that does
+not keep to the distribution brings that about with values of the grid; it spoils the sum, as any
+wrong update does.
 
 Without noise the bound is n times the largest value, and no honest sum passes it.
 
@@ -52,6 +54,7 @@ class Extent:
 
     Raises:
         ConfigError: a value with its noise may leave the grid.
+        ValueError: a signal without noise, or less than 1; a spread below 0 or without end.
     """
 
     value_bits: int

@@ -7,7 +7,8 @@ Encryption Standard", 2018, table 1, as in SEAL's `hestdparms.h`.
 
 Exactness: a coordinate of an honest sum is released, and released exactly, but for a probability of
 at most 2^-EXACT_BITS. `noise.py` derives it; `ckks_parameters.py` and `bfv_parameters.py` say how
-much noise each scheme bears.
+much noise each scheme bears. That a sum is no larger than it was sized for is apart from it:
+certain or, with noise in the values themselves, but for 2^-65 (`extent.py`).
 """
 
 from __future__ import annotations

@@ -79,9 +79,14 @@ class Vector:
         return sum(self.sizes)
 
     @property
+    def head(self) -> int:
+        """Coordinates of the totals: their digits."""
+        return totals.width(self.extent.value_bits, self._carried)
+
+    @property
     def length(self) -> int:
         """Coordinates of the whole: the totals' digits, then the update."""
-        return self._width + self.parameters
+        return self.head + self.parameters
 
     def join(self, share: Totals, update: NDArray[np.integer]) -> NDArray[np.integer]:
         """int[length]: one client's totals in front of its update int[parameters], in its type."""
@@ -90,14 +95,14 @@ class Vector:
 
     def split(self, sums: NDArray[np.integer]) -> tuple[Totals, NDArray[np.integer]]:
         """What sums int[length] say about the round, and the summed update int[parameters]."""
-        share = totals.decode(sums[: self._width], self.extent.value_bits, self._carried)
-        return share, sums[self._width :]
+        share = totals.decode(sums[: self.head], self.extent.value_bits, self._carried)
+        return share, sums[self.head :]
 
     def possible(self, sums: NDArray[np.integer], contributors: int) -> bool:
         """Whether sums int[length] are such as so many vectors can have: every coordinate within
         `bound`, and no digit of the totals negative."""
         largest = max(int(sums.max()), -int(sums.min()))
-        digits = sums[: self._width]
+        digits = sums[: self.head]
         bits = self.extent.value_bits
         told = totals.possible(digits, bits, contributors, self._carried)
         return told and largest <= self.bound(contributors)
@@ -109,10 +114,6 @@ class Vector:
     def sum_type(self, max_clients: int) -> np.dtype:
         """The narrowest integer type that holds every sum of up to `max_clients` vectors."""
         return self.extent.sum_type(max_clients)
-
-    @property
-    def _width(self) -> int:
-        return totals.width(self.extent.value_bits, self._carried)
 
     @property
     def _carried(self) -> Mapping[str, int]:

@@ -111,12 +111,12 @@ class Checkpoints(Observer):
             return
         reached = report.rounds_to_target is not None
         if reached or report.rounds == config.federation.rounds or report.rounds % every == 0:
-            model = run.parties.keeper.model
+            keeper = run.parties.keeper  # None where the clients alone have the model
             state = Checkpoint(
                 round=report.rounds,
-                weights=model.weights,
-                ranges=model.grid.ranges,
-                slots=optimizer_state(model.optimizer),
+                weights=run.parties.weights,
+                ranges=() if keeper is None else keeper.model.grid.ranges,
+                slots={} if keeper is None else optimizer_state(keeper.model.optimizer),
                 overrides=run.settings.overrides,
                 settings=run.settings.flat,
                 run=run.parties.run,
@@ -150,7 +150,7 @@ class Record(Observer):
             title = f"{run.report.name}: training samples by client and class"
             counts = label_counts(run.dataset.y_train, run.split, run.dataset.classes)
             self._tracker.figure("split", partial(plots.split_figure, counts, title))
-        if _keeps_model(run.settings.config):
+        if _keeps_model(run.settings.config) and run.parties.keeper is not None:
             self._tracker.expect_model()
 
     def after_round(self, run: Run, metrics: Mapping[str, float]) -> None:
@@ -190,15 +190,16 @@ class Record(Observer):
         dataset = run.dataset
         name = report.name
         uplink = report.metrics["bytes/uplink_per_client"]
-        self._tracker.figure(
-            "accuracy",
-            partial(
-                plots.accuracy_figure,
-                dict(report.accuracies),
-                f"{name}: test accuracy",
-                report.target,
-            ),
-        )
+        if report.accuracies:
+            self._tracker.figure(
+                "accuracy",
+                partial(
+                    plots.accuracy_figure,
+                    dict(report.accuracies),
+                    f"{name}: test accuracy",
+                    report.target,
+                ),
+            )
         self._tracker.figure(
             "time_by_stage",
             partial(plots.stages_figure, report.stage_seconds(), f"{name}: where the time goes"),
@@ -207,7 +208,8 @@ class Record(Observer):
             "bytes",
             partial(plots.bytes_figure, uplink, report.parameters, report.scheme, f"{name}: bytes"),
         )
-        if len(dataset.y_test) and dataset.classes <= _CLASSES_SHOWN:
+        seen = len(dataset.y_test) and report.weights.size
+        if seen and dataset.classes <= _CLASSES_SHOWN:
             confusion = run.parties.network.confusion(
                 report.weights, dataset.x_test, dataset.y_test, dataset.classes
             )
@@ -216,7 +218,7 @@ class Record(Observer):
             self._tracker.log(class_accuracies(confusion), report.rounds)
 
     def _model(self, run: Run) -> None:
-        if _keeps_model(run.settings.config):
+        if _keeps_model(run.settings.config) and run.report.weights.size:
             example = run.dataset.x_test[:2]
             if not len(example):
                 example = np.zeros((1, *run.dataset.shape), run.dataset.x_test.dtype)

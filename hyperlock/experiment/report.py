@@ -21,6 +21,7 @@ from hyperlock.metrics import (
     ELSEWHERE,
     ENCRYPTED_AGGREGATION,
     ROUND,
+    WITH_THE_MODEL,
     Stage,
     round_seconds,
     total_seconds,
@@ -52,7 +53,8 @@ class Report:
         uplink_bytes: of all clients and rounds.
         beside: the processor's seconds in the background, which are in no stage.
         wall: seconds of the whole run.
-        weights: float32[parameters], the global model after the last round.
+        weights: float32[parameters], the global model after the last round; empty where clients
+            that are processes of their own alone have it.
         measured: stages whose seconds are known here; others are absent, and not 0.
         by_sites: whether `accuracies` are those of the sites' own test samples.
         tested: test samples of the sites, in their last evaluation.
@@ -199,7 +201,9 @@ def begin_report(config: Config, scheme: Scheme) -> Report:
     elif custody.warning:
         log.warning("%s", custody.warning)
     model = target(config.model).rpartition(".")[2]
-    elsewhere = set(ELSEWHERE) if isinstance(config.runtime, FlowerRuntime) else set()
+    elsewhere: set[Stage] = set()
+    if isinstance(config.runtime, FlowerRuntime):
+        elsewhere = {*ELSEWHERE, *(WITH_THE_MODEL if custody.clients_share else ())}
     if not config.coordinator_evaluates:
         elsewhere.add(Stage.EVALUATE)
     return Report(
@@ -209,7 +213,7 @@ def begin_report(config: Config, scheme: Scheme) -> Report:
         key_held_by=custody.key_held_by,
         target=config.federation.target_accuracy,
         measured=tuple(stage for stage in Stage if stage not in elsewhere),
-        by_sites=not config.coordinator_evaluates,
+        by_sites=config.clients_evaluate and not config.coordinator_evaluates,
     )
 
 

@@ -25,6 +25,8 @@ from hyperlock.parties.identity import KEYHOLDER
 from hyperlock.parties.messages import Release, kind_of
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.server import Server
+from hyperlock.parties.sharing import SharingClients
+from hyperlock.parties.sharing_server import SharingServer
 from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.randomness import generator
 from hyperlock.runtime import Lost, Runtime
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from hyperlock.learning.network import Network
 
 log = logging.getLogger(__name__)
+
+NOBODY_HERE = np.zeros(0, np.float32)  # the model, where clients alone have it
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class Parties:
         custody: how an attempt gets its key and a sum is released.
         replica: what the clients share under keys=clients; None where they share nothing.
         journal: what rounds moved.
-        keeper: whoever holds the model; the experimenter reads it.
+        keeper: whoever holds the model; the experimenter reads it. None where clients that are
+            processes of their own alone do.
         network: the architecture, for evaluation.
         monitor: where the seconds of all of them go.
         between: called after each client, and may end the run by an error.
@@ -61,10 +66,22 @@ class Parties:
     custody: Custody
     replica: Replica | None
     journal: Journal
-    keeper: ModelKeeper
+    keeper: ModelKeeper | None
     network: Network
     monitor: Monitor
     between: Callable[[], None] = lambda: None
+
+    @property
+    def totals(self) -> Totals:
+        """What the last round's release said."""
+        holder = self.server if isinstance(self.server, SharingServer) else self.keeper
+        assert holder is not None and holder.totals is not None, "a round was played"
+        return holder.totals
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """float32[parameters], the global model; empty where nobody here has it."""
+        return NOBODY_HERE if self.keeper is None else self.keeper.model.weights
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,7 @@ class RoundResult:
     Attributes:
         traffic: what it moved.
         totals: what its release said.
-        weights: float32[parameters], the global model after it.
+        weights: float32[parameters], the global model after it; empty where nobody here has it.
         evaluation: on the test set; None if it was not time to.
         seconds: by stage, since the round before.
         wall: of the round, by the clock.
@@ -93,24 +110,21 @@ def evaluated_round(number: int, parties: Parties, dataset: Dataset, config: Con
     start = time.perf_counter()
     federation = config.federation
     traffic = play_round(number, parties, federation, config.seed)
-    keeper = parties.keeper
-    assert keeper.totals is not None
-    if not keeper.totals.samples:
+    if not parties.totals.samples:
         raise RoundFailed(
             f"round {number} was the sites' evaluation after the run's last round, and rounds are "
             "played once\n  try: a new run of more rounds"
         )
+    weights = parties.weights
     evaluation = None
     due = number % federation.evaluate_every == 0 or number == federation.rounds
     if due and config.coordinator_evaluates:
         with parties.monitor.measure(Stage.EVALUATE):
-            evaluation = parties.network.evaluate(
-                keeper.model.weights, dataset.x_test, dataset.y_test
-            )
+            evaluation = parties.network.evaluate(weights, dataset.x_test, dataset.y_test)
     return RoundResult(
         traffic=traffic,
-        totals=keeper.totals,
-        weights=keeper.model.weights,
+        totals=parties.totals,
+        weights=weights,
         evaluation=evaluation,
         seconds=parties.monitor.drain(),
         wall=time.perf_counter() - start,
@@ -124,9 +138,7 @@ def evaluate_at_sites(number: int, parties: Parties, config: Config) -> Totals:
         RoundFailed, ReleaseRefused: as from any round.
     """
     play_round(number, parties, config.federation, config.seed, evaluates=True)
-    totals = parties.keeper.totals
-    assert totals is not None
-    return totals
+    return parties.totals
 
 
 def play_round(
@@ -195,7 +207,7 @@ def run_round(
         return parties.journal.find(number)
     begun = server.begin(number, attempt)
     opened = parties.custody.open(begun, replica=parties.replica, runtime=runtime)
-    if kind_of(opened) == Release.kind:
+    if opened and kind_of(opened) == Release.kind:
         server.take(opened)
         log.info("round %d was released before: it is in the key holder's ledger", number)
         return parties.journal.find(number)
@@ -244,6 +256,8 @@ def close_run(parties: Parties) -> None:
         RoundFailed: they were not.
     """
     server = parties.server
+    if isinstance(parties.custody, SharingClients):
+        parties.custody.close(parties.runtime)
     if isinstance(server, VerifiedServer):
         states = {name: state for name in parties.clients if (state := server.state(name))}
         for name, reply in parties.runtime.exchange(states) if states else ():

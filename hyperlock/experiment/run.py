@@ -118,7 +118,7 @@ def _play(run: Run, tracker: Tracker, background: Background, directory: Path | 
     report = run.report
     parties = run.parties
     report.parameters = parties.network.parameters
-    report.weights = parties.keeper.model.weights
+    report.weights = parties.weights
     with parties.monitor.measure(Stage.TRACK):
         record = Record(tracker, resumed=report.rounds > 0)
     report.add_seconds(parties.monitor.drain())

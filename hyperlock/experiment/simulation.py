@@ -251,6 +251,15 @@ def build_keeper(
     return ModelKeeper(start.restore(model), start.round)
 
 
+def build_policy(config: Config) -> Policy:
+    """What whoever decrypts agrees to."""
+    return Policy(
+        min_clients=config.keys.min_clients,
+        rounds=config.federation.rounds,
+        attempts=config.federation.round_attempts,
+    )
+
+
 def build_keyholder(
     *,
     config: Config,
@@ -272,11 +281,7 @@ def build_keyholder(
         seed: what cohorts are drawn from; the run's own if None, as in a simulation.
         memory: which attempt it opened last, if that outlives it.
     """
-    policy = Policy(
-        min_clients=config.keys.min_clients,
-        rounds=config.federation.rounds,
-        attempts=config.federation.round_attempts,
-    )
+    policy = build_policy(config)
     ledger = Ledger(folder, last=0 if start is None else start.round)
     if not config.trust.malicious:
         custody = CUSTODIES[config.keys.custody]

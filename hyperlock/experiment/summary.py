@@ -10,7 +10,10 @@ def rows(report: Report) -> list[tuple[str, str]]:
     """The summary, as pairs of what and how much."""
     metrics = report.metrics
     encrypted = report.security_bits > 0
-    found = [("test accuracy", f"{report.accuracy:.4f} after {report.rounds} rounds")]
+    after = f"after {report.rounds} rounds"
+    found = [("test accuracy", f"{report.accuracy:.4f} {after}")]
+    if not report.accuracies:
+        found = [("model", f"the clients' alone, and not evaluated here, {after}")]
     if report.tested:
         there = report.accuracy if report.by_sites else metrics["sites/accuracy"]
         found.append(("at the sites", f"{there:.4f} of {report.tested:,} test samples of theirs"))

@@ -16,7 +16,7 @@ from hyperlock.learning.types import Answers, Evaluator, LocalData, LocalUpdate,
 from hyperlock.metrics import Stage
 from hyperlock.parties.keyholder import SharedKeyHolder
 from hyperlock.parties.memory import Memory
-from hyperlock.parties.messages import Aggregate, Train, Update, kind_of, train_of
+from hyperlock.parties.messages import Aggregate, Release, Train, Update, kind_of, train_of
 from hyperlock.parties.model import ModelKeeper, ranges_follow
 from hyperlock.parties.session import Session
 from hyperlock.randomness import Streams
@@ -58,6 +58,7 @@ class Replica:
         self._session = session
         self._keyholder = keyholder
         self._last = b""
+        self._release = b""
         self._stepping = threading.Lock()
 
     def open(self, request: bytes) -> bytes:
@@ -65,12 +66,30 @@ class Replica:
         the server does not have."""
         return self._keyholder.open(request, self.keeper.model.digest)
 
-    def take(self, aggregate: bytes) -> None:
-        """Decrypt, check and step; the same bytes again change nothing."""
+    def take(self, aggregate: bytes) -> bytes:
+        """Decrypt, check and step, and return the Release; the same bytes again change nothing."""
         with self._stepping:
             if aggregate != self._last:
-                self.keeper.take(self._keyholder.handle(aggregate), self._session)
+                self._release = self._keyholder.handle(aggregate)
+                self.keeper.take(self._release, self._session)
                 self._last = aggregate
+            return self._release
+
+    def again(self, aggregate: bytes) -> bytes:
+        """The Release of the sum by which the model was stepped last, as after a restart;
+        ReleaseRefused if it is another."""
+        return self._keyholder.handle(aggregate)
+
+    def forget(self) -> None:
+        """Drop the Releases that nobody will ask for again: all but the last."""
+        self._keyholder.forget(self.keeper.round - 1)
+
+    def totals_of(self, release: bytes) -> bytes:
+        """The totals in a Release, as digits: int[head] in the type of its sums."""
+        vector = self._session.vector
+        each = vector.sum_type(self._session.scheme.max_clients).itemsize
+        sums = self._session.hear(Release, release).parts[0]
+        return bytes(sums[: vector.head * each])
 
 
 class Client:

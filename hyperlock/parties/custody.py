@@ -1,7 +1,8 @@
 """Key custody: who is handed the secret key, how a sum is released, and what a person is told.
 
 This is the one place that hands the key holder to anyone. Under `authority` nobody is given it: it
-is a party of its own, reached by bytes alone. Under `clients` the clients share it, with the model.
+is a party of its own, reached by bytes alone. Under `clients` the clients share it, with the model;
+those that are processes of their own pass it on in sealed boxes (`sharing_client`).
 Under `server` the server has it, as in the original demo.
 """
 
@@ -181,8 +182,8 @@ class OneServer(_ReleasedToServer):
 class Clients:
     """keys=clients: they share key and model and decrypt the sum; the server has neither.
 
-    The key lives for the run: to have the clients share another one in every attempt, past the
-    server, takes a channel between them that there is not.
+    The key lives for the run. Between processes it takes a sealed box for each client to share one
+    (`sharing`), and in every attempt it would take as many again.
     """
 
     key_held_by: ClassVar[str] = "the clients, who share it"

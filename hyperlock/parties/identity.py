@@ -46,6 +46,12 @@ class Identity:
         others = {name: key for name, key in self.enrolled.items() if name != party}
         return replace(self, enrolled=others)
 
+    def standing_in(self, role: str) -> Identity:
+        """It as a party of this role towards itself, where it does for itself what that party does
+        elsewhere; nobody else takes its signature for that party's."""
+        own = self._key.public_key().public_bytes_raw()
+        return replace(self, name=role, enrolled={**self.enrolled, role: own})
+
     def sign(self, data: bytes) -> bytes:
         """A signature of 64 bytes."""
         return self._key.sign(_DOMAIN + data)

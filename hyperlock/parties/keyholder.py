@@ -322,11 +322,19 @@ class SharedKeyHolder(KeyHolder):
 
     Args:
         session, policy, ledger: as any key holder's.
+        keys: the pair; a new one if None.
     """
 
-    def __init__(self, session: Session, *, policy: Policy, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        policy: Policy,
+        ledger: Ledger,
+        keys: KeyPair | None = None,
+    ) -> None:
         super().__init__(session, policy=policy, ledger=ledger)
-        keys = session.scheme.generate_keys()
+        keys = keys or session.scheme.generate_keys()
         self.public = keys.public
         self._secret = keys.secret
         self._shared = session.scheme.decryptor(keys.secret)
@@ -345,6 +353,10 @@ class SharedKeyHolder(KeyHolder):
         self._forget(message)
         session = self._session.at(message.round, message.attempt).under(self.public).after(model)
         return session.write(PublicKey, (self.public,))
+
+    def forget(self, round_number: int) -> None:
+        """Drop the Releases up to this round, which nobody will ask for again."""
+        self._ledger.forget(round_number)
 
     def _spend(self, message: Aggregate) -> tuple[Session, Decryptor]:
         """The run's key, once for each round."""

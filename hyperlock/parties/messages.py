@@ -35,6 +35,16 @@ Across sites a run begins, for a party that is not in it, with
     Accept      everyone -> server        the SHA-256 of the Invite's payload; the last round after
                                           which the party has the model: uint64
 
+Across sites under keys=clients, where nobody is the key holder, a site is given the run's key
+before its first Train, and answers an Aggregate:
+
+    Share       server -> first client    nothing: the run's key is asked for
+    Boxes       first client -> server    a Box for each other client, in order, as it was signed
+    Box         first client -> client    the run's public key; a sealed box (`box`) of the secret
+                                          key: the X25519 key of its own, and what is sealed
+    Stepped     client -> server          the sum's totals, as digits: int[]; the SHA-256 of the
+                                          model that the client has stepped to
+
 On the wire: the payload's parts, end to end; the envelope, a msgpack array of the header and an
 Ed25519 signature over it; the envelope's size in four bytes. The header names the parts' sizes and
 the SHA-256 of them all, so that the signature covers every byte: an envelope alone proves what its
@@ -67,6 +77,7 @@ _MAX_HEADER = 2048  # bytes
 _SIZE_BYTES = 4  # of the envelope's size
 MAX_ENVELOPE = _MAX_HEADER + 128  # bytes: a header, its signature, and what msgpack adds
 MAX_PUBLIC_KEY = 2**24
+MAX_SECRET_KEY = 2**24
 DIGEST_BYTES = hashlib.sha256().digest_size
 MAX_BESIDE = MAX_ENVELOPE + _SIZE_BYTES  # bytes of a message beside its payload
 MAX_COMMITMENT = DIGEST_BYTES + MAX_BESIDE  # bytes of the message
@@ -390,6 +401,35 @@ class Accept(Message):
     """That it does."""
 
     kind = "accept"
+    of_vector = False
+
+
+class Share(Message):
+    """The run's key is asked for, sealed for each other client."""
+
+    kind = "share"
+    only_from = SERVER
+    of_vector = False
+
+
+class Boxes(Message):
+    """The run's key, sealed for each other client."""
+
+    kind = "boxes"
+    of_vector = False
+
+
+class Box(Message):
+    """The run's key, sealed for one client."""
+
+    kind = "box"
+    of_vector = False
+
+
+class Stepped(Message):
+    """What a client that holds the model has stepped it by, and to."""
+
+    kind = "stepped"
     of_vector = False
 
 

@@ -24,9 +24,12 @@ from hyperlock.parties.messages import (
     MAX_COMMITMENT,
     MAX_ENVELOPE,
     MAX_PUBLIC_KEY,
+    MAX_SECRET_KEY,
     Accept,
     Aggregate,
     Announced,
+    Box,
+    Boxes,
     Close,
     Commitment,
     Commitments,
@@ -36,9 +39,11 @@ from hyperlock.parties.messages import (
     PublicKey,
     Release,
     Roster,
+    Share,
     Show,
     Shown,
     State,
+    Stepped,
     Tally,
     Train,
     Update,
@@ -214,7 +219,7 @@ class Session:
             return 1, DIGEST_BYTES
         if kind is Accept:
             return 2, DIGEST_BYTES
-        if kind in (Close, Show):
+        if kind in (Close, Share, Show):
             return 0, 0
         if kind is Shown:
             return 1, _SHOWN_BYTES
@@ -227,7 +232,14 @@ class Session:
         if kind is Train:
             model = 4 * max(self.vector.parameters, len(self.vector.sizes))
             return 3 + self.vector.evaluated, max(MAX_PUBLIC_KEY + MAX_ENVELOPE, model)
-        sums = self.vector.length * self.vector.sum_type(self.scheme.max_clients).itemsize
+        if kind is Box:
+            return 3, max(MAX_PUBLIC_KEY, MAX_SECRET_KEY)
+        if kind is Boxes:
+            return clients, MAX_PUBLIC_KEY + MAX_SECRET_KEY + MAX_BESIDE
+        each = self.vector.sum_type(self.scheme.max_clients).itemsize
+        if kind is Stepped:
+            return 2, max(DIGEST_BYTES, self.vector.head * each)
+        sums = self.vector.length * each
         if kind is Release:
             return 1, sums
         if kind is State:

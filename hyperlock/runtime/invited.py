@@ -25,7 +25,8 @@ class InvitedRuntime:
         pipe: what moves the bytes.
         invite: what an invitation says.
         accepted: takes the answer of a party; MessageRefused if it is not that.
-        needed: those without whom there is no round: if they are away, they are waited for.
+        needed: those without whom there is no round: if they are away, they are waited for. Who
+            that is may change, and is looked at each time.
         patience: seconds for which they are.
     """
 

@@ -246,20 +246,19 @@ def _check_runtime(config: Config) -> None:
         raise ConfigError(
             "federation.dropout", federation.dropout, problem, hint="federation.dropout=0"
         )
-    if config.keys.custody != "authority":
-        why = {
-            "server": "the server would read every site's update",
-            "clients": "sites cannot share a key yet: it takes a channel past the server",
-        }
+    if config.keys.custody == "server":
         raise ConfigError(
-            "keys", config.keys.custody, why[config.keys.custody], allowed="keys=authority"
+            "keys",
+            "server",
+            "the server would read every site's update",
+            allowed="keys=authority, or keys=clients with trust=curious",
         )
 
 
 def _check_evaluated(config: Config) -> None:
     """Objectives that nobody's evaluation gives."""
     absent = {
-        "loss": not config.coordinator_evaluates,
+        "loss": config.clients_evaluate and not config.coordinator_evaluates,
         "sites/accuracy": not (config.clients_evaluate and config.coordinator_evaluates),
         "sites/tested": not config.clients_evaluate,
     }
@@ -283,6 +282,14 @@ def _check_evaluation(config: Config) -> None:
             "nobody evaluates the model then",
             allowed=", ".join(EVALUATION),
             hint=f"runtime.evaluation={near[0] if near else EVALUATION[0]}",
+        )
+    if by == "both" and config.keys.custody == "clients":
+        raise ConfigError(
+            "runtime.evaluation",
+            by,
+            "with keys=clients the sites alone have the model, and the coordinator cannot test it",
+            allowed="sites; or coordinator, where nobody tests it",
+            hint="runtime.evaluation=sites",
         )
     if config.coordinator_evaluates and isinstance(config.dataset, SitesDataset):
         raise ConfigError(

@@ -524,8 +524,10 @@ class Config:
 
     @property
     def coordinator_evaluates(self) -> bool:
-        """Whether it is tested on the run's own test set."""
-        return not isinstance(self.runtime, FlowerRuntime) or self.runtime.evaluation != "sites"
+        """Whether it is tested on the run's own test set, by who has the model."""
+        if not isinstance(self.runtime, FlowerRuntime):
+            return True
+        return self.runtime.evaluation != "sites" and self.keys.custody != "clients"
 
     @property
     def max_clients(self) -> int:

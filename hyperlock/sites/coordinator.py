@@ -4,7 +4,8 @@ end of a pipe."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +22,14 @@ from hyperlock.experiment.rounds import Parties
 from hyperlock.experiment.run import run as play
 from hyperlock.learning.types import Samples
 from hyperlock.monitor import Monitor
-from hyperlock.parties.custody import CUSTODIES
+from hyperlock.parties.custody import CUSTODIES, Custody
 from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS
 from hyperlock.parties.messages import Accept, Invite
+from hyperlock.parties.model import ModelKeeper
+from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
+from hyperlock.parties.sharing import SharingClients
+from hyperlock.parties.sharing_server import SharingServer
 from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.runtime import Pipe
 from hyperlock.runtime.flower import SOCKET, FlowerRuntime
@@ -34,11 +39,15 @@ from hyperlock.settings.schema import Config
 from hyperlock.sites.folder import Folder
 from hyperlock.sites.kit import Kit
 from hyperlock.sites.offer import Offer
+from hyperlock.sites.shared import build_server as build_sharing_server
+from hyperlock.sites.shared import sites_share
 
 if TYPE_CHECKING:
     from hyperlock.learning.network import Network
 
 log = logging.getLogger(__name__)
+
+UNSEEN = ("accuracy", "loss", "rounds_to_target")  # what takes the model and a test set
 
 
 def run(
@@ -82,6 +91,8 @@ def own_folder(config: Config) -> Folder:
         problem = f"the folder is that of a {folder.public.role}, and the run is the server's"
         raise ConfigError("runtime.folder", folder.path, problem)
     _check_parties(config, folder.kit)
+    if sites_share(config) and not config.clients_evaluate:
+        _check_unseen(config)
     return folder
 
 
@@ -127,24 +138,82 @@ def assemble(
         identity = identity.without(WITNESS)
     session = Session(identity, scheme, vector, terms, monitor)
 
-    # The server, which has the model.
+    # The server, which has the model unless the sites alone do.
     keeper = simulation.build_keeper(
         config=config,
         weights=weights,
         sizes=network.sizes,
         algorithm=algorithm,
         terms=terms,
-        start=start,
+        start=None if sites_share(config) else start,
     )
-    server = simulation.build_server(
-        config=config,
-        session=session,
-        keeper=keeper,
-        folder=None if directory is None else directory / SERVER,
-    )
+    own = None if directory is None else directory / SERVER
+    served = _served(config, session, keeper, kit.sites, own, start)
 
     # Everybody else, by invitation.
+    log.info("project %s, kit %s, offer %s", kit.project, kit.fingerprint, offer.fingerprint)
     invite = session.write(Invite, (offer.payload, weights.astype("<f4").tobytes()))
+    runtime = InvitedRuntime(
+        pipe(folder, config.runtime.timeout),
+        invite=invite,
+        accepted=_accepting(session, served.server, invite),
+        needed=served.needed,
+        patience=config.runtime.patience,
+    )
+    return Parties(
+        run=run,
+        server=served.server,
+        clients=kit.sites,
+        runtime=runtime,
+        custody=served.custody,
+        replica=None,
+        journal=Journal(directory),
+        keeper=served.keeper,
+        network=network,
+        monitor=monitor,
+    )
+
+
+@dataclass(frozen=True)
+class Served:
+    """The server, and what goes with its custody.
+
+    Attributes:
+        server: itself.
+        custody: how an attempt gets its key and a sum is released.
+        keeper: of the model; None where the sites alone have it.
+        needed: those without whom there is no round.
+    """
+
+    server: Server
+    custody: Custody
+    keeper: ModelKeeper | None
+    needed: Collection[str]
+
+
+def _served(
+    config: Config,
+    session: Session,
+    keeper: ModelKeeper,
+    sites: list[str],
+    folder: Path | None,
+    start: Checkpoint | None,
+) -> Served:
+    """The server of these settings, with `keeper` unless the sites alone have the model; `folder`
+    is its own."""
+    if not sites_share(config):
+        server = simulation.build_server(
+            config=config, session=session, keeper=keeper, folder=folder
+        )
+        needed = session.identity.enrolled.keys() & {KEYHOLDER, WITNESS}
+        return Served(server, CUSTODIES[config.keys.custody], keeper, needed)
+    sharing = build_sharing_server(config, session, keeper, sites=sites, folder=folder, start=start)
+    custody = SharingClients(sharing, sites, config.runtime.patience)
+    return Served(sharing, custody, None, sharing.needed)
+
+
+def _accepting(session: Session, server: Server, invite: bytes) -> Callable[[str, bytes], None]:
+    """What takes the answer to an Invite."""
     limits = {"max_parts": 2, "max_part_bytes": len(invite)}
     digest = Invite.decode(invite, session.identity, **limits).digest
 
@@ -153,29 +222,23 @@ def assemble(
         message.expect(sender=party)
         if len(message.parts) != 2 or bytes(message.parts[0]) != digest:
             raise MessageRefused("it accepts another offer")
-        if isinstance(server, VerifiedServer):
+        if isinstance(server, VerifiedServer | SharingServer):
             server.joined(party, int.from_bytes(message.parts[1], "little"))
 
-    log.info("project %s, kit %s, offer %s", kit.project, kit.fingerprint, offer.fingerprint)
-    runtime = InvitedRuntime(
-        pipe(folder, config.runtime.timeout),
-        invite=invite,
-        accepted=accepted,
-        needed=identity.enrolled.keys() & {KEYHOLDER, WITNESS},
-        patience=config.runtime.patience,
-    )
-    return Parties(
-        run=run,
-        server=server,
-        clients=kit.sites,
-        runtime=runtime,
-        custody=CUSTODIES[config.keys.custody],
-        replica=None,
-        journal=Journal(directory),
-        keeper=keeper,
-        network=network,
-        monitor=monitor,
-    )
+    return accepted
+
+
+def _check_unseen(config: Config) -> None:
+    """Where the sites alone have the model, nothing may ask how it does on a test set here."""
+    why = "keys=clients: the sites alone have the model, so that nobody here can evaluate it"
+    if config.federation.target_accuracy is not None:
+        target = config.federation.target_accuracy
+        hint = "federation.target_accuracy=null"
+        raise ConfigError("federation.target_accuracy", target, why, hint=hint)
+    for name in config.objectives:
+        if name in UNSEEN:
+            hint = "runtime.evaluation=sites, or objective=train/loss"
+            raise ConfigError("objective", name, why, hint=hint)
 
 
 def _check_parties(config: Config, kit: Kit) -> None:

@@ -51,7 +51,7 @@ RUN = (
 # The same in one process: what hospitals have is split so, and the same settings learn from it.
 LOCAL = (f"dataset.train_samples={SAMPLES}", TESTS, "split=shards")
 _START = 120.0  # seconds in which a process is ready
-_LIMITS = """\
+LIMITS = """\
 dataset:
   path: {path}
 limits:
@@ -106,6 +106,7 @@ def stage(
     overrides: Sequence[str] = (),
     hospitals: Sequence[str] = HOSPITALS,
     program: Sequence[str | Path] = PROGRAM,
+    limits: str = LIMITS,
 ) -> Iterator[Stage]:
     """Folders under `path`, and a process for every party but the server.
 
@@ -114,14 +115,15 @@ def stage(
         overrides: of the run, for what hospitals have.
         hospitals: their names, in order.
         program: Python's arguments for a party, before `serve` and its folder.
+        limits: a hospital's own file, but for where its data are.
     """
     # Each party makes its own keys; the coordinator gathers what is public.
     server = Folder.make(path / "server", "server", "", 0)
     folders = {role: Folder.make(path / role, role, "", 0) for role in ("keyholder", "witness")}
     for name, count in give_samples(path, overrides, hospitals).items():
         folders[name] = Folder.make(path / name, SITE, name, count)
-        limits = _LIMITS.format(path=path / f"{name}.npz")
-        (folders[name].path / "site.yaml").write_text(limits)
+        text = limits.format(path=path / f"{name}.npz")
+        (folders[name].path / "site.yaml").write_text(text)
     files = [folder.path / "public.json" for folder in folders.values()]
     kit = provision(server, "demonstration", f"{HOST}:{free_port(HOST)}", files)
     for folder in folders.values():

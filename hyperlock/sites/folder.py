@@ -3,6 +3,7 @@
 FOLDER/              mode 0700
   signing.key        Ed25519, hexadecimal, 0600: never leaves
   node.key           the engine's, OpenSSH, 0600: never leaves (not the server's)
+  box.key            X25519, hexadecimal, 0600: never leaves (a site's alone)
   public.json        to hand over
   kit.json           who is who, once the party has joined a project
   site.yaml          a site's own: its data and its limits
@@ -24,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 try:
     import fcntl
@@ -49,6 +51,7 @@ dataset:
 limits:
   models: [mlp, logistic, 2nn, cnn]     # HyperLock's own, by name
   encryption: [bfv, ckks]               # none would send updates in the clear
+  keys: [authority]                     # clients: sites share a key, and could read each other
   trust: malicious                      # curious: the server is trusted to follow the protocol
   parameters: 10000000                  # at most
   rounds: 100                           # at most
@@ -110,12 +113,18 @@ class Folder:
         if role != SERVER:
             make_node_key(path)
             node = (path / NODE).read_text().strip()
+        box = ""
+        if role == SITE:
+            reading = X25519PrivateKey.generate()
+            write_whole(path / "box.key", reading.private_bytes_raw().hex().encode())
+            box = reading.public_key().public_bytes_raw().hex()
         public = PublicFile.of(
             {
                 "name": name or role,
                 "role": role,
                 "signing": signing.public_key().public_bytes_raw().hex(),
                 "node": node,
+                "box": box,
                 "samples": sample_limits(samples) if role == SITE else (0, 0),
             },
             path,
@@ -184,6 +193,20 @@ class Folder:
                 "  try: both files as one `init` made them"
             )
         return Signer(self.name, kit.enrolled, kit.limits, key)
+
+    def box_key(self) -> X25519PrivateKey:
+        """What opens that which is sealed for a site.
+
+        Raises:
+            HyperLockError: it is missing, another's, or others can read it.
+        """
+        key = X25519PrivateKey.from_private_bytes(self._secret("box.key"))
+        if key.public_key().public_bytes_raw().hex() != self.public.box:
+            raise HyperLockError(
+                f"{self.path}/box.key: not the key that public.json names\n"
+                "  try: both files as one `init` made them"
+            )
+        return key
 
     def run(self, run: str) -> Path:
         """Where what must outlive a restart is kept of a run; is made if it is not there."""

@@ -19,12 +19,13 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from hyperlock.errors import HyperLockError
 from hyperlock.parties.identity import KEYHOLDER, SERVER, WITNESS
 
-VERSION = 1
+VERSION = 2  # since sites have keys to which a run's key is sealed (keys=clients)
 SITE = "site"
 ROLES = (SITE, KEYHOLDER, WITNESS, SERVER)
 MOST_PARTIES = 10_000
@@ -48,6 +49,8 @@ class PublicFile:
         role: one of `ROLES`.
         signing: its Ed25519 key, 32 bytes in hexadecimal.
         node: the key by which its node joins the engine, OpenSSH; "" for the server.
+        box: the key to which others seal what it alone may read, X25519, 32 bytes in hexadecimal;
+            "" for all but sites.
         samples: the fewest and the most that a site says it has; (0, 0) for others.
     """
 
@@ -55,6 +58,7 @@ class PublicFile:
     role: str
     signing: str
     node: str = ""
+    box: str = ""
     samples: tuple[int, int] = (0, 0)
 
     @property
@@ -65,6 +69,7 @@ class PublicFile:
             "role": self.role,
             "signing": self.signing,
             "node": self.node,
+            "box": self.box,
             "samples": list(self.samples),
         }
 
@@ -103,6 +108,7 @@ class PublicFile:
                 role=content["role"],
                 signing=content["signing"],
                 node=content["node"],
+                box=content["box"],
                 samples=(least, most),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -136,6 +142,11 @@ class Kit:
     def enrolled(self) -> dict[str, bytes]:
         """Raw signing keys, by party."""
         return {name: bytes.fromhex(party.signing) for name, party in self.parties.items()}
+
+    @property
+    def boxes(self) -> dict[str, bytes]:
+        """Raw X25519 keys, by site, in order."""
+        return {name: bytes.fromhex(self.parties[name].box) for name in self.sites}
 
     @property
     def limits(self) -> dict[str, tuple[int, int]]:
@@ -208,7 +219,7 @@ def make(
                 "and with another --name"
             )
         parties[party.name] = party
-    for key in ("signing", "node"):
+    for key in ("signing", "node", "box"):
         keys = [value for value in (getattr(party, key) for party in parties.values()) if value]
         if len(set(keys)) < len(keys):
             raise HyperLockError(
@@ -245,7 +256,7 @@ def host_and_port(superlink: str, where: object) -> tuple[str, int]:
 
 def _check(party: PublicFile, where: object) -> None:
     """HyperLockError unless every field is one that a party can have."""
-    texts = (party.name, party.role, party.signing, party.node)
+    texts = (party.name, party.role, party.signing, party.node, party.box)
     numbers = party.samples
     if not all(type(text) is str for text in texts) or not all(type(n) is int for n in numbers):
         raise HyperLockError(f"{where}: not a party's public file")
@@ -254,7 +265,8 @@ def _check(party: PublicFile, where: object) -> None:
     check_name(party.role, party.name, where)
     alone = party.role != SITE
     node = party.node == "" if party.role == SERVER else _is_node_key(party.node)
-    if not _HEX_KEY.fullmatch(party.signing) or not node:
+    box = party.box == "" if alone else _is_box_key(party.box)
+    if not _HEX_KEY.fullmatch(party.signing) or not node or not box:
         raise HyperLockError(f"{where}: what stands for a key of {party.name} is none")
     least, most = numbers
     if not 0 <= least <= most < 2**31 or (most == 0) != alone:
@@ -289,6 +301,17 @@ def _is_node_key(text: str) -> bool:
     return isinstance(key, ec.EllipticCurvePublicKey)
 
 
+def _is_box_key(text: str) -> bool:
+    """Whether it is one, and none of the few with which everybody agrees on zeros."""
+    if not _HEX_KEY.fullmatch(text):
+        return False
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(text)))
+    except ValueError:
+        return False
+    return True
+
+
 def _json(path: Path) -> dict[str, Any]:
     """A file of one JSON object of this version."""
     try:
@@ -307,10 +330,12 @@ def _json(path: Path) -> dict[str, Any]:
         ) from None
     if type(content) is not dict or type(content.get("hyperlock")) is not int:
         raise HyperLockError(f"{path}: not a file of HyperLock's")
-    if content["hyperlock"] != VERSION:
+    version = content["hyperlock"]
+    if version != VERSION:
+        older = "; then `init` anew at every party, and a new kit" if version < VERSION else ""
         raise HyperLockError(
-            f"{path}: of version {content['hyperlock']!s:.20}, and this HyperLock reads {VERSION}\n"
-            "  try: the same version of HyperLock at all parties"
+            f"{path}: of version {version!s:.20}, and this HyperLock reads {VERSION}\n"
+            f"  try: the same version of HyperLock at all parties{older}"
         )
     return content
 

@@ -218,6 +218,9 @@ class Offer:
             f"encryption={encryption}, and the site's are {', '.join(limits.encryption)}": (
                 encryption not in limits.encryption
             ),
+            f"keys={keys.custody}, and the site's are {', '.join(limits.keys)}": (
+                keys.custody not in limits.keys
+            ),
             f"trust={config.trust.level}, and the site wants {least}": (
                 least == "malicious" and not config.trust.malicious
             ),

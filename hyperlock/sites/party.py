@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from hyperlock.errors import HyperLockError, MessageRefused
 from hyperlock.experiment import simulation
 from hyperlock.learning.types import Evaluator, LocalData
 from hyperlock.monitor import Monitor
+from hyperlock.parties.client import Client
 from hyperlock.parties.identity import KEYHOLDER, WITNESS
 from hyperlock.parties.memory import Memory
 from hyperlock.parties.messages import Accept, Invite, kind_of, run_of
@@ -38,6 +39,8 @@ from hyperlock.sites import site as site_file
 from hyperlock.sites.folder import Folder
 from hyperlock.sites.kit import SITE
 from hyperlock.sites.offer import MOST_BYTES, Offer
+from hyperlock.sites.shared import build_client as build_sharing_client
+from hyperlock.sites.shared import sites_share
 
 if TYPE_CHECKING:
     from hyperlock.learning.network import Network
@@ -197,15 +200,19 @@ class Party:
             return made(Witness(session).handle, None)
 
         # Who steps the model, and who trains it, has it.
+        sharing = sites_share(config)
+        if sharing and self._folder.public.role == KEYHOLDER:
+            raise MessageRefused("keys=clients: the sites have the key, and there is no key holder")
         network = _network(config, offer)
         algorithm = simulation.build_algorithm(config, network)
+        steps = config.trust.malicious or sharing
         keeper = simulation.build_keeper(
             config=config,
             weights=weights,
             sizes=offer.sizes,
             algorithm=algorithm,
             terms=session.terms,
-            file=folder / "model" if config.trust.malicious else None,
+            file=folder / "model" if steps else None,
         )
         if self._folder.public.role == KEYHOLDER:
             keyholder = simulation.build_keyholder(
@@ -218,18 +225,22 @@ class Party:
             )
             return made(keyholder.handle, keeper)
         assert self._data is not None, "a site has samples"
-        client = simulation.build_client(
-            config=config,
-            session=session,
-            index=self._folder.kit.sites.index(self.name),
-            data=self._data,
-            trainer=algorithm.trainer,
-            keeper=keeper,
-            spool=Spool(),
-            evaluator=self._evaluator(config, network),
-            memory=Memory(folder / "answered"),
+        given: dict[str, Any] = {
+            "config": config,
+            "session": session,
+            "index": self._folder.kit.sites.index(self.name),
+            "data": self._data,
+            "trainer": algorithm.trainer,
+            "keeper": keeper,
+            "evaluator": self._evaluator(config, network),
+            "memory": Memory(folder / "answered"),
+        }
+        client: Client = (
+            build_sharing_client(**given, folder=self._folder, offer=digest)
+            if sharing
+            else simulation.build_client(**given, spool=Spool())
         )
-        return made(client.handle, keeper if config.trust.malicious else None)
+        return made(client.handle, keeper if steps else None)
 
     def _evaluator(self, config: Config, network: Network) -> Evaluator | None:
         """How the site evaluates the model, in a run that its sites evaluate."""
@@ -305,8 +316,8 @@ def _in_words(offer: Offer, config: Config) -> str:
     return (
         f"{sum(offer.sizes)} parameters, {config.federation.rounds} rounds of "
         f"{config.federation.algorithm}, encryption={config.encryption.scheme}, "
-        f"trust={config.trust.level}, sums of at least {config.keys.min_clients}, evaluated "
-        f"by: {config.runtime.evaluation}"
+        f"keys={config.keys.custody}, trust={config.trust.level}, "
+        f"sums of at least {config.keys.min_clients}, evaluated by: {config.runtime.evaluation}"
     )
 
 

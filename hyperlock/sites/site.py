@@ -31,6 +31,7 @@ class SiteLimits:
 
     models: list[str] = field(default_factory=list)
     encryption: list[str] = field(default_factory=lambda: ["bfv", "ckks"])
+    keys: list[str] = field(default_factory=lambda: ["authority"])
     trust: str = "malicious"
     parameters: int = 10_000_000
     rounds: int = 100
@@ -56,6 +57,7 @@ class Limits:
     Attributes:
         models: HyperLock's by their options' names, its own by their functions'.
         encryption: schemes.
+        keys: who may have the key.
         trust: malicious, or curious.
         parameters, rounds, local_epochs: at most.
         min_clients, colluders: at least.
@@ -64,6 +66,7 @@ class Limits:
 
     models: tuple[str, ...]
     encryption: tuple[str, ...]
+    keys: tuple[str, ...]
     trust: str
     parameters: int
     rounds: int
@@ -126,6 +129,7 @@ def read(path: Path) -> Site:
     known = {
         "models": [name for name in SCHEMAS["model"] if name != "own"] + found.functions,
         "encryption": list(SCHEMAS["encryption"]),
+        "keys": ["authority", "clients"],
     }
     for name, allowed in known.items():
         for each in getattr(limits, name):
@@ -143,7 +147,7 @@ def read(path: Path) -> Site:
             "  allowed: such as 2027-06-30, or null"
         ) from None
     values = {**vars(limits), "until": until}
-    lists = {name: tuple(values[name]) for name in ("models", "encryption")}
+    lists = {name: tuple(values[name]) for name in known}
     return Site(data, Limits(**{**values, **lists}), tuple(found.functions))
 
 

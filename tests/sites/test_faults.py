@@ -226,7 +226,7 @@ def altered(
     federation: Federation, wrongs: Sequence[tuple[str, Callable[[Folder], None]]]
 ) -> Iterator[None]:
     """Sites that are started again with something wrong; and right again afterwards."""
-    kept = ("kit.json", "public.json", "signing.key", "node.key", "site.yaml")
+    kept = ("kit.json", "public.json", "signing.key", "node.key", "box.key", "site.yaml")
     for name, alter in wrongs:
         federation.interrupt(name)
         folder = federation.folder(name)

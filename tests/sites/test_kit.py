@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ def test_whatever_is_changed_in_a_kit_is_refused_or_shows_in_its_fingerprint(
         (("ca",), "another CA"),
         (("parties", 0, "name"), "hospital-z"),
         (("parties", 0, "signing"), "00" * 32),
+        (("parties", 0, "box"), "09" + "00" * 31),
         (("parties", 0, "samples"), [64, 129]),
     ],
 )
@@ -115,11 +117,11 @@ def test_any_bytes_are_refused(tmp_path: Path, read: Callable[[Path], Any], data
 @pytest.mark.parametrize(
     "text",
     [
-        "", "null", "[]", "{", "[" * 100_000, '{"hyperlock": 1}', '{"hyperlock": true}',
-        '{"hyperlock": ' + "9" * 5000 + "}", '{"hyperlock": NaN}', '{"hyperlock": 1, "parties": 5}',
-        '{"hyperlock": 1, "parties": [1]}', '{"hyperlock": 1, "parties": "abc"}',
-        '{"hyperlock": 1, "parties": [], "project": 1, "superlink": [], "ca": {}}',
-        '{"hyperlock": 1, "parties": [], "project": "\\ud800", "superlink": "", "ca": ""}',
+        "", "null", "[]", "{", "[" * 100_000, '{"hyperlock": 2}', '{"hyperlock": true}',
+        '{"hyperlock": ' + "9" * 5000 + "}", '{"hyperlock": NaN}', '{"hyperlock": 2, "parties": 5}',
+        '{"hyperlock": 2, "parties": [1]}', '{"hyperlock": 2, "parties": "abc"}',
+        '{"hyperlock": 2, "parties": [], "project": 1, "superlink": [], "ca": {}}',
+        '{"hyperlock": 2, "parties": [], "project": "\\ud800", "superlink": "", "ca": ""}',
     ],
 )  # fmt: skip
 def test_hostile_json_is_refused(tmp_path: Path, text: str) -> None:
@@ -141,8 +143,22 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 def test_another_version_is_named(project: Project, tmp_path: Path) -> None:
     file = tmp_path / "kit.json"
-    file.write_text(json.dumps(json.loads(project.kit.write()) | {"hyperlock": 2}))
-    assert "of version 2, and this HyperLock reads 1\n  try: " in refusal(lambda: Kit.read(file))
+    file.write_text(json.dumps(json.loads(project.kit.write()) | {"hyperlock": 3}))
+    said = refusal(lambda: Kit.read(file))
+    assert said.endswith("reads 2\n  try: the same version of HyperLock at all parties")
+
+
+def test_kits_from_before_sites_had_keys_for_boxes_are_made_anew(
+    project: Project, tmp_path: Path
+) -> None:
+    content = json.loads(project.kit.write()) | {"hyperlock": 1}
+    for party in content["parties"]:
+        del party["box"]
+    file = tmp_path / "kit.json"
+    file.write_text(json.dumps(content))
+    said = refusal(lambda: Kit.read(file))
+    assert "of version 1, and this HyperLock reads 2" in said
+    assert "`init` anew at every party, and a new kit" in said
 
 
 @pytest.mark.parametrize(
@@ -166,6 +182,9 @@ def test_another_version_is_named(project: Project, tmp_path: Path) -> None:
         (("parties", 0, "node"), "", "is none"),
         (("parties", 0, "node"), "ssh-rsa AAAA", "is none"),
         (("parties", 0, "node"), "ecdsa-sha2-nistp256 AAAA", "is none"),
+        (("parties", 0, "box"), "", "is none"),
+        (("parties", 0, "box"), "00" * 32, "is none"),  # of small order: all agree on zeros
+        (("parties", 3, "box"), "09" + "00" * 31, "is none"),  # a key holder has none
         (("parties", 0, "samples"), [0, 0], "which cannot be"),
         (("parties", 0, "samples"), [True, True], "not a party's public file"),
         (("parties", 0, "samples"), [128, 64], "which cannot be"),
@@ -202,7 +221,7 @@ def test_a_name_or_a_key_occurs_once(project: Project) -> None:
     assert "two parties are named 'hospital-a'\n  try: each public file once" in refusal(
         make(again)
     )
-    copied = PublicFile("hospital-d", SITE, again.signing, again.node, again.samples)
+    copied = replace(again, name="hospital-d")
     assert "the same signing key: a folder was copied\n  try: " in refusal(make(copied))
 
 
@@ -248,7 +267,7 @@ def test_what_was_altered_says_so(project: Project, tmp_path: Path) -> None:
 
 def test_keys_are_their_owners_alone_and_a_folder_is_a_partys_own(tmp_path: Path) -> None:
     folder = Folder.make(tmp_path / "a", SITE, "a", 100)
-    for name in ("signing.key", "node.key", "public.json", "site.yaml"):
+    for name in ("signing.key", "node.key", "box.key", "public.json", "site.yaml"):
         assert (folder.path / name).stat().st_mode & 0o777 == 0o600
     assert folder.path.stat().st_mode & 0o777 == 0o700
     assert "a party lives there already" in refusal(lambda: Folder.make(folder.path, SITE, "a", 1))
@@ -291,6 +310,14 @@ def test_a_key_that_cannot_be_used_is_named(
     folder = Project(tmp_path / "p").folders["hospital-a"]
     spoil(folder.path / "signing.key")
     assert said in refusal(folder.signer)
+
+
+def test_a_key_for_boxes_is_the_one_that_the_folder_hands_over(tmp_path: Path) -> None:
+    folder = Project(tmp_path / "p").folders["hospital-a"]
+    assert folder.box_key().public_key().public_bytes_raw() == folder.kit.boxes["hospital-a"]
+    (folder.path / "box.key").write_text("01" * 32)
+    assert "box.key: not the key that public.json names\n  try: " in refusal(folder.box_key)
+    assert not (tmp_path / "p" / "keyholder" / "box.key").exists()
 
 
 def test_what_was_approved_is_a_fingerprint_of_a_sites(project: Project, tmp_path: Path) -> None:
@@ -413,6 +440,7 @@ PATH = "dataset: {path: /data/mine.npz}\n"
         (PATH + "limits: {models: [mpl]}", "limits.models has 'mpl', which nothing is called"),
         (PATH + "limits: {models: null}", "limits.models"),
         (PATH + "limits: {encryption: [bfv, aes]}", "limits.encryption has 'aes'"),
+        (PATH + "limits: {keys: [server]}", "limits.keys has 'server'"),
         (PATH + "limits: {until: tomorrow}", "limits.until=tomorrow is no date\n  allowed: "),
         (PATH + "limits: null", "limits"),
         (PATH + "functions: [net]", "functions has 'net', which is no function's name\n  try: "),

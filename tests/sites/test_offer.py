@@ -214,6 +214,12 @@ def limits(tmp_path: Path) -> Any:
         ((), "logistic", TODAY, ["10 rounds"]),
         (("federation.rounds=5",), "mlp", TODAY, ["model mlp", "9610 parameters"]),
         (("federation.rounds=5", "trust=curious"), "logistic", TODAY, ["trust=curious"]),
+        (
+            ("federation.rounds=5", "trust=curious", "keys=clients"),
+            "logistic",
+            TODAY,
+            ["keys=clients, and the site's are authority", "trust=curious"],
+        ),
         (("federation.rounds=5", "encryption=none"), "logistic", TODAY, ["encryption=none"]),
         (("federation.rounds=5", "federation.local_epochs=50"), "logistic", TODAY, ["50 local"]),
         (
