@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,19 +60,26 @@ class Carried:
         run = str(opened(self.box())[1]["run"])
         return self.project.folders[party].signer().join(run)
 
-    def offered(self, box: bytes) -> str:
-        """Why the victim, restarted and in the second run, refuses it; "" if it takes the key."""
+    @property
+    def kept(self) -> Path:
+        """Where the victim keeps the key of the second run, once it has it."""
+        return self.project.folders[VICTIM].run(self.voice(FIRST).run) / KEY
+
+    def victim(self) -> Party:
+        """Restarted, and in the second run."""
         party = Party(self.project.folders[VICTIM])
         party.handle(self.runs[1][VICTIM, "invite"])
-        kept = self.project.folders[VICTIM].run(self.voice(FIRST).run) / KEY
-        assert not kept.exists()
+        assert not self.kept.exists()
+        return party
+
+    def offered(self, box: bytes) -> str:
+        """Why the victim refuses it; "" if it takes the key."""
         try:
-            party.handle(box)
+            self.victim().handle(box)
         except MessageRefused as error:
-            assert not kept.exists()
+            assert not self.kept.exists()
             return str(error)
-        assert kept.exists()
-        kept.unlink()
+        self.kept.unlink()
         return ""
 
 
@@ -96,11 +104,16 @@ def test_the_first_sites_box_opens(carried: Carried) -> None:
 
 
 def test_an_altered_box_is_refused(carried: Carried) -> None:
+    party = carried.victim()
     box = carried.box()
     for at in range(0, len(box), len(box) // 40):
         altered = bytearray(box)
         altered[at] ^= 1
-        assert carried.offered(bytes(altered))
+        with pytest.raises(MessageRefused):
+            party.handle(bytes(altered))
+    assert not carried.kept.exists()
+    party.handle(box)
+    carried.kept.unlink()
 
 
 @pytest.mark.parametrize("part", [0, 1, 2], ids=["public", "ephemeral", "sealed"])
@@ -132,9 +145,7 @@ def test_a_box_of_another_run_is_refused(carried: Carried) -> None:
 
 def own_making(carried: Carried, maker: str, sender: str) -> bytes:
     """A key that somebody made, sealed for the victim by its public key, which is in the kit."""
-    scheme = Party(carried.project.folders[VICTIM])
-    scheme.handle(carried.runs[1][VICTIM, "invite"])
-    joined: Any = scheme._joined
+    joined: Any = carried.victim()._joined
     pair: KeyPair = joined.session.scheme.generate_keys()
     voice = carried.voice(maker)
     about = About(voice.run, sender, VICTIM, joined.offer, key_id_of(pair.public))
@@ -159,20 +170,18 @@ def test_a_key_of_somebodys_own_making_is_refused(carried: Carried) -> None:
 
 
 def test_a_second_key_is_refused_by_who_has_one(carried: Carried) -> None:
-    party = Party(carried.project.folders[VICTIM])
-    party.handle(carried.runs[1][VICTIM, "invite"])
+    another = own_making(carried, FIRST, FIRST)
+    party = carried.victim()
     party.handle(carried.box())
     assert party.handle(carried.box()) == b""
     with pytest.raises(MessageRefused, match="another key than the one that hospital-b has"):
-        party.handle(own_making(carried, FIRST, FIRST))
-    (carried.project.folders[VICTIM].run(carried.voice(FIRST).run) / KEY).unlink()
+        party.handle(another)
+    carried.kept.unlink()
 
 
 def test_halves_that_do_not_belong_together_are_refused(carried: Carried) -> None:
     """Else the site would encrypt under a key of which it has the other half of another."""
-    party = Party(carried.project.folders[VICTIM])
-    party.handle(carried.runs[1][VICTIM, "invite"])
-    joined: Any = party._joined
+    joined: Any = carried.victim()._joined
     scheme = joined.session.scheme
     public = scheme.generate_keys().public
     about = About(carried.voice(FIRST).run, FIRST, VICTIM, joined.offer, key_id_of(public))
@@ -184,10 +193,8 @@ def test_halves_that_do_not_belong_together_are_refused(carried: Carried) -> Non
 
 
 def test_no_other_site_makes_a_key(carried: Carried) -> None:
-    party = Party(carried.project.folders[VICTIM])
-    party.handle(carried.runs[1][VICTIM, "invite"])
     with pytest.raises(MessageRefused, match="hospital-b makes no key: hospital-a does"):
-        party.handle(carried.runs[1][FIRST, "share"])
+        carried.victim().handle(carried.runs[1][FIRST, "share"])
 
 
 def test_the_key_holder_of_the_kit_has_no_part_in_it(carried: Carried) -> None:

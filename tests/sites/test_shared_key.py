@@ -84,11 +84,11 @@ def test_the_sites_models_are_those_of_one_process(
     ("party", "kind"),
     [
         (FIRST, "share"),
-        (FIRST, "aggregate"),
-        ("hospital-b", "invite"),
-        ("hospital-b", "box"),
-        ("hospital-b", "train"),
         ("hospital-c", "aggregate"),
+        pytest.param(FIRST, "aggregate", marks=pytest.mark.slow),
+        pytest.param("hospital-b", "invite", marks=pytest.mark.slow),
+        pytest.param("hospital-b", "box", marks=pytest.mark.slow),
+        pytest.param("hospital-b", "train", marks=pytest.mark.slow),
     ],
 )
 def test_a_site_that_is_restarted_has_the_key_again(
@@ -102,6 +102,7 @@ def test_a_site_that_is_restarted_has_the_key_again(
     assert sent(pipe, party, "invite") == 2 and sent(pipe, FIRST, "share") == 1
 
 
+@pytest.mark.slow
 def test_a_sum_that_a_site_missed_is_given_it_later(
     project: Project, across: Across, alone: Report
 ) -> None:
@@ -134,6 +135,7 @@ def test_nothing_begins_without_the_first_site(project: Project, across: Across)
     assert {kind for _, kind in pipe.seen} == {"invite"}
 
 
+@pytest.mark.slow
 def test_rounds_go_on_without_the_first_site_once_all_have_the_key(
     project: Project, across: Across
 ) -> None:
@@ -144,7 +146,14 @@ def test_rounds_go_on_without_the_first_site_once_all_have_the_key(
     assert len(weights(project, *OTHERS)) == 1 and len(weights(project)) == 2
 
 
-@pytest.mark.parametrize("when", [("hospital-c", "train"), ("hospital-c", "aggregate")], ids=str)
+@pytest.mark.parametrize(
+    "when",
+    [
+        ("hospital-c", "aggregate"),
+        pytest.param(("hospital-c", "train"), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_a_run_that_was_killed_goes_on(
     project: Project, across: Across, alone: Report, tmp_path: Path, when: tuple[str, str]
 ) -> None:
@@ -171,6 +180,7 @@ def test_a_run_that_was_killed_goes_on(
         assert sent(pipe, FIRST, "train") == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_finished_run_is_given_more_rounds(
     project: Project, across: Across, compose: Callable, tmp_path: Path, restarted: bool
@@ -187,6 +197,7 @@ def test_a_finished_run_is_given_more_rounds(
     assert weights(project) == {whole.weights.astype("<f4").tobytes()}
 
 
+@pytest.mark.slow
 def test_a_new_run_in_the_same_directory_finds_nothing_of_the_one_before(
     project: Project, across: Across, compose: Callable, tmp_path: Path
 ) -> None:
@@ -200,6 +211,7 @@ def test_a_new_run_in_the_same_directory_finds_nothing_of_the_one_before(
         assert whole.weights.astype("<f4").tobytes() in weights(project)
 
 
+@pytest.mark.slow
 def test_a_site_that_is_killed_before_it_steps_takes_the_same_sum_again(
     project: Project, across: Across, alone: Report
 ) -> None:
@@ -223,6 +235,7 @@ def test_a_site_that_is_killed_before_it_steps_takes_the_same_sum_again(
     assert killed and weights(project) == {alone.weights.astype("<f4").tobytes()}
 
 
+@pytest.mark.slow  # tests/parties/test_sharing.py has it by itself
 def test_models_that_differ_end_the_run_and_are_named(project: Project, across: Across) -> None:
     pipe = Pipe(project.parties())
     step = GlobalModel.step
@@ -250,22 +263,18 @@ def test_models_that_differ_end_the_run_and_are_named(project: Project, across: 
 # What is refused
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        (("trust=malicious", "keys.min_clients=3"), "the clients share the key"),
-        (("federation.target_accuracy=0.9",), "the sites alone have the model"),
-        (("objective=accuracy",), "try: runtime.evaluation=sites, or objective=train/loss"),
-        (("keys=server",), "the server would read every site's update"),
-    ],
-    ids=str,
-)
 def test_what_cannot_be_is_refused_before_anybody_is_asked(
-    project: Project, across: Across, settings: tuple[str, ...], said: str
+    project: Project, across: Across
 ) -> None:
     pipe = Pipe(project.parties())
-    with pytest.raises(ConfigError, match=said):
-        across(pipe, *settings)
+    for settings, said in {
+        ("trust=malicious", "keys.min_clients=3"): "the clients share the key",
+        ("federation.target_accuracy=0.9",): "the sites alone have the model",
+        ("objective=accuracy",): "try: runtime.evaluation=sites, or objective=train/loss",
+        ("keys=server",): "the server would read every site's update",
+    }.items():
+        with pytest.raises(ConfigError, match=said):
+            across(pipe, *settings)
     assert not pipe.seen
 
 
