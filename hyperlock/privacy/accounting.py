@@ -6,8 +6,10 @@ wherever it drew the cohort. The client that was in most pays most. Under `clien
 plain Gaussians, which compose in closed form (`gaussian.py`); under `sample` each of them is
 amplified by the records that the client drew, which it does secretly.
 
-`hidden`: who attacks sees models only. Where cohorts are drawn secretly (`sampling=poisson`) every
-round counts, amplified by the chance to be in it. Where they are not it is `known`.
+`hidden`: who attacks sees models only. Under `client`, where cohorts are drawn secretly
+(`sampling=poisson`), every round counts, amplified by the chance to be in it. Everywhere else it is
+`known`: under `sample` too, for who knows all of a client's records but one sees by them whether it
+took part, however secretly it was drawn.
 
 Amplified Gaussians have no closed form. Their privacy loss distributions are convolved (Koskela,
 Jälkö and Honkela, AISTATS 2020; Doroshenko et al., "Connect the Dots", PoPETs 2022), by
@@ -45,7 +47,7 @@ class Spent:
         noise: z, its noise over its sensitivity (`Mechanism.multiplier`).
         record_rate: the chance with which a client drew a record; 1 under `client`.
         cohort_rate: the chance with which a client was drawn, if nobody was told; 1 if somebody
-            was.
+            was, and under `sample`.
         cohort: the numbers of those who took part; None if that was everybody.
         shares: how its noise was made; None for a Gaussian, as in the literature.
         short: what being drawn again when too few came adds to the hidden delta (`shortfall`).
@@ -58,6 +60,12 @@ class Spent:
     cohort: frozenset[int] | None = None
     shares: Shares | None = None
     short: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.record_rate < 1 and self.cohort_rate < 1:
+            raise ValueError("a record's client shows by its other records: no amplification by it")
+        if self.shares is not None and self.shares.noise != self.noise:
+            raise ValueError(f"noise of {self.noise} by shares for {self.shares.noise}")
 
 
 @dataclass(frozen=True)
@@ -79,58 +87,64 @@ def epsilons(spent: Sequence[Spent], delta: float) -> Epsilons:
     Returns:
         Infinite where this delta admits none. Nothing spent is 0.
     """
-    known = max((_epsilon(mine, delta) for mine in _by_client(spent)), default=0.0)
+    known = max((_epsilon(kinds, delta) for kinds in _by_client(spent)), default=0.0)
     if all(one.cohort_rate == 1 for one in spent):
         return Epsilons(known, known)
     short = sum(one.short for one in spent)
     if short >= delta:
         return Epsilons(known, math.inf)
-    rounds = [(one, one.record_rate * one.cohort_rate) for one in spent]
-    return Epsilons(known, _epsilon(rounds, delta - short))
+    # A client that nobody knows to have been in any round may have been in all.
+    amplified = Counter(
+        (one.noise, min(one.record_rate, one.cohort_rate), one.shares) for one in spent
+    )
+    return Epsilons(known, _epsilon(amplified, delta - short))
 
 
-Rated = list[tuple[Spent, float]]  # releases, each with the rate that amplifies it
+def repeated(one: Spent, times: int, delta: float) -> float:
+    """Epsilon of a member that is so many times in a release such as this one."""
+    rate = min(one.record_rate, one.cohort_rate)
+    left = delta - times * one.short
+    return _epsilon(Counter({(one.noise, rate, one.shares): times}), left) if left > 0 else math.inf
 
 
-def _by_client(spent: Sequence[Spent]) -> Iterable[Rated]:
+Kinds = Counter[tuple[float, float, Shares | None]]  # noise, rate and shares; how often
+
+
+def _by_client(spent: Sequence[Spent]) -> Iterable[Kinds]:
     """The releases that a client was in, for every client that none was in more than."""
-    everyone = [one for one in spent if one.cohort is None]
-    clients: dict[int, list[Spent]] = {}
+    everyone: Kinds = Counter()
+    clients: dict[int, Kinds] = {}
     for one in spent:
+        kind = (one.noise, one.record_rate, one.shares)
+        everyone[kind] += one.cohort is None
         for client in one.cohort or ():
-            clients.setdefault(client, []).append(one)
+            clients.setdefault(client, Counter())[kind] += 1
     # Clients that were in as many releases of each kind have spent the same.
-    alike: dict[frozenset[Any], list[Spent]] = {}
-    for own in [*clients.values(), []]:
-        mine = own + everyone
-        kinds = Counter((one.noise, one.record_rate, one.shares) for one in mine)
-        alike[frozenset(kinds.items())] = mine
-    counts = [(dict(kinds), mine) for kinds, mine in alike.items()]
-    for kinds, mine in counts:
-        if not any(_is_part(kinds, other) for other, _ in counts if other is not kinds):
-            yield [(one, one.record_rate) for one in mine]
+    alike = {frozenset(own.items()): own for own in [*clients.values(), Counter()]}
+    counts = [own + everyone for own in alike.values()]
+    for kinds in counts:
+        if not any(kinds < other for other in counts):
+            yield kinds
 
 
-def _is_part(kinds: dict[Any, int], other: dict[Any, int]) -> bool:
-    return all(other.get(kind, 0) >= times for kind, times in kinds.items())
-
-
-def _epsilon(rated: Rated, delta: float) -> float:
-    if not rated:
-        return 0.0
-    shares = [one.shares for one, _ in rated if one.shares is not None]
-    if shares and len(shares) < len(rated):
+def _epsilon(kinds: Kinds, delta: float) -> float:
+    releases: Counter[Shares] = Counter()
+    gaussians: Counter[tuple[float, float]] = Counter()
+    for (noise, rate, shares), times in kinds.items():
+        gaussians[shares.rounded if shares else noise, rate] += times
+        if shares:
+            releases[shares] += times
+    if releases and releases.total() < kinds.total():
         raise ValueError("some releases say how their noise was made and some do not")
-    kinds = Counter((one.shares.rounded if one.shares else one.noise, rate) for one, rate in rated)
-    key = tuple(sorted(kinds.items()))
-    return closeness.epsilon(lambda at: _ideal(key, at), shares, delta)
+    key = tuple(sorted(gaussians.items()))
+    return closeness.epsilon(lambda at: _ideal(key, at), releases, delta) if key else 0.0
 
 
-Kinds = tuple[tuple[tuple[float, float], int], ...]  # ((noise, rate), how often)
+Gaussians = tuple[tuple[tuple[float, float], int], ...]  # ((noise, rate), how often)
 
 
 @lru_cache(maxsize=4096)
-def _ideal(kinds: Kinds, delta: float) -> float:
+def _ideal(kinds: Gaussians, delta: float) -> float:
     """Epsilon of Gaussians, each amplified at its rate."""
     if any(noise <= 0 for (noise, _), _ in kinds):
         return math.inf
@@ -141,7 +155,7 @@ def _ideal(kinds: Kinds, delta: float) -> float:
 
 
 @lru_cache(maxsize=4)
-def _composed(kinds: Kinds) -> Any:
+def _composed(kinds: Gaussians) -> Any:
     (first, times), *others = kinds
     whole = _loss(*first).self_compose(times)
     for kind, count in others:

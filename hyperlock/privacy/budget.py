@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 
 from hyperlock.errors import ConfigError
-from hyperlock.privacy.accounting import Spent, epsilons
+from hyperlock.privacy.accounting import Spent, repeated
 from hyperlock.privacy.closeness import Shares
 from hyperlock.privacy.noise import LEAST_DEVIATION
 
@@ -32,8 +32,8 @@ class Plan:
         rounds: how many rounds it is in. Known participation: those of the client that is in most
             (balanced: the rounds times the fraction, rounded up). Hidden: all of them.
         delta: of the whole.
-        rate: the chance to be in one of them; 1 if all know. `sample`: of its record, times that
-            of its client where cohorts are secret.
+        rate: the secret chance to be in one of them: of a record under `sample`, of a client where
+            cohorts are hidden; else 1.
         coordinates: d; 0 counts Gaussians, as in the literature.
         secret: shares of noise, m0 - c; on the coarsest grid that `mechanism.fit` allows.
         short: what a round adds to delta (`accounting.shortfall`).
@@ -53,11 +53,8 @@ class Plan:
             deviation = noise * math.sqrt(self.coordinates / self.secret)
             coarsest = max(LEAST_DEVIATION, deviation)
             shares = Shares(self.coordinates, self.secret, coarsest, noise)
-        delta = self.delta - self.rounds * self.short
-        if delta <= 0:
-            return math.inf
-        one = Spent(1, noise, record_rate=self.rate, shares=shares)
-        return epsilons([one] * self.rounds, delta).known
+        one = Spent(1, noise, record_rate=self.rate, shares=shares, short=self.short)
+        return repeated(one, self.rounds, self.delta)
 
 
 def noise_for(epsilon: float, plan: Plan) -> float:

@@ -25,14 +25,14 @@ s^2, m secret shares, and n coordinates in all releases together:
 
 If M and N are (e, d)-close both ways, what is (epsilon, delta) for N is (epsilon + 2 e, exp(e)
 delta + d (1 + exp(epsilon + e))) for M. With d chosen as delta exp(-epsilon) 2^-20 the last term is
-a millionth of delta. The table of a run of 50 rounds over 101,770 coordinates: e = 4e-7 at sigma =
-100, and epsilon grows in its sixth digit.
+a millionth of delta. Over 50 rounds of 101,770 coordinates, 70 shares and sigma = 638, epsilon
+grows by 10^-5 at most.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hyperlock.privacy.noise import CUT
@@ -67,12 +67,15 @@ class Shares:
         return self.noise * math.sqrt(1 - 1 / (12 * self.variance))
 
 
-def epsilon(ideal: Callable[[float], float], releases: Sequence[Shares], delta: float) -> float:
+Releases = Mapping[Shares, int]  # how often with which shares
+
+
+def epsilon(ideal: Callable[[float], float], releases: Releases, delta: float) -> float:
     """Epsilon of releases with these shares.
 
     Args:
         ideal: epsilon of the same releases with rounded Gaussians (`Shares.rounded`), at a delta.
-        releases: the shares of each; none if Gaussians were meant.
+        releases: how often with which shares; none if Gaussians were meant.
         delta: of the whole.
 
     Returns:
@@ -83,12 +86,10 @@ def epsilon(ideal: Callable[[float], float], releases: Sequence[Shares], delta: 
     return min(_least(ideal, releases, delta, cut) for cut in (_by_distance, _by_place))
 
 
-Cut = Callable[[Sequence[Shares], float, float], tuple[float, float]]
+Cut = Callable[[Releases, float, float], tuple[float, float]]
 
 
-def _least(
-    ideal: Callable[[float], float], releases: Sequence[Shares], delta: float, cut: Cut
-) -> float:
+def _least(ideal: Callable[[float], float], releases: Releases, delta: float, cut: Cut) -> float:
     """The smallest epsilon that is its own correction's, from below."""
     found = ideal(delta)
     for _ in range(100):
@@ -105,39 +106,43 @@ def _least(
     return math.inf
 
 
-def _bridge(releases: Sequence[Shares], failure: float) -> float:
+def _bridge(releases: Releases, failure: float) -> float:
     """e of the first two steps, at a chance to fail of `failure`."""
     logarithm = -math.log(failure)
-    squares = sum(shares.coordinates / shares.variance**4 for shares in releases)
-    worst = max(23 / shares.variance**2 for shares in releases)
+    squares = sum(times * one.coordinates / one.variance**4 for one, times in releases.items())
+    worst = max(23 / one.variance**2 for one in releases)
     added = sum(
-        shares.coordinates * 10 * shares.secret * math.exp(-((math.pi * shares.deviation) ** 2))
-        for shares in releases
+        times * one.coordinates * 10 * one.secret * math.exp(-((math.pi * one.deviation) ** 2))
+        for one, times in releases.items()
     )
     return 2e-6 * squares + math.sqrt(8e-6 * squares * logarithm) + worst * logarithm + added
 
 
-def cut_chance(releases: Sequence[Shares]) -> float:
+def cut_chance(releases: Releases) -> float:
     """With what chance any secret share of these releases is cut."""
-    draws = sum(shares.coordinates * shares.secret for shares in releases)
+    draws = sum(times * one.coordinates * one.secret for one, times in releases.items())
     return draws * 2 * math.exp(-(CUT**2) / 2)
 
 
-def _by_distance(releases: Sequence[Shares], at: float, delta: float) -> tuple[float, float]:
+def _by_distance(releases: Releases, at: float, _: float) -> tuple[float, float]:
     """What the cut adds to epsilon and to delta, at an epsilon."""
     chance = cut_chance(releases)
     return 2 * chance, (1 + math.exp(min(at, 600.0))) * chance
 
 
-def _by_place(releases: Sequence[Shares], at: float, delta: float) -> tuple[float, float]:
+def _by_place(releases: Releases, _: float, delta: float) -> tuple[float, float]:
     missed = _PART * delta
-    outside = math.sqrt(2 * math.log(2 * sum(one.coordinates for one in releases) / missed))
+    if any(one.secret < 2 for one in releases):
+        return math.inf, missed
+    outside = math.sqrt(
+        2 * math.log(2 * sum(times * one.coordinates for one, times in releases.items()) / missed)
+    )
     loss = 2 * cut_chance(releases)
-    for shares in releases:
-        m = shares.secret
-        left = CUT - (outside + 1 / shares.noise) / math.sqrt(m)
+    for one, times in releases.items():
+        m = one.secret
+        left = CUT - (outside + 1 / one.noise) / math.sqrt(m)
         if left <= 0:
             return math.inf, missed
-        within = 4 * m * shares.coordinates * math.exp(-(left**2) * m / (2 * (m - 1)))
-        loss += 2 * within
+        within = 4 * m * one.coordinates * math.exp(-(left**2) * m / (2 * (m - 1)))
+        loss += 2 * times * within
     return (loss, missed) if loss < 1 else (math.inf, missed)

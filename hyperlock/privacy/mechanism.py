@@ -19,7 +19,7 @@ records are and is the same for both, and |floor(a) - floor(b)| < |a - b| + 1, s
 move by at most B + sqrt(d) (the triangle inequality). Clamping each coordinate brings any two
 integers no further apart, so that L, which is there for the value bits, costs no privacy: a sum of
 many records that is cut by it is a worse gradient and nothing else. For this to hold a record has
-to be cut on its own, in the norm and where it is NaN (`clip_records`): a NaN that takes the whole
+to be cut on its own, in the norm and where it is NaN (`clipping.py`): a NaN that takes the whole
 sum with it would move it by the sum.
 
     >>> promise = Promise("client", clip=0.5, noise=1.0, fewest=70)
@@ -43,14 +43,16 @@ from numpy.typing import NDArray
 from hyperlock.encryption.grid import integer_type, largest_value
 from hyperlock.errors import ConfigError
 from hyperlock.privacy import noise, rounding
+from hyperlock.privacy.closeness import Shares
 
 Unit = Literal["client", "sample"]
 
 # The largest coordinate of an update, as a share of the longest update. At 100,000 coordinates it
 # is 30 times what they are on average; a smaller share would save a bit of each field at most.
 SIGNAL = 0.1
-# With B = k sqrt(d), rounding takes 1 / (6 k^2) of a dense update's squared norm under `client`: 4%
-# at most of the norm at k = 2. Under `sample` it adds 1 / k to the noise: a twelfth at k = 12.
+# B over sqrt(d). Under `client` rounding adds d / 4 at most to the squared norm, which the signal
+# gives up: 3% of its norm at 2. Under `sample` sqrt(d) is added to the sensitivity and so to the
+# noise: a twelfth at 12.
 COMFORT: dict[Unit, int] = {"client": 2, "sample": 12}
 MIN_VALUE_BITS = 4
 # Integers below 2^19, whose squares float64 adds exactly, a block at a time. More bits keep no more
@@ -170,8 +172,13 @@ class Mechanism:
         shares = contributors - self.promise.colluders
         return self.promise.noise * math.sqrt(min(1.0, max(0, shares) / self.promise.shares))
 
+    def shares(self, contributors: int) -> Shares:
+        """How the noise of a sum of so many is made, for the ledger."""
+        secret = min(contributors, self.promise.fewest) - self.promise.colluders
+        return Shares(self.coordinates, secret, self.spread, self.multiplier(contributors))
+
     def round(self, values: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.int32]:
-        """What an update, or a sum of `clip_records`, is on the grid, before noise.
+        """What an update, or a sum of records' gradients, is on the grid, before noise.
 
         Args:
             values: float[d]; where anything in it is NaN or infinite, the integers are zeros, since
@@ -206,27 +213,7 @@ class Mechanism:
             expected: a public constant, how many clients (or records) a round expects; a count of
                 those who came would be a figure of its own.
         """
-        return total * (self.step / expected)
-
-
-def clip_records(gradients: NDArray[np.floating], clip: float) -> NDArray[np.float64]:
-    """The sum of records' gradients, each cut to a norm.
-
-    Args:
-        gradients: float[k, d]; one that is not finite counts as zeros.
-        clip: the L2 norm, `Promise.record_clip`.
-
-    Returns:
-        float64[d]: added in float64, in which a record moves the sum by what it is and by no
-        rounding that counts (Casacuberta et al., CCS 2022, on sums in float32).
-    """
-    wide = gradients.astype(np.float64)
-    norms = np.sqrt(np.einsum("kd,kd->k", wide, wide))
-    finite = np.isfinite(norms)
-    wide[~finite] = 0
-    norms[~finite] = 0
-    scales = np.minimum(1.0, clip / np.maximum(norms, np.finfo(np.float64).tiny))
-    return scales @ wide
+        return total.astype(np.float64) * (self.step / expected)
 
 
 def fit(promise: Promise, coordinates: int, value_bits: int | None = None) -> Mechanism:
@@ -277,11 +264,13 @@ def _fewest_bits(promise: Promise, coordinates: int, bound: float) -> int:
         if mechanism.bound >= bound and mechanism.spread >= noise.LEAST_DEVIATION:
             return value_bits
     raise ConfigError(
-        "privacy.noise_multiplier",
-        promise.noise,
-        f"{promise.shares} shares of such noise over {coordinates} coordinates take more than"
-        f" {MAX_VALUE_BITS} bits a value, or are finer than a step of {MAX_VALUE_BITS} bits",
-        hint="more clients a round, or privacy=sample",
+        "encryption.value_bits",
+        MAX_VALUE_BITS,
+        f"noise of {promise.noise:g} from {promise.shares} secret shares, over {coordinates}"
+        f" coordinates and sums of {promise.records:g} records, leaves a clip of {mechanism.bound}"
+        f" steps and shares of {mechanism.spread:.3g}",
+        allowed=f"at least {bound:.0f} steps and shares of {noise.LEAST_DEVIATION:.0f}",
+        hint="more clients a round or, for few clients, privacy=sample",
     )
 
 
