@@ -211,6 +211,8 @@ def shortfall(clients: int, rate: float, fewest: int) -> float:
     others = clients - 1
     if fewest - 1 > others:
         return 1.0
+    if rate == 1:
+        return 0.0
     alone = rate * math.exp(_log_binomial(others, rate, fewest - 1))
     enough = 1 - sum(math.exp(_log_binomial(clients, rate, few)) for few in range(fewest))
     return min(1.0, alone / enough) if enough > 0 else 1.0

@@ -144,7 +144,8 @@ def test_drawing_again_costs_what_it_makes_certain() -> None:
     exact = 0.1 * stats.binom.pmf(39, 999, 0.1) / stats.binom.sf(39, 1000, 0.1)
     assert shortfall(1000, 0.1, 40) == pytest.approx(exact, rel=1e-6)
     assert shortfall(1000, 0.1, 100) > 1e-3 > shortfall(1000, 0.1, 60)
-    assert shortfall(10, 0.1, 11) == 1.0
+    assert shortfall(10, 0.1, 11) == shortfall(10, 1.0, 11) == 1.0
+    assert shortfall(10, 1.0, 10) == 0.0
     spent = [replace(one, short=1e-8) for one in poisson(50, 1.0)]
     assert epsilons(spent, DELTA).hidden > epsilons(poisson(50, 1.0), DELTA).hidden
     spent = [replace(one, short=1e-6) for one in spent]
