@@ -10,6 +10,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,10 @@ from hyperlock.encryption.scheme import Encryptor, Scheme
 from hyperlock.encryption.vector import Vector
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.journal import Journal
+from hyperlock.experiment.private import Guarantee, build_guarantee
 from hyperlock.experiment.rounds import Parties, sample_cohort
 from hyperlock.files import write_whole
+from hyperlock.learning.local import clipped_gradient
 from hyperlock.learning.types import Algorithm, Answers, Evaluator, LocalData, Samples, Trainer
 from hyperlock.monitor import Monitor
 from hyperlock.parties.client import Client, Replica
@@ -43,15 +46,23 @@ from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.proofs import Cohorts, Draw
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
+from hyperlock.parties.spending import Spending
 from hyperlock.parties.spool import Spool
 from hyperlock.parties.terms import Terms
 from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.parties.verifying_keyholder import VerifyingKeyHolder
 from hyperlock.parties.witness import Witness
+from hyperlock.privacy.sampling import balanced, by_chance
 from hyperlock.randomness import Streams, integer_seed
 from hyperlock.settings.construct import OURS, construct, construct_group, target
 from hyperlock.settings.parse import flatten
-from hyperlock.settings.schema import ClientKeys, Config, MlflowTracking
+from hyperlock.settings.schema import (
+    ClientKeys,
+    Config,
+    LocalTraining,
+    MlflowTracking,
+    SamplePrivacy,
+)
 
 if TYPE_CHECKING:
     from hyperlock.learning.network import Network
@@ -95,15 +106,19 @@ def build_split(config: Config, dataset: Dataset) -> Parts:
     return parts
 
 
-def build_scheme(config: Config, vector: Vector) -> Scheme:
+def build_scheme(
+    config: Config, sizes: Sequence[int] = (1,), guarantee: Guarantee | None = None
+) -> Scheme:
     """The encryption of a run; ConfigError if its parameters are unsafe or not exact.
 
     Args:
         config: what is set, and what is left to `auto`.
-        vector: what is encrypted, by whose length `auto` chooses; whether there is anything to
-            choose from does not depend on that.
+        sizes: coordinates of each tensor of the model, by which `auto` chooses; whether there is
+            anything to choose from does not depend on them.
+        guarantee: what is promised, under privacy.
     """
     encryption = config.encryption
+    vector = build_vector(config, sizes, guarantee)
     given = {
         "extent": vector.extent,
         "max_clients": config.max_clients,
@@ -111,6 +126,17 @@ def build_scheme(config: Config, vector: Vector) -> Scheme:
     }
     scheme: Scheme = construct("encryption", target(encryption), encryption.for_the_scheme(), given)
     return scheme
+
+
+def promised(config: Config, network: Network, dataset: Dataset) -> Guarantee | None:
+    """What a run promises under privacy, and None without."""
+    unit = getattr(config.runtime, "weight_unit", 0.0) or _weight_unit(config, dataset)
+    return build_guarantee(config, network.parameters, unit)
+
+
+def _weight_unit(config: Config, dataset: Dataset) -> float:
+    """The sample count that gives a client weight 1: the mean of all."""
+    return len(dataset.y_train) / config.federation.clients
 
 
 def build_vector(
@@ -226,7 +252,7 @@ def build_keeper(
     *,
     config: Config,
     weights: NDArray[np.float32],
-    vector: Vector,
+    sizes: tuple[int, ...],
     algorithm: Algorithm,
     terms: Terms,
     guarantee: Guarantee | None = None,
@@ -236,10 +262,11 @@ def build_keeper(
     """The global model with these weights float32[parameters] before its first round, or after the
     last one of `start`, or of the file in which the party keeps it."""
     first_range = float(np.float32(terms.initial_range))  # as it travels
-    ranges = (first_range,) * len(vector.sizes)
+    ranges = (first_range,) * len(sizes)
+    extent = build_vector(config, sizes, guarantee).extent
     model = GlobalModel(
         weights=weights,
-        grid=Grid(vector.sizes, ranges, vector.extent.value_bits),
+        grid=Grid(sizes, ranges, extent.value_bits),
         # A user's own may write into its slots, and each party has a model of its own.
         optimizer=deepcopy(algorithm.optimizer),
         weight_unit=terms.weight_unit,
@@ -251,12 +278,13 @@ def build_keeper(
     return ModelKeeper(start.restore(model), start.round)
 
 
-def build_policy(config: Config) -> Policy:
+def build_policy(config: Config, guarantee: Guarantee | None = None) -> Policy:
     """What whoever decrypts agrees to."""
     return Policy(
         min_clients=config.keys.min_clients,
         rounds=config.federation.rounds,
         attempts=config.federation.round_attempts,
+        participations=None if guarantee is None else guarantee.participations,
     )
 
 
@@ -265,6 +293,7 @@ def build_keyholder(
     config: Config,
     session: Session,
     keeper: ModelKeeper | None,
+    guarantee: Guarantee | None = None,
     folder: Path | None = None,
     start: Checkpoint | None = None,
     seed: int | None = None,
@@ -276,16 +305,20 @@ def build_keyholder(
         config: the run's settings.
         session: its voice.
         keeper: its own copy of the model, which it steps under trust=malicious.
+        guarantee: what is promised, under privacy.
         folder: its own, where what it releases is kept.
         start: where the run stopped, if it is resumed.
         seed: what cohorts are drawn from; the run's own if None, as in a simulation.
         memory: which attempt it opened last, if that outlives it.
     """
-    policy = build_policy(config)
-    ledger = Ledger(folder, last=0 if start is None else start.round)
+    given: dict[str, Any] = {
+        "policy": build_policy(config, guarantee),
+        "ledger": Ledger(folder, last=0 if start is None else start.round),
+        "memory": memory,
+        "spending": Spending(None if folder is None else folder / "spent"),
+    }
     if not config.trust.malicious:
-        custody = CUSTODIES[config.keys.custody]
-        return custody.keyholder(session, policy=policy, ledger=ledger, memory=memory)
+        return CUSTODIES[config.keys.custody].keyholder(session, **given)
     assert keeper is not None, "under trust=malicious the key holder steps the model"
     nonce = None if folder is None else folder / "cohorts"
     return VerifyingKeyHolder(
@@ -294,9 +327,7 @@ def build_keyholder(
         cohorts=build_cohorts(config.seed if seed is None else seed, nonce),
         draw=build_draw(config, list(session.identity.clients)),
         showing=(lambda: None) if nonce is None else partial(nonce.unlink, missing_ok=True),
-        policy=policy,
-        ledger=ledger,
-        memory=memory,
+        **given,
     )
 
 
@@ -312,10 +343,15 @@ def build_cohorts(seed: int, file: Path | None) -> Cohorts:
 
 
 def build_draw(config: Config, clients: Sequence[str]) -> Draw:
-    """How a cohort comes from a seed."""
+    """How a cohort comes from a seed; under privacy, as its sampling says."""
     size = config.federation.cohort_size
+    by = config.privacy.sampling if config.private else ""
 
     def draw(seed: int, round_number: int, attempt: int) -> list[str]:
+        if by == "poisson":
+            return [clients[i] for i in by_chance(len(clients), size / len(clients))]
+        if by:
+            return balanced(clients, size, seed, round_number)
         return sample_cohort(clients, size, seed, round_number, attempt)
 
     return draw
@@ -359,6 +395,7 @@ def build_client(
     spool: Spool,
     replica: Replica | None = None,
     evaluator: Evaluator | None = None,
+    guarantee: Guarantee | None = None,
     memory: Memory | None = None,
 ) -> Client:
     """One client, with its own data and nobody else's; by `index` it draws its batches. Under
@@ -370,6 +407,7 @@ def build_client(
         "trainer": trainer,
         "encryptor": build_encryptor(session.scheme, replica, workers),
         "evaluator": evaluator,
+        "protect": None if guarantee is None else guarantee.protect,
         "memory": memory,
     }
     if config.trust.malicious:
@@ -411,6 +449,7 @@ def assemble(
     *,
     run: str,
     monitor: Monitor,
+    guarantee: Guarantee | None = None,
     directory: Path | None = None,
     start: Checkpoint | None = None,
 ) -> Parties:
@@ -419,9 +458,9 @@ def assemble(
     # What all of them know.
     algorithm = build_algorithm(config, network)
     weights = network.initial_weights()
-    weight_unit = len(dataset.y_train) / config.federation.clients
-    terms = build_terms(config, weight_unit, weights_digest(weights))
-    vector = build_vector(config, network.sizes)
+    weight_unit = _weight_unit(config, dataset)
+    terms = build_terms(config, weight_unit, weights_digest(weights), guarantee)
+    vector = build_vector(config, network.sizes, guarantee)
     names = {f"client-{i}": len(part) for i, part in enumerate(parts)}
     roles = (SERVER, KEYHOLDER, *([WITNESS] if config.trust.malicious else []))
     sessions = {
@@ -438,6 +477,7 @@ def assemble(
         sizes=network.sizes,
         algorithm=algorithm,
         terms=terms,
+        guarantee=guarantee,
         start=start,
     )
     keeper = a_keeper()
@@ -445,6 +485,7 @@ def assemble(
         config=config,
         session=sessions[KEYHOLDER],
         keeper=a_keeper(),
+        guarantee=guarantee,
         folder=_in(directory, KEYHOLDER, run),
         start=start,
     )
@@ -475,6 +516,7 @@ def assemble(
             keeper=theirs,
             spool=spool,
             replica=replica,
+            guarantee=guarantee,
         ).handle
 
     return Parties(
@@ -488,6 +530,9 @@ def assemble(
         keeper=keeper,
         network=network,
         monitor=monitor,
+        draw=build_draw(config, list(names)),
+        guarantee=guarantee,
+        spending=keyholder.spending,
     )
 
 

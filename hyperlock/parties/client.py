@@ -21,8 +21,7 @@ from hyperlock.parties.model import ModelKeeper, ranges_follow
 from hyperlock.parties.session import Session
 from hyperlock.randomness import Streams
 
-
-# From an update, float[parameters], and what draws the rounding, to int[parameters] that may be sent.
+# From an update, float[parameters], and what draws the rounding, to int[parameters] with noise.
 Protect = Callable[[NDArray[np.floating], np.random.Generator], NDArray[np.integer]]
 
 

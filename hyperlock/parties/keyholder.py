@@ -321,7 +321,7 @@ class SharedKeyHolder(KeyHolder):
         public: the public half of that key, serialised.
 
     Args:
-        session, policy, ledger: as any key holder's.
+        session, policy, ledger, spending: as any key holder's.
         keys: the pair; a new one if None.
     """
 
@@ -332,8 +332,9 @@ class SharedKeyHolder(KeyHolder):
         policy: Policy,
         ledger: Ledger,
         keys: KeyPair | None = None,
+        spending: Spending | None = None,
     ) -> None:
-        super().__init__(session, policy=policy, ledger=ledger)
+        super().__init__(session, policy=policy, ledger=ledger, spending=spending)
         keys = keys or session.scheme.generate_keys()
         self.public = keys.public
         self._secret = keys.secret

@@ -17,6 +17,7 @@ from hyperlock.errors import ConfigError, MessageRefused
 from hyperlock.experiment import simulation
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.journal import Journal
+from hyperlock.experiment.private import Guarantee, with_noise
 from hyperlock.experiment.report import Report
 from hyperlock.experiment.rounds import Parties
 from hyperlock.experiment.run import run as play
@@ -106,6 +107,7 @@ def assemble(
     pipe: Callable[[Folder, float], Pipe],
     run: str,
     monitor: Monitor,
+    guarantee: Guarantee | None = None,
     directory: Path | None = None,
     start: Checkpoint | None = None,
 ) -> Parties:
@@ -120,6 +122,7 @@ def assemble(
         pipe: makes what moves bytes to the other parties, by name.
         run: the run's id.
         monitor: where the server's seconds go; those of others are not known here.
+        guarantee: what is promised, under privacy.
         directory: where the run writes what outlives a kill.
         start: where it stopped, if it is resumed.
     """
@@ -130,9 +133,10 @@ def assemble(
     weights = network.initial_weights()
     initial = simulation.weights_digest(weights)
     unit = config.runtime.weight_unit
+    config = with_noise(config, guarantee)
     offer = Offer.of(config, samples, network.sizes, unit, initial)
-    terms = simulation.build_terms(config, unit, initial)
-    vector = simulation.build_vector(config, network.sizes)
+    terms = simulation.build_terms(config, unit, initial, guarantee)
+    vector = simulation.build_vector(config, network.sizes, guarantee)
     identity = folder.signer().join(run)
     if not config.trust.malicious:
         identity = identity.without(WITNESS)
@@ -145,6 +149,7 @@ def assemble(
         sizes=network.sizes,
         algorithm=algorithm,
         terms=terms,
+        guarantee=guarantee,
         start=None if sites_share(config) else start,
     )
     own = None if directory is None else directory / SERVER
@@ -171,6 +176,8 @@ def assemble(
         keeper=served.keeper,
         network=network,
         monitor=monitor,
+        draw=simulation.build_draw(config, kit.sites),
+        guarantee=guarantee,
     )
 
 

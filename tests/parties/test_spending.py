@@ -33,7 +33,7 @@ def test_a_restart_knows_what_was_released_and_what_was_about_to_be(tmp_path: Pa
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("content", ["{}\n", "no\n", '{"clients": 3}\n', '[1]\n'])
+@pytest.mark.parametrize("content", ["{}\n", "no\n", '{"clients": 3}\n', "[1]\n"])
 def test_a_file_that_cannot_be_read_ends_the_party(tmp_path: Path, content: str) -> None:
     (tmp_path / "spent").write_text(content)
     with pytest.raises(HyperLockError, match="what this run has spent cannot be read"):
