@@ -99,7 +99,7 @@ class Extent:
     @property
     def cut(self) -> int:
         """The largest magnitude of one client's noise, beyond which it is cut."""
-        return math.ceil(TAIL * self.spread)
+        return math.floor(TAIL * self.spread)
 
     @property
     def largest_value(self) -> int:
