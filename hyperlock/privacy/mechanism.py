@@ -56,7 +56,7 @@ SIGNAL = 0.1
 COMFORT: dict[Unit, int] = {"client": 2, "sample": 12}
 MIN_VALUE_BITS = 4
 # Integers below 2^19, whose squares float64 adds exactly, a block at a time. More bits keep no more
-# of the signal: here B is 25 times sqrt(d) for ten million coordinates and a hundred shares.
+# of the signal: here B is 150 times sqrt(d) for ten million coordinates and a hundred shares.
 MAX_VALUE_BITS = 20
 # What a record's norm may be off by in float32 is given up, and with it what x + u may be off by in
 # float64, 2^-34 a coordinate.
@@ -74,7 +74,7 @@ class Promise:
         fewest: m0, no sum of fewer contributors is ever released.
         colluders: c, contributors who tell their shares of the noise; at least 1 where a client
             decrypts, since it knows its own.
-        records: how many records a client's sum is expected to hold, a public number; 1 under
+        records: how many records a client's sum is expected to hold, a public number >= 1; 1 under
             `client`.
 
     Raises:
