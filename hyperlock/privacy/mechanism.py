@@ -56,7 +56,7 @@ SIGNAL = 0.1
 COMFORT: dict[Unit, int] = {"client": 2, "sample": 12}
 MIN_VALUE_BITS = 4
 # Integers below 2^19, whose squares float64 adds exactly, a block at a time. More bits keep no more
-# of the signal: here B is 25 times sqrt(d) for ten million coordinates and a hundred shares.
+# of the signal: here B is 150 times sqrt(d) for ten million coordinates and a hundred shares.
 MAX_VALUE_BITS = 20
 # What a record's norm may be off by in float32 is given up, and with it what x + u may be off by in
 # float64, 2^-34 a coordinate.
@@ -74,7 +74,7 @@ class Promise:
         fewest: m0, no sum of fewer contributors is ever released.
         colluders: c, contributors who tell their shares of the noise; at least 1 where a client
             decrypts, since it knows its own.
-        records: how many records a client's sum is expected to hold, a public number; 1 under
+        records: how many records a client's sum is expected to hold, a public number >= 1; 1 under
             `client`.
 
     Raises:
@@ -217,20 +217,20 @@ class Mechanism:
 
 
 def fit(promise: Promise, coordinates: int, value_bits: int | None = None) -> Mechanism:
-    """The finest grid that values of so many bits hold: L + 9.6 s <= 2^(value_bits - 1) - 1.
+    """A grid that is fine enough, in as many bits as may be.
 
     Args:
         promise: what is promised.
         coordinates: d, the length of an update.
-        value_bits: bits of one signed value; None takes the fewest for which B is `COMFORT` times
-            sqrt(d).
+        value_bits: bits of one signed value: the largest B they hold, L + 9.6 s <= 2^(value_bits -
+            1) - 1. None takes a B of `COMFORT` times sqrt(d), for sums as small as that allows;
+            `Mechanism.value_bits` says what it needs.
 
     Raises:
         ConfigError: B would be below sqrt(d), or a share of noise below `noise.LEAST_DEVIATION`.
     """
-    root = math.sqrt(coordinates)
     if value_bits is None:
-        value_bits = _fewest_bits(promise, coordinates, COMFORT[promise.unit] * root)
+        return _coarsest(promise, coordinates, COMFORT[promise.unit])
     if not MIN_VALUE_BITS <= value_bits <= MAX_VALUE_BITS:
         raise ConfigError(
             "encryption.value_bits",
@@ -239,54 +239,62 @@ def fit(promise: Promise, coordinates: int, value_bits: int | None = None) -> Me
             allowed=f"{MIN_VALUE_BITS} to {MAX_VALUE_BITS}",
         )
     mechanism = _finest(promise, coordinates, value_bits)
-    if mechanism.bound < root or mechanism.spread < noise.LEAST_DEVIATION:
-        enough = _fewest_bits(promise, coordinates, root)
+    root = math.sqrt(coordinates)
+    if mechanism.bound < root:
         problem = (
             f"a clip of {mechanism.bound} steps is below the root of {coordinates} coordinates"
             f" ({root:.0f}): rounding would take most of an update"
-            if mechanism.bound < root
-            else f"a share of noise is {mechanism.spread:.2g} steps; fewer than"
+        )
+    elif mechanism.spread < noise.LEAST_DEVIATION:
+        problem = (
+            f"a share of noise is {mechanism.spread:.2g} steps; fewer than"
             f" {noise.LEAST_DEVIATION:.0f} do not add up to a Gaussian"
         )
-        raise ConfigError(
-            "encryption.value_bits",
-            value_bits,
-            problem,
-            allowed=f"{enough} to {MAX_VALUE_BITS}",
-            hint=f"encryption.value_bits={enough}",
-        )
-    return mechanism
-
-
-def _fewest_bits(promise: Promise, coordinates: int, bound: float) -> int:
-    for value_bits in range(MIN_VALUE_BITS, MAX_VALUE_BITS + 1):
-        mechanism = _finest(promise, coordinates, value_bits)
-        if mechanism.bound >= bound and mechanism.spread >= noise.LEAST_DEVIATION:
-            return value_bits
+    else:
+        return mechanism
+    enough = _coarsest(promise, coordinates, 1).value_bits
     raise ConfigError(
         "encryption.value_bits",
-        MAX_VALUE_BITS,
-        f"noise of {promise.noise:g} from {promise.shares} secret shares, over {coordinates}"
-        f" coordinates and sums of {promise.records:g} records, leaves a clip of {mechanism.bound}"
-        f" steps and shares of {mechanism.spread:.3g}",
-        allowed=f"at least {bound:.0f} steps and shares of {noise.LEAST_DEVIATION:.0f}",
-        hint="more clients a round or, for few clients, privacy=sample",
+        value_bits,
+        problem,
+        allowed=f"{enough} to {MAX_VALUE_BITS}",
+        hint=f"encryption.value_bits={enough}",
     )
+
+
+def _at(promise: Promise, coordinates: int, bound: int) -> Mechanism:
+    signal = max(1, math.ceil(SIGNAL * promise.records * bound))
+    return Mechanism(promise, coordinates, bound, signal)
+
+
+def _coarsest(promise: Promise, coordinates: int, roots: int) -> Mechanism:
+    """The smallest B that is so many times sqrt(d), and whose shares of noise are not too fine."""
+    mechanism = _at(promise, coordinates, math.ceil(roots * math.sqrt(coordinates)))
+    if mechanism.spread < noise.LEAST_DEVIATION:
+        finer = noise.LEAST_DEVIATION / mechanism.spread * mechanism.sensitivity
+        fixed = mechanism.sensitivity - mechanism.bound
+        mechanism = _at(promise, coordinates, math.ceil(finer - fixed) + 1)
+    if mechanism.value_bits > MAX_VALUE_BITS:
+        raise ConfigError(
+            "encryption.value_bits",
+            MAX_VALUE_BITS,
+            f"a clip of {mechanism.bound} steps over {coordinates} coordinates, sums of"
+            f" {promise.records:g} records and {promise.shares} secret shares of"
+            f" noise_multiplier={promise.noise:g} take {mechanism.value_bits} bits",
+            allowed=f"at most {MAX_VALUE_BITS}",
+            hint="more clients a round or, for few clients, privacy=sample",
+        )
+    return mechanism
 
 
 def _finest(promise: Promise, coordinates: int, value_bits: int) -> Mechanism:
     """The largest B that value bits hold, at least 1."""
     largest = largest_value(value_bits)
-
-    def at(bound: int) -> Mechanism:
-        signal = max(1, math.ceil(SIGNAL * promise.records * bound))
-        return Mechanism(promise, coordinates, bound, signal)
-
-    low, high = 1, largest * largest + 1  # the sum's signal alone would be too large
+    low, high = 1, largest * largest + 1  # the signal alone would be too large
     while high - low > 1:
         middle = (low + high) // 2
-        if at(middle).largest_value <= largest:
+        if _at(promise, coordinates, middle).largest_value <= largest:
             low = middle
         else:
             high = middle
-    return at(low)
+    return _at(promise, coordinates, low)

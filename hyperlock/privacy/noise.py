@@ -36,9 +36,9 @@ from numpy.typing import NDArray
 
 Source = Callable[[int], bytes]  # so many random bytes, as os.urandom gives them
 
-# Standard deviations at which a share is cut. A discrete Gaussian is s^2-sub-Gaussian, since the sum
-# of exp(-(k - a)^2 / 2 s^2) over integers k is largest at a = 0: with Chernoff's bound a draw is
-# beyond the cut with at most 2 exp(-9.6^2 / 2) = 2^-65.5.
+# Standard deviations at which a share is cut. A discrete Gaussian is s^2-sub-Gaussian, since the
+# sum of exp(-(k - a)^2 / 2 s^2) over integers k is largest at a = 0: with Chernoff's bound a draw
+# is beyond the cut with at most 2 exp(-9.6^2 / 2) = 2^-65.5.
 CUT = 9.6
 # Finer shares do not add to a discrete Gaussian: m of them differ from it by up to
 # 10 m exp(-pi^2 s^2) (Kairouz, Liu and Steinke, ICML 2021, theorem 1), below 10^-37 m from here on.

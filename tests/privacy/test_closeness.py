@@ -59,6 +59,28 @@ def test_shares_cost_little(rounds: int, noise: float, shares: int, most: float)
     assert ideal < real < ideal + most
 
 
+def test_every_step_between_is_paid_for() -> None:
+    """Formulas 1 to 3 of the docstring, on coarse shares, where they count."""
+    made = Shares(coordinates=5000, secret=4, deviation=3.0, noise=2.0)
+    assert made.rounded == pytest.approx(2 * math.sqrt((36 - 1 / 12) / 36), rel=1e-12)
+    epsilon, n, sigma = 3.0, 5000 * 20, 6.0
+    logarithm = math.log(2**20 / DELTA) + epsilon
+    bridge = 2e-6 * n / sigma**8 + math.sqrt(2 * n * 4e-6 / sigma**8 * logarithm)
+    bridge += 23 / sigma**4 * logarithm
+    asked = []
+
+    def ideal(delta: float) -> float:
+        asked.append(delta)
+        return epsilon
+
+    real = closeness.epsilon(ideal, {made: 20}, DELTA)
+    assert real == pytest.approx(epsilon + 2 * bridge, rel=0.03)
+    assert real > epsilon + 2 * bridge  # at what it comes to, the logarithm is larger
+    assert min(asked) < DELTA * math.exp(-bridge)
+    many = closeness.epsilon(ideal, {made: 40}, DELTA)
+    assert many > real
+
+
 def test_few_shares_at_an_epsilon_without_meaning_have_none() -> None:
     assert known(14, 0.5, 2)[1] == math.inf
 

@@ -74,17 +74,41 @@ def test_shares_of_noise_make_up_what_is_promised() -> None:
     assert together == pytest.approx(2 * (mechanism.bound + math.sqrt(7850)))
 
 
+def coarser(promise: Promise, coordinates: int, value_bits: int) -> int:
+    """B in so few bits; 0 if that is refused."""
+    try:
+        return fit(promise, coordinates, value_bits).bound
+    except ConfigError:
+        return 0
+
+
 def test_bits_are_the_fewest_that_keep_the_signal() -> None:
     for promise, coordinates in ((CLIENT, 7850), (CLIENT, 101_770), (SAMPLE, 7850)):
         mechanism = fit(promise, coordinates)
         enough = COMFORT[promise.unit] * math.sqrt(coordinates)
-        assert mechanism.bound >= enough
-        try:
-            coarser = fit(promise, coordinates, mechanism.value_bits - 1).bound
-        except ConfigError:
-            coarser = 0
-        assert coarser < enough
+        assert enough <= mechanism.bound < enough + 1
+        assert fit(promise, coordinates, mechanism.value_bits).bound >= mechanism.bound
+        assert coarser(promise, coordinates, mechanism.value_bits - 1) < enough
     assert fit(CLIENT, 101_770).value_bits == 11
+    # Where shares would be too fine, so much finer as they need.
+    many = fit(replace(CLIENT, noise=0.5, fewest=10_000), 10_000)
+    assert 3 <= many.spread < 3.02 and many.bound > 200
+
+
+# d, n, and the field bits of studies/privacy.md, "honest bound": B = 2 sqrt(d), m0 = .75 n, z = 1.
+@pytest.mark.parametrize(
+    ("coordinates", "clients", "bits"),
+    [
+        (101_770, 16, 14),
+        (101_770, 128, 15),
+        (101_770, 1024, 18),
+        (1_663_370, 128, 17),
+        (11_000_000, 128, 19),
+    ],
+)
+def test_sums_fit_the_fields_of_the_study(coordinates: int, clients: int, bits: int) -> None:
+    mechanism = fit(replace(CLIENT, fewest=clients * 3 // 4), coordinates)
+    assert mechanism.largest_sum(clients) < 2 ** (bits - 1)
 
 
 def test_a_sum_stays_within_its_largest() -> None:
@@ -188,6 +212,9 @@ def test_refusals_name_the_figure() -> None:
     refused("a share of noise is", lambda: fit(many, 10_000, 7))
     assert fit(many, 10_000).spread >= 3
     refused("allowed: 4 to 20", lambda: fit(CLIENT, 1000, 24))
-    refused("at least 6633 steps", lambda: fit(Promise("client", 1, 1e3, 2), 11_000_000))
+    refused(
+        "a clip of 6634 steps over 11000000 coordinates",
+        lambda: fit(Promise("client", 1, 1e3, 2), 11_000_000),
+    )
     with pytest.raises(ValueError, match=r"0\.5 records"):
         replace(SAMPLE, records=0.5)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from hyperlock.privacy import rounding
 from hyperlock.privacy.rounding import plain, within
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -101,6 +102,18 @@ def test_one_huge_coordinate_is_cut_to_the_signal() -> None:
     values = np.zeros(50, np.float32)
     values[7] = -1e9
     assert list(within(values, 0.01, 100, 10, rng())[6:9]) == [0, -10, 0]
+
+
+def test_an_update_is_clipped_before_its_coordinates_are_cut() -> None:
+    values = np.full(50, 0.05, np.float32)
+    assert within(values, 0.01, 100, 10, rng()).all()
+    values[7] = -1e9  # a direction of its own: of the others nothing is left
+    assert np.flatnonzero(within(values, 0.01, 100, 10, rng())) == [7]
+
+
+def test_integers_that_are_too_long_never_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounding, "_largest_scale", lambda *_: 1.5)
+    assert not within(dense(1000, 2.0), 0.01, 100, 100, rng()).any()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
