@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from hyperlock.encryption.extent import Extent
 from hyperlock.encryption.grid import largest_value
 from hyperlock.errors import ConfigError
 from hyperlock.parties.client import Protect
@@ -22,7 +21,6 @@ from hyperlock.parties.spending import Spending
 from hyperlock.privacy import accounting, budget, mechanism
 from hyperlock.privacy.accounting import Epsilons, Spent
 from hyperlock.privacy.budget import Plan
-from hyperlock.privacy.closeness import Shares
 from hyperlock.privacy.mechanism import Mechanism, Promise
 from hyperlock.privacy.noise import Source
 from hyperlock.privacy.sampling import most_rounds
@@ -61,12 +59,6 @@ class Guarantee:
     source: Source = os.urandom
 
     @property
-    def extent(self) -> Extent:
-        """How large what a client encrypts may be, and a sum of it."""
-        here = self.mechanism
-        return Extent(here.value_bits, signal=here.signal, spread=here.spread)
-
-    @property
     def range(self) -> float:
         """What the largest integer of the grid stands for, in every tensor and round."""
         return self.mechanism.step * largest_value(self.mechanism.value_bits)
@@ -90,23 +82,22 @@ class Guarantee:
             clients: all of the run, in order.
         """
         numbers = {name: number for number, name in enumerate(clients)}
-        promise = self.mechanism.promise
-        shares = Shares(
-            self.mechanism.coordinates, promise.shares, self.mechanism.spread, promise.noise
-        )
+        here = self.mechanism
         releases = [
             Spent(
                 round=at,
-                noise=promise.noise,
+                noise=here.multiplier(len(names)),
                 record_rate=self.record_rate,
                 cohort_rate=self.cohort_rate,
                 cohort=frozenset(numbers[name] for name in names),
-                shares=shares,
+                shares=here.shares(len(names)),
                 short=self.short,
             )
             for at, names in enumerate(spending.releases, start=1)
         ]
-        return accounting.epsilons(releases, self.delta)
+        found = accounting.epsilons(releases, self.delta)
+        # Who knows less is told no more.
+        return replace(found, hidden=min(found.hidden, found.known))
 
     def describe(self) -> dict[str, Any]:
         """The public parameters of privacy, for people."""

@@ -143,7 +143,7 @@ def build_vector(
     config: Config, sizes: Sequence[int], guarantee: Guarantee | None = None
 ) -> Vector:
     """The layout of what is encrypted, for a model whose tensors have so many coordinates."""
-    extent = Extent(config.value_bits) if guarantee is None else guarantee.extent
+    extent = Extent(config.value_bits) if guarantee is None else guarantee.mechanism.extent
     return Vector(extent, tuple(sizes), config.clients_evaluate)
 
 

@@ -19,8 +19,8 @@ records are and is the same for both, and |floor(a) - floor(b)| < |a - b| + 1, s
 move by at most B + sqrt(d) (the triangle inequality). Clamping each coordinate brings any two
 integers no further apart, so that L, which is there for the value bits, costs no privacy: a sum of
 many records that is cut by it is a worse gradient and nothing else. For this to hold a record has
-to be cut on its own, in the norm and where it is NaN (`clipping.py`): a NaN that takes the whole
-sum with it would move it by the sum.
+to be cut on its own, in the norm and where it is NaN (`learning/per_sample.py`): a NaN that takes
+the whole sum with it would move it by the sum.
 
     >>> promise = Promise("client", clip=0.5, noise=1.0, fewest=70)
     >>> mechanism = fit(promise, coordinates=101_770, value_bits=10)
@@ -40,6 +40,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperlock.encryption.extent import Extent, cut
 from hyperlock.encryption.grid import integer_type, largest_value
 from hyperlock.errors import ConfigError
 from hyperlock.privacy import noise, rounding
@@ -58,9 +59,6 @@ MIN_VALUE_BITS = 4
 # Integers below 2^19, whose squares float64 adds exactly, a block at a time. More bits keep no more
 # of the signal: here B is 150 times sqrt(d) for ten million coordinates and a hundred shares.
 MAX_VALUE_BITS = 20
-# What a record's norm may be off by in float32 is given up, and with it what x + u may be off by in
-# float64, 2^-34 a coordinate.
-_MARGIN = 2.0**-16
 
 
 @dataclass(frozen=True)
@@ -111,11 +109,6 @@ class Promise:
         """Shares of noise in a sum that nobody knows, at least."""
         return self.fewest - self.colluders
 
-    @property
-    def record_clip(self) -> float:
-        """What a record's gradient is cut to under `sample`, so that it is within `clip` surely."""
-        return self.clip * (1 - _MARGIN)
-
 
 @dataclass(frozen=True)
 class Mechanism:
@@ -152,14 +145,12 @@ class Mechanism:
     @property
     def largest_value(self) -> int:
         """The largest integer that a client sends."""
-        return self.signal + noise.cut(self.spread)
+        return self.signal + cut(self.spread)
 
-    def largest_sum(self, contributors: int) -> int:
-        """What a coordinate of a sum stays within: noise adds as a root does. It is beyond it with
-        2^-65.5 (`noise.CUT`; a sum of m shares is m s^2-sub-Gaussian), and never beyond
-        contributors * `largest_value`."""
-        noisy = math.ceil(noise.CUT * self.spread * math.sqrt(contributors))
-        return min(contributors * self.signal + noisy, contributors * self.largest_value)
+    @property
+    def extent(self) -> Extent:
+        """How large what a client sends may be, and a sum of it."""
+        return Extent(self.value_bits, self.signal, self.spread)
 
     @property
     def value_bits(self) -> int:

@@ -23,7 +23,6 @@ beyond NumPy, and is the same on every machine.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,12 +33,11 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperlock.encryption.extent import TAIL, cut
+
 Source = Callable[[int], bytes]  # so many random bytes, as os.urandom gives them
 
-# Standard deviations at which a share is cut. A discrete Gaussian is s^2-sub-Gaussian, since the
-# sum of exp(-(k - a)^2 / 2 s^2) over integers k is largest at a = 0: with Chernoff's bound a draw
-# is beyond the cut with at most 2 exp(-9.6^2 / 2) = 2^-65.5.
-CUT = 9.6
+CUT = TAIL  # standard deviations at which a share is cut: 2^-65.5 of them are (`extent.py`)
 # Finer shares do not add to a discrete Gaussian: m of them differ from it by up to
 # 10 m exp(-pi^2 s^2) (Kairouz, Liu and Steinke, ICML 2021, theorem 1), below 10^-37 m from here on.
 LEAST_DEVIATION = 3.0
@@ -48,11 +46,6 @@ _BLOCK = 32_768  # coordinates at a time, which stay in the cache
 _UNIT_BITS = 127
 _FIXED_BITS = 320  # of the fixed-point numbers behind the table
 _DIGITS = 120
-
-
-def cut(deviation: float) -> int:
-    """The largest integer that a share of N_Z(0, deviation^2) may be."""
-    return math.floor(CUT * deviation)
 
 
 def share(length: int, deviation: float, source: Source = os.urandom) -> NDArray[np.int32]:

@@ -31,6 +31,7 @@ from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
 from hyperlock.parties.sharing import SharingClients
 from hyperlock.parties.sharing_server import SharingServer
+from hyperlock.parties.spending import Spending
 from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.runtime import Pipe
 from hyperlock.runtime.flower import SOCKET, FlowerRuntime
@@ -178,6 +179,7 @@ def assemble(
         monitor=monitor,
         draw=simulation.build_draw(config, kit.sites),
         guarantee=guarantee,
+        spending=_counting(served.server, guarantee, own, run),
     )
 
 
@@ -217,6 +219,19 @@ def _served(
     sharing = build_sharing_server(config, session, keeper, sites=sites, folder=folder, start=start)
     custody = SharingClients(sharing, sites, config.runtime.patience)
     return Served(sharing, custody, None, sharing.needed)
+
+
+def _counting(
+    server: Server, guarantee: Guarantee | None, folder: Path | None, run: str
+) -> Spending | None:
+    """What the server counts of what it asks for, under privacy: the key holder's own ledger, which
+    keeps to the budget, is elsewhere."""
+    if guarantee is None:
+        return None
+    if folder is not None:
+        (folder / run).mkdir(mode=0o700, parents=True, exist_ok=True)
+    server.spending = Spending(None if folder is None else folder / run / "spent")
+    return server.spending
 
 
 def _accepting(session: Session, server: Server, invite: bytes) -> Callable[[str, bytes], None]:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from hyperlock.encryption.extent import cut
 from hyperlock.privacy import noise
-from hyperlock.privacy.noise import CUT, LEAST_DEVIATION, add_share, cut, share
+from hyperlock.privacy.noise import CUT, LEAST_DEVIATION, add_share, share
 
 DRAWS = 400_000
 
