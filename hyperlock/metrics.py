@@ -81,6 +81,9 @@ CATALOGUE = (
     Metric("updates/lost", "", "clients that did not answer"),
     Metric("memory/resident_mb", "MB", "memory of the process after the round"),
     Metric("grid/saturated", "", "share of coordinates outside the grid's range"),
+    Metric("privacy/epsilon", "", "what releases have cost, to who knows who took part"),
+    Metric("privacy/epsilon_hidden", "", "the same to who does not"),
+    Metric("privacy/noise_to_clip", "", "length of the noise in a round's mean, over the clip"),
     Metric("rounds_to_target", "rounds", "until federation.target_accuracy was seen, if it was"),
     *(Metric(total_seconds(stage), "s", f"{stage}, the whole run") for stage in Stage),
     Metric(

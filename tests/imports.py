@@ -33,6 +33,7 @@ HOMES = {
     "mlflow": "hyperlock.tracking.mlflow",
     "optuna": "hyperlock.sweep",
     "flwr": "hyperlock.runtime.relay",
+    "dp_accounting": "hyperlock.privacy.accounting",
 }
 # Modules that load a library for seconds, and so are imported late; and who may, beside their own
 # package.

@@ -184,6 +184,11 @@ PLANTED = {
         "def f():\n    import mlflow",
         "mlflow, whose",
     ),
+    "dp-accounting": (
+        "hyperlock.experiment.run",
+        "def f():\n    import dp_accounting.pld",
+        "dp_accounting, whose",
+    ),
     "Optuna": (
         "hyperlock.experiment.run",
         "from optuna import Study",

@@ -24,7 +24,7 @@ Without noise the bound is n times the largest value, and no honest sum passes i
     (2032, 12)
     >>> noisy = Extent(12, signal=64, spread=184.0)
     >>> noisy.largest_value, noisy.largest_sum(16), noisy.sum_bits(16)  # of 12 + 4 bits
-    (1831, 8090, 14)
+    (1830, 8090, 14)
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ from hyperlock.errors import ConfigError
 # Standard deviations that noise stays within, and -log2 of the probability that it does not.
 TAIL = 9.6
 TAIL_BITS = TAIL**2 / 2 / math.log(2) - 1
+
+
+def cut(spread: float) -> int:
+    """The largest magnitude of one client's noise of this standard deviation."""
+    return math.floor(TAIL * spread)
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class Extent:
     @property
     def cut(self) -> int:
         """The largest magnitude of one client's noise, beyond which it is cut."""
-        return math.ceil(TAIL * self.spread)
+        return cut(self.spread)
 
     @property
     def largest_value(self) -> int:

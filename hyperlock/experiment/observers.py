@@ -146,7 +146,8 @@ class Record(Observer):
             self._tracker.log(run.report.metrics, run.report.rounds)
         if not self._tracker.records:
             return
-        if run.split:  # across sites nobody knows
+        # Across sites nobody knows; and what is private is not drawn.
+        if run.split and run.report.guarantee is None:
             title = f"{run.report.name}: training samples by client and class"
             counts = label_counts(run.dataset.y_train, run.split, run.dataset.classes)
             self._tracker.figure("split", partial(plots.split_figure, counts, title))
@@ -177,6 +178,8 @@ class Record(Observer):
 
     def _documents(self, run: Run) -> None:
         public = run.scheme.describe()
+        if run.report.guarantee is not None:
+            public["privacy"] = run.report.guarantee.describe()
         if "exact_to_bits" in public:
             report = run.report
             exact = cast(float, public["exact_to_bits"])
@@ -342,6 +345,7 @@ def _tags(config: Config, scheme: Scheme) -> dict[str, str]:
         "security_bits": str(scheme.security_bits),
         "key_custody": config.keys.custody,
         "trust": config.trust.level,
+        "privacy": config.privacy.unit,
         "seed": str(config.seed),
         "task": config.task_name,
         "mlflow.source.name": "run.py",

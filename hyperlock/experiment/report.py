@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig
 from hyperlock.encryption.scheme import Scheme
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import ConfigError, HyperLockError
+from hyperlock.experiment.private import Guarantee
 from hyperlock.experiment.rounds import RoundResult
 from hyperlock.metrics import (
     ELSEWHERE,
@@ -58,6 +59,8 @@ class Report:
         measured: stages whose seconds are known here; others are absent, and not 0.
         by_sites: whether `accuracies` are those of the sites' own test samples.
         tested: test samples of the sites, in their last evaluation.
+        guarantee: what is promised, under privacy: of clients' data nothing else is told.
+        server_reads: whether the server sees single updates in the clear.
     """
 
     name: str
@@ -77,6 +80,8 @@ class Report:
     measured: tuple[Stage, ...] = tuple(Stage)
     by_sites: bool = False
     tested: int = 0
+    guarantee: Guarantee | None = None
+    server_reads: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -110,7 +115,7 @@ class Report:
         self.add_seconds(result.seconds)
         self.metrics = {
             **evaluation,
-            "train/loss": totals.loss / totals.samples,
+            **self._told(result),
             **{
                 round_seconds(stage): result.seconds.get(stage, 0.0)
                 for stage in ROUND
@@ -125,9 +130,25 @@ class Report:
             "updates/refused": traffic.refused,
             "updates/lost": traffic.lost,
             "memory/resident_mb": resident_mb(),
-            "grid/saturated": totals.saturated / (totals.contributors * self.parameters),
         }
         return self.metrics
+
+    def _told(self, result: RoundResult) -> dict[str, float]:
+        """What a release says of the clients' data; under privacy, what it has cost."""
+        totals = result.totals
+        if self.guarantee is None:
+            return {
+                "train/loss": totals.loss / totals.samples,
+                "grid/saturated": totals.saturated / (totals.contributors * self.parameters),
+            }
+        noise = {"privacy/noise_to_clip": self.guarantee.noise_to_clip(totals.contributors)}
+        if result.epsilons is None:
+            return noise
+        cost = {
+            "privacy/epsilon": result.epsilons.known,
+            "privacy/epsilon_hidden": result.epsilons.hidden,
+        }
+        return {**cost, **noise}
 
     def add_evaluation(self, number: int, totals: Totals) -> dict[str, float]:
         """Take in what the sites say of the model after this round, and return its metrics."""
@@ -193,7 +214,7 @@ class Report:
         self.seconds = defaultdict(float, seconds)
 
 
-def begin_report(config: Config, scheme: Scheme) -> Report:
+def begin_report(config: Config, scheme: Scheme, guarantee: Guarantee | None = None) -> Report:
     """An empty report that says what the run is, after the log has said what it is not."""
     custody = CUSTODIES[config.keys.custody]
     if not scheme.security_bits:
@@ -213,6 +234,8 @@ def begin_report(config: Config, scheme: Scheme) -> Report:
         key_held_by=custody.key_held_by,
         target=config.federation.target_accuracy,
         measured=tuple(stage for stage in Stage if stage not in elsewhere),
+        guarantee=guarantee,
+        server_reads=not scheme.security_bits or config.keys.custody == "server",
         by_sites=config.clients_evaluate and not config.coordinator_evaluates,
     )
 

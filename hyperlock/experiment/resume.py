@@ -45,6 +45,7 @@ _NAMED_BY = {
     "encryption": "scheme",
     "keys": "custody",
     "trust": "level",
+    "privacy": "unit",
     "tracking": "sink",
 }
 _NOT_SET = "not set"

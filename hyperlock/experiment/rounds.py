@@ -16,6 +16,7 @@ from hyperlock.encryption.totals import Totals
 from hyperlock.errors import MessageRefused, ReleaseRefused, RoundFailed
 from hyperlock.experiment.exchange import exchange_of
 from hyperlock.experiment.journal import Journal, Traffic
+from hyperlock.experiment.private import Guarantee
 from hyperlock.learning.types import Evaluation
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
@@ -24,10 +25,13 @@ from hyperlock.parties.custody import Custody
 from hyperlock.parties.identity import KEYHOLDER
 from hyperlock.parties.messages import Release, kind_of
 from hyperlock.parties.model import ModelKeeper
+from hyperlock.parties.proofs import Draw
 from hyperlock.parties.server import Server
 from hyperlock.parties.sharing import SharingClients
 from hyperlock.parties.sharing_server import SharingServer
+from hyperlock.parties.spending import Spending
 from hyperlock.parties.verified_server import VerifiedServer
+from hyperlock.privacy.accounting import Epsilons
 from hyperlock.randomness import generator
 from hyperlock.runtime import Lost, Runtime
 from hyperlock.settings.schema import Config, Federation
@@ -56,6 +60,9 @@ class Parties:
             processes of their own alone do.
         network: the architecture, for evaluation.
         monitor: where the seconds of all of them go.
+        draw: how the server draws cohorts, where the key holder does not.
+        guarantee: what is promised, under privacy.
+        spending: of whom sums were released; None where nobody here knows.
         between: called after each client, and may end the run by an error.
     """
 
@@ -69,6 +76,9 @@ class Parties:
     keeper: ModelKeeper | None
     network: Network
     monitor: Monitor
+    draw: Draw
+    guarantee: Guarantee | None = None
+    spending: Spending | None = None
     between: Callable[[], None] = lambda: None
 
     @property
@@ -95,6 +105,7 @@ class RoundResult:
         evaluation: on the test set; None if it was not time to.
         seconds: by stage, since the round before.
         wall: of the round, by the clock.
+        epsilons: what all releases so far cost, under privacy.
     """
 
     traffic: Traffic
@@ -103,6 +114,7 @@ class RoundResult:
     evaluation: Evaluation | None
     seconds: Mapping[Stage, float]
     wall: float
+    epsilons: Epsilons | None = None
 
 
 def evaluated_round(number: int, parties: Parties, dataset: Dataset, config: Config) -> RoundResult:
@@ -110,7 +122,7 @@ def evaluated_round(number: int, parties: Parties, dataset: Dataset, config: Con
     start = time.perf_counter()
     federation = config.federation
     traffic = play_round(number, parties, federation, config.seed)
-    if not parties.totals.samples:
+    if not parties.totals.samples and config.clients_evaluate:
         raise RoundFailed(
             f"round {number} was the sites' evaluation after the run's last round, and rounds are "
             "played once\n  try: a new run of more rounds"
@@ -128,7 +140,23 @@ def evaluated_round(number: int, parties: Parties, dataset: Dataset, config: Con
         evaluation=evaluation,
         seconds=parties.monitor.drain(),
         wall=time.perf_counter() - start,
+        epsilons=spent(parties),
     )
+
+
+def spent(parties: Parties) -> Epsilons | None:
+    """What all that was released so far has cost, under privacy."""
+    if parties.guarantee is None or parties.spending is None:
+        return None
+    return parties.guarantee.spent(parties.spending, parties.clients)
+
+
+def exhausted(parties: Parties) -> bool:
+    """Whether a client has been in as many releases as it was promised, at most."""
+    if parties.guarantee is None or parties.spending is None:
+        return False
+    most = parties.guarantee.participations
+    return most is not None and parties.spending.most >= most
 
 
 def evaluate_at_sites(number: int, parties: Parties, config: Config) -> Totals:
@@ -164,7 +192,7 @@ def play_round(
     clients = parties.clients
     attempts = federation.round_attempts
     for attempt in range(1, attempts + 1):
-        cohort = sample_cohort(clients, federation.cohort_size, seed, number, attempt)
+        cohort = parties.draw(seed, number, attempt)
         absent = drop_out(cohort, clients, federation.dropout, seed, number, attempt)
         try:
             return run_round(number, parties, cohort, absent, attempt, evaluates)

@@ -6,6 +6,7 @@ model in order to evaluate it, but never a key or a single client's update.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -28,6 +29,7 @@ from hyperlock.experiment.observers import (
     open_tracker,
     recorded,
 )
+from hyperlock.experiment.private import refuse_longer
 from hyperlock.experiment.report import Report, begin_report
 from hyperlock.experiment.resume import go_on
 from hyperlock.experiment.rounds import (
@@ -35,12 +37,15 @@ from hyperlock.experiment.rounds import (
     close_run,
     evaluate_at_sites,
     evaluated_round,
+    exhausted,
 )
 from hyperlock.metrics import Stage
 from hyperlock.monitor import Monitor
 from hyperlock.process import end_if_asked
 from hyperlock.settings.parse import read
 from hyperlock.tracking.tracker import Tracker
+
+log = logging.getLogger(__name__)
 
 Across = Callable[..., Parties]
 
@@ -71,7 +76,8 @@ def run(
     # What is asked, and whether it can be done.
     settings = read(composed, overrides)
     config = settings.config
-    simulation.build_scheme(config)
+    if not config.private:  # else it depends on the model, and on the noise
+        simulation.build_scheme(config)
 
     # What is learned from, and the library that learns.
     with monitor.measure(Stage.DATA):
@@ -83,20 +89,23 @@ def run(
     # What learns, and the encryption that suits its size.
     with monitor.measure(Stage.SETUP):
         network = simulation.build_network(config, simulation.samples(dataset))
-    scheme = simulation.build_scheme(config, network.sizes)
-    report = begin_report(config, scheme)
+        guarantee = simulation.promised(config, network, dataset)
+    scheme = simulation.build_scheme(config, network.sizes, guarantee)
+    report = begin_report(config, scheme, guarantee)
 
     # The record is opened beside what follows, and written beside the rounds.
     with Background() as background:
         tracker = open_tracker(settings, scheme, report.name, background, directory, start)
         with recorded(tracker, report, config.federation.rounds):
             if start is not None:
+                refuse_longer(config, int(start.settings.get("federation.rounds", 0)))
                 go_on(report, start, config)
                 monitor.earlier = report.wall
             with monitor.measure(Stage.SETUP):
                 given: dict[str, Any] = {
                     "run": uuid.uuid4().hex if start is None else start.run,
                     "monitor": monitor,
+                    "guarantee": guarantee,
                     "directory": directory,
                     "start": start,
                 }
@@ -135,6 +144,9 @@ def _watched(run: Run, observers: Sequence[Observer], background: Background) ->
             observer.begin(run)
         while report.rounds < config.federation.rounds and report.rounds_to_target is None:
             end_if_asked()
+            if exhausted(run.parties) and config.privacy.sampling == "poisson":
+                log.warning("the budget is spent after round %d: the run ends", report.rounds)
+                break
             result = evaluated_round(report.rounds + 1, run.parties, run.dataset, config)
             _sites_say(run, observers, result.totals)
             metrics = report.add_round(result)

@@ -10,6 +10,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,10 @@ from hyperlock.encryption.scheme import Encryptor, Scheme
 from hyperlock.encryption.vector import Vector
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.journal import Journal
+from hyperlock.experiment.private import Guarantee, build_guarantee
 from hyperlock.experiment.rounds import Parties, sample_cohort
 from hyperlock.files import write_whole
+from hyperlock.learning.local import clipped_gradient
 from hyperlock.learning.types import Algorithm, Answers, Evaluator, LocalData, Samples, Trainer
 from hyperlock.monitor import Monitor
 from hyperlock.parties.client import Client, Replica
@@ -43,15 +46,23 @@ from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.proofs import Cohorts, Draw
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
+from hyperlock.parties.spending import Spending
 from hyperlock.parties.spool import Spool
 from hyperlock.parties.terms import Terms
 from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.parties.verifying_keyholder import VerifyingKeyHolder
 from hyperlock.parties.witness import Witness
+from hyperlock.privacy.sampling import balanced, by_chance
 from hyperlock.randomness import Streams, integer_seed
 from hyperlock.settings.construct import OURS, construct, construct_group, target
 from hyperlock.settings.parse import flatten
-from hyperlock.settings.schema import ClientKeys, Config, MlflowTracking
+from hyperlock.settings.schema import (
+    ClientKeys,
+    Config,
+    LocalTraining,
+    MlflowTracking,
+    SamplePrivacy,
+)
 
 if TYPE_CHECKING:
     from hyperlock.learning.network import Network
@@ -95,32 +106,45 @@ def build_split(config: Config, dataset: Dataset) -> Parts:
     return parts
 
 
-def build_scheme(config: Config, sizes: Sequence[int] = (1,)) -> Scheme:
+def build_scheme(
+    config: Config, sizes: Sequence[int] = (1,), guarantee: Guarantee | None = None
+) -> Scheme:
     """The encryption of a run; ConfigError if its parameters are unsafe or not exact.
 
     Args:
         config: what is set, and what is left to `auto`.
         sizes: coordinates of each tensor of the model, by which `auto` chooses; whether there is
             anything to choose from does not depend on them.
+        guarantee: what is promised, under privacy.
     """
     encryption = config.encryption
+    vector = build_vector(config, sizes, guarantee)
     given = {
-        "extent": build_extent(config),
+        "extent": vector.extent,
         "max_clients": config.max_clients,
-        "length": build_vector(config, sizes).length,
+        "length": vector.length,
     }
     scheme: Scheme = construct("encryption", target(encryption), encryption.for_the_scheme(), given)
     return scheme
 
 
-def build_vector(config: Config, sizes: Sequence[int]) -> Vector:
+def promised(config: Config, network: Network, dataset: Dataset) -> Guarantee | None:
+    """What a run promises under privacy, and None without."""
+    unit = getattr(config.runtime, "weight_unit", 0.0) or _weight_unit(config, dataset)
+    return build_guarantee(config, network.parameters, unit)
+
+
+def _weight_unit(config: Config, dataset: Dataset) -> float:
+    """The sample count that gives a client weight 1: the mean of all."""
+    return len(dataset.y_train) / config.federation.clients
+
+
+def build_vector(
+    config: Config, sizes: Sequence[int], guarantee: Guarantee | None = None
+) -> Vector:
     """The layout of what is encrypted, for a model whose tensors have so many coordinates."""
-    return Vector(build_extent(config), tuple(sizes), config.clients_evaluate)
-
-
-def build_extent(config: Config) -> Extent:
-    """How large what a client encrypts may be, and a sum of it."""
-    return Extent(config.value_bits)
+    extent = Extent(config.value_bits) if guarantee is None else guarantee.mechanism.extent
+    return Vector(extent, tuple(sizes), config.clients_evaluate)
 
 
 def samples(dataset: Dataset) -> Samples:
@@ -162,13 +186,32 @@ def build_algorithm(config: Config, network: Network) -> Algorithm:
     make = partial(construct, "federation", name, keys, {"network": network})
     if name.startswith(OURS):
         algorithm: Algorithm = make()
-        return algorithm
+        return _private(config, algorithm, network)
     from hyperlock.learning import check_algorithm
 
     return check_algorithm.build(make, name, network)
 
 
-def build_terms(config: Config, weight_unit: float, initial: bytes) -> Terms:
+def _private(config: Config, algorithm: Algorithm, network: Network) -> Algorithm:
+    """The algorithm whose clients send one clipped gradient of samples that they draw, if that is
+    what is asked."""
+    privacy = config.privacy
+    if not isinstance(privacy, SamplePrivacy):
+        return algorithm
+    federation = config.federation
+    rate = federation.learning_rate if isinstance(federation, LocalTraining) else 1.0
+    trainer = clipped_gradient(
+        network.batched(privacy.micro_batch),
+        clip=privacy.clip,
+        rate=rate,
+        draw=lambda count: by_chance(count, privacy.record_rate),
+    )
+    return replace(algorithm, trainer=trainer)
+
+
+def build_terms(
+    config: Config, weight_unit: float, initial: bytes, guarantee: Guarantee | None = None
+) -> Terms:
     """What the parties of a run are told alike: what decides what clients compute, and nothing that
     may differ after a resume.
 
@@ -176,8 +219,9 @@ def build_terms(config: Config, weight_unit: float, initial: bytes) -> Terms:
         config: the run's settings.
         weight_unit: the sample count that gives a client weight 1.
         initial: the initial weights' digest.
+        guarantee: what is promised, under privacy.
     """
-    groups = ("model.", "federation.", "encryption.")
+    groups = ("model.", "federation.", "encryption.", "privacy.")
     free = ("federation.rounds", "federation.target_accuracy")
     settings = {
         key: value
@@ -185,9 +229,15 @@ def build_terms(config: Config, weight_unit: float, initial: bytes) -> Terms:
         if key == "seed" or (key.startswith(groups) and key not in free)
     }
     settings["initial_weights"] = initial.hex()
+    initial_range = config.encryption.initial_range
+    if guarantee is not None:
+        initial_range = guarantee.range
+        settings |= {f"privacy/{name}": str(value) for name, value in guarantee.describe().items()}
+    elif not config.private:
+        del settings["privacy.unit"]  # runs of before privacy go on
     return Terms(
         weight_unit=weight_unit,
-        initial_range=config.encryption.initial_range,
+        initial_range=initial_range,
         range_factor=config.encryption.range_factor,
         settings=settings,
     )
@@ -205,6 +255,7 @@ def build_keeper(
     sizes: tuple[int, ...],
     algorithm: Algorithm,
     terms: Terms,
+    guarantee: Guarantee | None = None,
     start: Checkpoint | None = None,
     file: Path | None = None,
 ) -> ModelKeeper:
@@ -212,25 +263,28 @@ def build_keeper(
     last one of `start`, or of the file in which the party keeps it."""
     first_range = float(np.float32(terms.initial_range))  # as it travels
     ranges = (first_range,) * len(sizes)
+    extent = build_vector(config, sizes, guarantee).extent
     model = GlobalModel(
         weights=weights,
-        grid=Grid(sizes, ranges, config.value_bits),
+        grid=Grid(sizes, ranges, extent.value_bits),
         # A user's own may write into its slots, and each party has a model of its own.
         optimizer=deepcopy(algorithm.optimizer),
         weight_unit=terms.weight_unit,
         range_factor=terms.range_factor,
+        expected=None if guarantee is None else guarantee.expected,
     )
     if start is None:
         return ModelKeeper(model, file=file)
     return ModelKeeper(start.restore(model), start.round)
 
 
-def build_policy(config: Config) -> Policy:
+def build_policy(config: Config, guarantee: Guarantee | None = None) -> Policy:
     """What whoever decrypts agrees to."""
     return Policy(
         min_clients=config.keys.min_clients,
         rounds=config.federation.rounds,
         attempts=config.federation.round_attempts,
+        participations=None if guarantee is None else guarantee.participations,
     )
 
 
@@ -239,6 +293,7 @@ def build_keyholder(
     config: Config,
     session: Session,
     keeper: ModelKeeper | None,
+    guarantee: Guarantee | None = None,
     folder: Path | None = None,
     start: Checkpoint | None = None,
     seed: int | None = None,
@@ -250,16 +305,20 @@ def build_keyholder(
         config: the run's settings.
         session: its voice.
         keeper: its own copy of the model, which it steps under trust=malicious.
+        guarantee: what is promised, under privacy.
         folder: its own, where what it releases is kept.
         start: where the run stopped, if it is resumed.
         seed: what cohorts are drawn from; the run's own if None, as in a simulation.
         memory: which attempt it opened last, if that outlives it.
     """
-    policy = build_policy(config)
-    ledger = Ledger(folder, last=0 if start is None else start.round)
+    given: dict[str, Any] = {
+        "policy": build_policy(config, guarantee),
+        "ledger": Ledger(folder, last=0 if start is None else start.round),
+        "memory": memory,
+        "spending": Spending(None if folder is None else folder / "spent"),
+    }
     if not config.trust.malicious:
-        custody = CUSTODIES[config.keys.custody]
-        return custody.keyholder(session, policy=policy, ledger=ledger, memory=memory)
+        return CUSTODIES[config.keys.custody].keyholder(session, **given)
     assert keeper is not None, "under trust=malicious the key holder steps the model"
     nonce = None if folder is None else folder / "cohorts"
     return VerifyingKeyHolder(
@@ -268,9 +327,7 @@ def build_keyholder(
         cohorts=build_cohorts(config.seed if seed is None else seed, nonce),
         draw=build_draw(config, list(session.identity.clients)),
         showing=(lambda: None) if nonce is None else partial(nonce.unlink, missing_ok=True),
-        policy=policy,
-        ledger=ledger,
-        memory=memory,
+        **given,
     )
 
 
@@ -286,10 +343,15 @@ def build_cohorts(seed: int, file: Path | None) -> Cohorts:
 
 
 def build_draw(config: Config, clients: Sequence[str]) -> Draw:
-    """How a cohort comes from a seed."""
+    """How a cohort comes from a seed; under privacy, as its sampling says."""
     size = config.federation.cohort_size
+    by = config.privacy.sampling if config.private else ""
 
     def draw(seed: int, round_number: int, attempt: int) -> list[str]:
+        if by == "poisson":
+            return [clients[i] for i in by_chance(len(clients), size / len(clients))]
+        if by:
+            return balanced(clients, size, seed, round_number)
         return sample_cohort(clients, size, seed, round_number, attempt)
 
     return draw
@@ -333,6 +395,7 @@ def build_client(
     spool: Spool,
     replica: Replica | None = None,
     evaluator: Evaluator | None = None,
+    guarantee: Guarantee | None = None,
     memory: Memory | None = None,
 ) -> Client:
     """One client, with its own data and nobody else's; by `index` it draws its batches. Under
@@ -344,6 +407,7 @@ def build_client(
         "trainer": trainer,
         "encryptor": build_encryptor(session.scheme, replica, workers),
         "evaluator": evaluator,
+        "protect": None if guarantee is None else guarantee.protect,
         "memory": memory,
     }
     if config.trust.malicious:
@@ -385,6 +449,7 @@ def assemble(
     *,
     run: str,
     monitor: Monitor,
+    guarantee: Guarantee | None = None,
     directory: Path | None = None,
     start: Checkpoint | None = None,
 ) -> Parties:
@@ -393,9 +458,9 @@ def assemble(
     # What all of them know.
     algorithm = build_algorithm(config, network)
     weights = network.initial_weights()
-    weight_unit = len(dataset.y_train) / config.federation.clients
-    terms = build_terms(config, weight_unit, weights_digest(weights))
-    vector = build_vector(config, network.sizes)
+    weight_unit = _weight_unit(config, dataset)
+    terms = build_terms(config, weight_unit, weights_digest(weights), guarantee)
+    vector = build_vector(config, network.sizes, guarantee)
     names = {f"client-{i}": len(part) for i, part in enumerate(parts)}
     roles = (SERVER, KEYHOLDER, *([WITNESS] if config.trust.malicious else []))
     sessions = {
@@ -412,6 +477,7 @@ def assemble(
         sizes=network.sizes,
         algorithm=algorithm,
         terms=terms,
+        guarantee=guarantee,
         start=start,
     )
     keeper = a_keeper()
@@ -419,6 +485,7 @@ def assemble(
         config=config,
         session=sessions[KEYHOLDER],
         keeper=a_keeper(),
+        guarantee=guarantee,
         folder=_in(directory, KEYHOLDER, run),
         start=start,
     )
@@ -449,6 +516,7 @@ def assemble(
             keeper=theirs,
             spool=spool,
             replica=replica,
+            guarantee=guarantee,
         ).handle
 
     return Parties(
@@ -462,6 +530,9 @@ def assemble(
         keeper=keeper,
         network=network,
         monitor=monitor,
+        draw=build_draw(config, list(names)),
+        guarantee=guarantee,
+        spending=keyholder.spending,
     )
 
 

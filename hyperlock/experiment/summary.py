@@ -17,6 +17,8 @@ def rows(report: Report) -> list[tuple[str, str]]:
     if report.tested:
         there = report.accuracy if report.by_sites else metrics["sites/accuracy"]
         found.append(("at the sites", f"{there:.4f} of {report.tested:,} test samples of theirs"))
+    if report.guarantee is not None:
+        found.append(("privacy", _privacy(report)))
     if report.target is not None:
         reached = report.rounds_to_target
         how = "not reached" if reached is None else f"reached in round {reached}"
@@ -44,6 +46,23 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("encryption", scheme if encrypted else "none: the server reads every update"),
         ("secret key held by", report.key_held_by if encrypted else "no one, there is none"),
     ]
+
+
+def _privacy(report: Report) -> str:
+    """What it came to, for whom, in words."""
+    guarantee = report.guarantee
+    assert guarantee is not None, "under privacy"
+    unit = guarantee.mechanism.promise.unit
+    known = report.metrics.get("privacy/epsilon")
+    if known is None:
+        return f"of one {unit}, by noise in every sum; its key holder counts what that costs"
+    hidden = report.metrics["privacy/epsilon_hidden"]
+    secret = "" if hidden == known else f"; {hidden:.3g} if that is not known"
+    server = "; the server sees each update, and nothing is promised there"
+    return (
+        f"of one {unit}: epsilon {known:.3g} at delta {guarantee.delta:g} for who sees sums and "
+        f"knows who took part{secret}{server if report.server_reads else ''}"
+    )
 
 
 def markdown(report: Report) -> str:

@@ -27,6 +27,7 @@ _NUMBERS_AT_TOP = {"seed", "checkpoint_every"}
 # a file.
 _WORDS = {
     "task_name", "tags", "objective", "runtime.engine", "runtime.evaluation", "dataset.dtype",
+    "privacy.unit", "privacy.sampling",
     "federation.algorithm", "keys.custody", "trust.level", "tracking.sink", "tracking.experiment",
     "tracking.run_name", "encryption.scheme", "encryption.value_bits", "encryption.poly_modulus",
     "encryption.coeff_mod_bits", "encryption.scale_bits", "encryption.fields",

@@ -47,11 +47,11 @@ class LocalUpdate:
     """What a client's training came to.
 
     Attributes:
-        vector: float32[parameters]; the server subtracts the mean of these.
+        vector: float[parameters]; the server subtracts the mean of these.
         loss: the training loss: its mean over the batches, times the client's samples.
     """
 
-    vector: Weights
+    vector: NDArray[np.floating]
     loss: float
 
 

@@ -21,6 +21,9 @@ from hyperlock.parties.model import ModelKeeper, ranges_follow
 from hyperlock.parties.session import Session
 from hyperlock.randomness import Streams
 
+# From an update, float[parameters], and what draws the rounding, to int[parameters] with noise.
+Protect = Callable[[NDArray[np.floating], np.random.Generator], NDArray[np.integer]]
+
 
 class Replica:
     """What the clients share under keys=clients: the secret key and the global model.
@@ -102,6 +105,7 @@ class Client:
         encryptor: from a public key to what encrypts.
         replica: under keys=clients, the clients' copy of the model and of the secret key.
         evaluator: where clients evaluate the model, how this one does.
+        protect: under privacy, from an update and what draws the rounding to integers with noise.
         memory: what it has answered already; nothing, and nothing that outlives it, if None.
     """
 
@@ -115,6 +119,7 @@ class Client:
         encryptor: Callable[[bytes], Encryptor],
         replica: Replica | None = None,
         evaluator: Evaluator | None = None,
+        protect: Protect | None = None,
         memory: Memory | None = None,
     ) -> None:
         self.name = session.name
@@ -126,6 +131,7 @@ class Client:
         self._encryptor = encryptor
         self._replica = replica
         self._evaluator = evaluator
+        self._protect = protect
         self._memory = memory or Memory()
         self._cohorts = b""  # what the key holder draws cohorts from, if it says so
 
@@ -255,6 +261,10 @@ class Client:
 
     def _on_the_grid(self, update: LocalUpdate, grid: Grid, tested: Answers) -> NDArray[np.integer]:
         rounding = self._streams.at("rounding", *self._memory.seen)
+        if self._protect is not None:
+            # Nothing that depends on the data is seen beside it: neither a weight nor a failure.
+            values = self._protect(update.vector, rounding)
+            return self._session.vector.join(Totals(1), values)
         try:
             if not np.isfinite(update.loss):
                 raise FloatingPointError("the training loss is NaN or Inf")

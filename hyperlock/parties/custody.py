@@ -21,6 +21,7 @@ from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
+from hyperlock.parties.spending import Spending
 from hyperlock.runtime import Lost, Runtime
 
 Handler = Callable[[bytes], bytes]
@@ -40,7 +41,13 @@ class Custody(Protocol):
     clients_share: ClassVar[bool]
 
     def keyholder(
-        self, session: Session, *, policy: Policy, ledger: Ledger, memory: Memory | None = None
+        self,
+        session: Session,
+        *,
+        policy: Policy,
+        ledger: Ledger,
+        memory: Memory | None = None,
+        spending: Spending | None = None,
     ) -> KeyHolder:
         """Who makes the keys."""
         ...
@@ -96,10 +103,16 @@ class _ReleasedToServer:
     clients_share: ClassVar[bool] = False
 
     def keyholder(
-        self, session: Session, *, policy: Policy, ledger: Ledger, memory: Memory | None = None
+        self,
+        session: Session,
+        *,
+        policy: Policy,
+        ledger: Ledger,
+        memory: Memory | None = None,
+        spending: Spending | None = None,
     ) -> KeyHolder:
         """One with a key for each attempt."""
-        return KeyHolder(session, policy=policy, ledger=ledger, memory=memory)
+        return KeyHolder(session, policy=policy, ledger=ledger, memory=memory, spending=spending)
 
     def replica(
         self, session: Session, *, keeper: ModelKeeper, keyholder: KeyHolder, seeded: bool
@@ -191,10 +204,17 @@ class Clients:
     clients_share: ClassVar[bool] = True
 
     def keyholder(
-        self, session: Session, *, policy: Policy, ledger: Ledger, memory: Memory | None = None
+        self,
+        session: Session,
+        *,
+        policy: Policy,
+        ledger: Ledger,
+        memory: Memory | None = None,
+        spending: Spending | None = None,
     ) -> SharedKeyHolder:
         """One with a key for the run; what it has released, the clients know."""
-        return SharedKeyHolder(session, policy=policy, ledger=Ledger(last=ledger.last))
+        last = Ledger(last=ledger.last)
+        return SharedKeyHolder(session, policy=policy, ledger=last, spending=spending)
 
     def server(
         self,

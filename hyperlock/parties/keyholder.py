@@ -36,6 +36,7 @@ from hyperlock.parties.messages import (
     signed_again,
 )
 from hyperlock.parties.session import Session
+from hyperlock.parties.spending import Spending
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,13 @@ class Policy:
         min_clients: sums of fewer updates are not released.
         rounds: of the run; nothing is decrypted for a later one.
         attempts: of one round, each with a key and, under trust=malicious, a cohort of its own.
+        participations: under privacy, the releases that one client may be in; None for any number.
     """
 
     min_clients: int
     rounds: int
     attempts: int
+    participations: int | None = None
 
 
 @dataclass
@@ -78,11 +81,22 @@ class KeyHolder:
         policy: what it releases.
         ledger: what it has released.
         memory: which attempt it opened last; nothing that outlives it, if None.
+        spending: of whom it has released sums; nothing that outlives it, if None.
+
+    Attributes:
+        spending: the same.
     """
 
     def __init__(
-        self, session: Session, *, policy: Policy, ledger: Ledger, memory: Memory | None = None
+        self,
+        session: Session,
+        *,
+        policy: Policy,
+        ledger: Ledger,
+        memory: Memory | None = None,
+        spending: Spending | None = None,
     ) -> None:
+        self.spending = spending or Spending()
         self._session = session
         self._policy = policy
         self._ledger = ledger
@@ -162,8 +176,10 @@ class KeyHolder:
         self._refuse_round(message.round)
         session, decryptor = self._spend(message)
         clients = self._check_manifest(session, message)
+        self._check_budget(message, clients)
         sums = self._decrypt(decryptor, message)
         self._check_sums(session, clients, sums)
+        self.spending.note(message.round, clients)
         release = session.write(Release, (sums.tobytes(),))
         self._ledger.keep(message.round, Entry(request, release))
         self._released(release)
@@ -239,6 +255,16 @@ class KeyHolder:
             )
         return names
 
+    def _check_budget(self, message: Aggregate, clients: list[str]) -> None:
+        """ReleaseRefused where a client would be in more releases than was promised it."""
+        most = self._policy.participations
+        over = [name for name in clients if most is not None and self.spending.of(name) >= most]
+        if over:
+            raise ReleaseRefused(
+                f"round {message.round}: {over[0]} was in {most} releases, which is all that "
+                "privacy.epsilon allows"
+            )
+
     def _parts(self, message: Aggregate) -> tuple[tuple[Part, ...], Part, tuple[Part, ...]]:
         """The ciphertexts, the manifest, and what follows."""
         count = self._session.scheme.chunk_count(self._session.vector.length)
@@ -269,6 +295,8 @@ class KeyHolder:
                 f"{where}: a coordinate is larger than {len(clients)} updates can make it, or a "
                 "digit of their totals is none"
             )
+        if session.vector.counted:
+            return  # of their data nothing is told
         limits = [session.identity.clients[name] for name in clients]
         least = sum(limit[0] for limit in limits)
         most = sum(limit[1] for limit in limits)
@@ -293,7 +321,7 @@ class SharedKeyHolder(KeyHolder):
         public: the public half of that key, serialised.
 
     Args:
-        session, policy, ledger: as any key holder's.
+        session, policy, ledger, spending: as any key holder's.
         keys: the pair; a new one if None.
     """
 
@@ -304,8 +332,9 @@ class SharedKeyHolder(KeyHolder):
         policy: Policy,
         ledger: Ledger,
         keys: KeyPair | None = None,
+        spending: Spending | None = None,
     ) -> None:
-        super().__init__(session, policy=policy, ledger=ledger)
+        super().__init__(session, policy=policy, ledger=ledger, spending=spending)
         keys = keys or session.scheme.generate_keys()
         self.public = keys.public
         self._secret = keys.secret

@@ -50,6 +50,8 @@ class GlobalModel:
             encryption.
         range_factor: the next range of a tensor is this times its largest mean magnitude in this
             round, but no more than `RANGE_STEP` times larger or smaller than this round's.
+        expected: under privacy, the public number of clients, or of samples, that a sum is divided
+            by: how many there were is not told, and weights are uniform. Ranges stay as they are.
     """
 
     weights: NDArray[np.float32]
@@ -57,6 +59,7 @@ class GlobalModel:
     optimizer: ServerOptimizer
     weight_unit: float
     range_factor: float
+    expected: float | None = None
 
     @cached_property
     def digest(self) -> bytes:
@@ -124,9 +127,12 @@ class GlobalModel:
             totals: of at least one update.
             update: int[parameters], on this state's grid.
         """
-        mean = self.grid.dequantise(update) * (self.weight_unit / totals.samples)
+        private = self.expected is not None
+        share = 1 / self.expected if self.expected else self.weight_unit / totals.samples
+        mean = self.grid.dequantise(update) * share
         weights, optimizer = self.optimizer.step(self.weights, mean)
-        grid = replace(self.grid, ranges=self._next_ranges(mean, totals))
+        ranges = self.grid.ranges if private else self._next_ranges(mean, totals)
+        grid = replace(self.grid, ranges=ranges)
         return replace(self, weights=weights, grid=grid, optimizer=optimizer)
 
     def _next_ranges(self, mean: NDArray[np.float64], totals: Totals) -> tuple[float, ...]:
@@ -245,7 +251,8 @@ class ModelKeeper:
         sums = np.frombuffer(message.parts[0], session.vector.sum_type(session.scheme.max_clients))
         totals, update = session.vector.split(sums)
         evaluated = session.vector.evaluated and not totals.samples
-        if totals.contributors < 1 or not (totals.samples or evaluated):
+        told = totals.samples or evaluated or session.vector.counted
+        if totals.contributors < 1 or not told:
             raise MessageRefused("the release is of no updates")
         if not evaluated:
             self.model = self.model.step(totals, update)

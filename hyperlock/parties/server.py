@@ -16,6 +16,7 @@ from hyperlock.parties.messages import Aggregate, Open, PublicKey, Train, Update
 from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.outbox import Outbox
 from hyperlock.parties.session import Session
+from hyperlock.parties.spending import Spending
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ class Server:
         cohort: who is asked in the open attempt.
         refused: updates of the open round that were refused.
         kept: the last round after which the model was kept where a restart finds it.
+        spending: under privacy, of whom it has asked sums to be released, where the key holder
+            keeps its own elsewhere; None where it need not know.
 
     Args:
         session: its voice in the run.
@@ -46,6 +49,7 @@ class Server:
         self.keeper = keeper
         self.refused = 0
         self.kept = 0 if keeper is None else keeper.round
+        self.spending: Spending | None = None
         self._session = session
         self._min_clients = min_clients
         self._outbox = outbox
@@ -160,6 +164,8 @@ class Server:
             parts = chain(total, [manifest], self._tallied())
             aggregate = self._session.write(Aggregate, parts)
             self._outbox.keep(self._session.round, aggregate)
+        if self.spending is not None:
+            self.spending.note(self._session.round, set(self.cohort) - self._waiting)
         return aggregate
 
     def _tallied(self) -> tuple[bytes, ...]:

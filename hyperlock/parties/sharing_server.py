@@ -203,7 +203,7 @@ class SharingServer(Server):
         if len(digits) != vector.head * kind.itemsize:
             raise MessageRefused("totals of another length than the run's")
         totals, _ = vector.split(np.frombuffer(digits, kind))
-        told = totals.samples or self._session.vector.evaluated
+        told = totals.samples or vector.evaluated or vector.counted
         if totals.contributors < 1 or not told:
             raise MessageRefused("totals of no updates")
         return totals

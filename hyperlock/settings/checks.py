@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig
 
 from hyperlock.errors import ConfigError
 from hyperlock.metrics import metric_names
+from hyperlock.settings.private import check_privacy
 from hyperlock.settings.schema import (
     EVALUATION,
     MAX_CLIENTS,
@@ -43,6 +44,8 @@ def check(config: Config) -> None:
     _check_min_clients(config)
     _check_max_clients(config)
     _check_runtime(config)
+    _check_option("privacy.unit", config.privacy.unit, SCHEMAS["privacy"])
+    check_privacy(config)
 
 
 def objective_names(composed: DictConfig) -> list[str]:

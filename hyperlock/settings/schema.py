@@ -6,6 +6,7 @@ while composing. The bounds of a single number stand with its field; `checks.py`
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -15,6 +16,8 @@ from omegaconf import MISSING
 from hyperlock.errors import ConfigError, show
 from hyperlock.settings.bounds import Bounds, at_least, bounded, portion, positive, share
 
+SAMPLING = ("balanced", "poisson", "all")  # of the clients of a round, under privacy
+_COHORT_TAIL = 6.0  # standard deviations above the mean of a cohort drawn by chance
 MIN_VALUE_BITS = 4
 MAX_VALUE_BITS = 24
 # The fewest with which no job of `python -m benchmarks precision` lost more than its limit.
@@ -392,6 +395,49 @@ class Trust:
 
 
 @dataclass
+class NoPrivacy:
+    """privacy=none."""
+
+    unit: str = "none"
+
+
+@dataclass
+class Privacy:
+    """What both units share."""
+
+    unit: str = MISSING
+    epsilon: float | None = bounded(MISSING, positive())
+    noise_multiplier: float | None = bounded(None, positive())
+    delta: float = bounded(MISSING, Bounds(lambda value: 0 < value < 1, "above 0, below 1"))
+    clip: float = bounded(MISSING, positive())
+    sampling: str = MISSING
+
+
+@dataclass
+class ClientPrivacy(Privacy):
+    """privacy=client."""
+
+    unit: str = "client"
+    epsilon: float | None = bounded(8.0, positive())
+    delta: float = bounded(1e-5, Bounds(lambda value: 0 < value < 1, "above 0, below 1"))
+    clip: float = bounded(0.5, positive())
+    sampling: str = "balanced"
+
+
+@dataclass
+class SamplePrivacy(Privacy):
+    """privacy=sample."""
+
+    unit: str = "sample"
+    epsilon: float | None = bounded(1.0, positive())
+    delta: float = bounded(1e-6, Bounds(lambda value: 0 < value < 1, "above 0, below 1"))
+    clip: float = bounded(1.0, positive())
+    sampling: str = "all"
+    record_rate: float = bounded(0.02, portion("is no chance", "above 0, at most 1", "0.02"))
+    micro_batch: int = bounded(64, at_least(1, "64"))
+
+
+@dataclass
 class LocalRuntime:
     """runtime=local."""
 
@@ -455,6 +501,7 @@ class Config:
     encryption: Any = MISSING
     keys: Any = MISSING
     trust: Any = MISSING
+    privacy: Any = MISSING
     runtime: Any = MISSING
     tracking: Any = MISSING
     paths: Paths = field(default_factory=Paths)
@@ -487,7 +534,20 @@ class Config:
         """Updates that a sum must hold: as set, or the next power of two above the cohort."""
         if self.encryption.max_clients is not None:
             return int(self.encryption.max_clients)
-        return 1 << (self.federation.cohort_size - 1).bit_length()
+        return 1 << (self.largest_cohort - 1).bit_length()
+
+    @property
+    def private(self) -> bool:
+        """Whether what is released is differentially private."""
+        return isinstance(self.privacy, Privacy)
+
+    @property
+    def largest_cohort(self) -> int:
+        """Clients of a round, at most: one drawn by chance is larger with one in 10^9."""
+        size = self.federation.cohort_size
+        if not self.private or self.privacy.sampling != "poisson":
+            return int(size)
+        return min(self.federation.clients, math.ceil(size + _COHORT_TAIL * math.sqrt(size)))
 
 
 SCHEMAS: dict[str, dict[str, Any]] = {
@@ -518,6 +578,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "encryption": {"ckks": CkksEncryption, "bfv": BfvEncryption, "none": NoEncryption},
     "keys": {"authority": Keys, "clients": ClientKeys, "server": Keys},
     "trust": {"curious": Trust, "malicious": Trust},
+    "privacy": {"none": NoPrivacy, "client": ClientPrivacy, "sample": SamplePrivacy},
     "runtime": {"local": LocalRuntime, "flower": FlowerRuntime},
     "tracking": {"mlflow": MlflowTracking, "none": NoTracking},
 }

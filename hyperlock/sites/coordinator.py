@@ -17,6 +17,7 @@ from hyperlock.errors import ConfigError, MessageRefused
 from hyperlock.experiment import simulation
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.journal import Journal
+from hyperlock.experiment.private import Guarantee, with_noise
 from hyperlock.experiment.report import Report
 from hyperlock.experiment.rounds import Parties
 from hyperlock.experiment.run import run as play
@@ -30,6 +31,7 @@ from hyperlock.parties.server import Server
 from hyperlock.parties.session import Session
 from hyperlock.parties.sharing import SharingClients
 from hyperlock.parties.sharing_server import SharingServer
+from hyperlock.parties.spending import Spending
 from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.runtime import Pipe
 from hyperlock.runtime.flower import SOCKET, FlowerRuntime
@@ -106,6 +108,7 @@ def assemble(
     pipe: Callable[[Folder, float], Pipe],
     run: str,
     monitor: Monitor,
+    guarantee: Guarantee | None = None,
     directory: Path | None = None,
     start: Checkpoint | None = None,
 ) -> Parties:
@@ -120,6 +123,7 @@ def assemble(
         pipe: makes what moves bytes to the other parties, by name.
         run: the run's id.
         monitor: where the server's seconds go; those of others are not known here.
+        guarantee: what is promised, under privacy.
         directory: where the run writes what outlives a kill.
         start: where it stopped, if it is resumed.
     """
@@ -130,9 +134,10 @@ def assemble(
     weights = network.initial_weights()
     initial = simulation.weights_digest(weights)
     unit = config.runtime.weight_unit
+    config = with_noise(config, guarantee)
     offer = Offer.of(config, samples, network.sizes, unit, initial)
-    terms = simulation.build_terms(config, unit, initial)
-    vector = simulation.build_vector(config, network.sizes)
+    terms = simulation.build_terms(config, unit, initial, guarantee)
+    vector = simulation.build_vector(config, network.sizes, guarantee)
     identity = folder.signer().join(run)
     if not config.trust.malicious:
         identity = identity.without(WITNESS)
@@ -145,6 +150,7 @@ def assemble(
         sizes=network.sizes,
         algorithm=algorithm,
         terms=terms,
+        guarantee=guarantee,
         start=None if sites_share(config) else start,
     )
     own = None if directory is None else directory / SERVER
@@ -171,6 +177,9 @@ def assemble(
         keeper=served.keeper,
         network=network,
         monitor=monitor,
+        draw=simulation.build_draw(config, kit.sites),
+        guarantee=guarantee,
+        spending=_counting(served.server, guarantee, own, run),
     )
 
 
@@ -210,6 +219,19 @@ def _served(
     sharing = build_sharing_server(config, session, keeper, sites=sites, folder=folder, start=start)
     custody = SharingClients(sharing, sites, config.runtime.patience)
     return Served(sharing, custody, None, sharing.needed)
+
+
+def _counting(
+    server: Server, guarantee: Guarantee | None, folder: Path | None, run: str
+) -> Spending | None:
+    """What the server counts of what it asks for, under privacy: the key holder's own ledger, which
+    keeps to the budget, is elsewhere."""
+    if guarantee is None:
+        return None
+    if folder is not None:
+        (folder / run).mkdir(mode=0o700, parents=True, exist_ok=True)
+    server.spending = Spending(None if folder is None else folder / run / "spent")
+    return server.spending
 
 
 def _accepting(session: Session, server: Server, invite: bytes) -> Callable[[str, bytes], None]:

@@ -58,6 +58,7 @@ limits:
   local_epochs: 10                      # at most, or batches of local_steps
   min_clients: 3                        # at least so many updates in every sum
   colluders: 1                          # at least so many sites may work together and learn nothing
+  epsilon: null                         # a number: only runs that are private within it
   until: null                           # a date such as 2027-06-30, after which nothing is joined
 
 functions: []                # your own that an Invite may name, such as my_package.models.net

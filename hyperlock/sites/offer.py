@@ -39,7 +39,8 @@ from hyperlock.version import VERSION
 if TYPE_CHECKING:
     from hyperlock.sites.site import Limits
 
-GROUPS = ("model", "federation", "encryption", "keys", "trust")
+GROUPS = ("model", "federation", "encryption", "keys", "trust", "privacy")
+_NAMED_BY = {"keys": "custody", "trust": "level", "privacy": "unit"}  # where no `_target_` says it
 MOST_BYTES = 2**16
 _MOST_TEXT = 512
 _MOST_ITEMS = 4096
@@ -239,6 +240,9 @@ class Offer:
             f"keys.colluders={keys.colluders}, and the site wants {limits.colluders}": (
                 keys.colluders < limits.colluders
             ),
+            f"{_cost(config)}, and the site's limit is epsilon {limits.epsilon}": (
+                limits.epsilon is not None and not _costs_at_most(config, limits.epsilon)
+            ),
             f"today is {today}, and the site takes part until {limits.until}": late,
         }
         return [text for text, differs in found.items() if differs]
@@ -263,12 +267,27 @@ class Offer:
             raise MessageRefused(f"the offer's {group} cannot be: {reason:.200}") from None
 
 
+def _costs_at_most(config: Config, epsilon: float) -> bool:
+    """Whether a run is private within this."""
+    budget = config.privacy.epsilon if config.private else None
+    return budget is not None and budget <= epsilon
+
+
+def _cost(config: Config) -> str:
+    """What a run costs, in words."""
+    if not config.private:
+        return "no differential privacy"
+    if config.privacy.epsilon is None:
+        return "privacy without a budget (privacy.epsilon=null)"
+    return f"epsilon {config.privacy.epsilon:g} of one {config.privacy.unit}"
+
+
 def _schema(group: str, node: Mapping[str, Any], functions: Collection[str]) -> Any:
     """What the group must be: by its `_target_`, or by the option that it names itself; None for a
     model of a user's own, whose keys only its function knows."""
     options = SCHEMAS[group]
-    if group in ("keys", "trust"):
-        name = node.get("custody" if group == "keys" else "level")
+    if group in _NAMED_BY:
+        name = node.get(_NAMED_BY[group])
         if name not in options:
             raise MessageRefused(f"the offer's {group} is {name!r:.40}, which is no option")
         return options[name]

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlock.data import datasets
-from hyperlock.errors import HyperLockError, MessageRefused
+from hyperlock.errors import ConfigError, HyperLockError, MessageRefused
 from hyperlock.experiment import simulation
+from hyperlock.experiment.private import Guarantee, build_guarantee
 from hyperlock.learning.types import Evaluator, LocalData
 from hyperlock.monitor import Monitor
 from hyperlock.parties.client import Client
@@ -142,10 +143,11 @@ class Party:
         self._consent(offer, config)
 
         # The party that it asks for.
-        scheme = simulation.build_scheme(config, offer.sizes)
-        terms = simulation.build_terms(config, offer.weight_unit, offer.initial)
+        guarantee = _promised(config, offer)
+        scheme = simulation.build_scheme(config, offer.sizes, guarantee)
+        terms = simulation.build_terms(config, offer.weight_unit, offer.initial, guarantee)
         invite.expect(fingerprint=scheme.fingerprint, terms=terms.digest)
-        vector = simulation.build_vector(config, offer.sizes)
+        vector = simulation.build_vector(config, offer.sizes, guarantee)
         if not config.trust.malicious:
             identity = identity.without(WITNESS)
         session = Session(identity, scheme, vector, terms, Monitor())
@@ -158,7 +160,7 @@ class Party:
                 f"the run is evaluated by its sites, and {self.name} has no x_test and y_test"
             )
         offer.refuse_larger(config)
-        self._joined = self._build(session, config, offer, weights, invite.digest)
+        self._joined = self._build(session, config, offer, weights, invite.digest, guarantee)
         log.info(
             "%s joined run %s, offer %s: %s", self.name, identity.run, offer.fingerprint,
             _in_words(offer, config),
@@ -192,6 +194,7 @@ class Party:
         offer: Offer,
         weights: NDArray[np.float32],
         digest: bytes,
+        guarantee: Guarantee | None,
     ) -> Joined:
         """The party in this run."""
         made = partial(Joined, session.identity.run, digest, session)
@@ -212,6 +215,7 @@ class Party:
             sizes=offer.sizes,
             algorithm=algorithm,
             terms=session.terms,
+            guarantee=guarantee,
             file=folder / "model" if steps else None,
         )
         if self._folder.public.role == KEYHOLDER:
@@ -219,6 +223,7 @@ class Party:
                 config=config,
                 session=session,
                 keeper=keeper,
+                guarantee=guarantee,
                 folder=folder / "released",
                 seed=secrets.randbits(63),
                 memory=Memory(folder / "opened"),
@@ -233,6 +238,7 @@ class Party:
             "trainer": algorithm.trainer,
             "keeper": keeper,
             "evaluator": self._evaluator(config, network),
+            "guarantee": guarantee,
             "memory": Memory(folder / "answered"),
         }
         client: Client = (
@@ -276,6 +282,15 @@ class Party:
         }
         with open(self._folder.path / "log.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _promised(config: Config, offer: Offer) -> Guarantee | None:
+    """What the offer promises under privacy, by this party's own accounting; MessageRefused if it
+    costs more than it says."""
+    try:
+        return build_guarantee(config, sum(offer.sizes), offer.weight_unit)
+    except ConfigError as error:
+        raise MessageRefused(f"the offer's privacy does not hold: {error}") from None
 
 
 def _network(config: Config, offer: Offer) -> Network:

@@ -9,6 +9,7 @@ from typing import Any
 from hyperlock.encryption.scheme import KeyPair
 from hyperlock.experiment import simulation
 from hyperlock.experiment.checkpoint import Checkpoint
+from hyperlock.experiment.private import Guarantee
 from hyperlock.parties.archive import Archive
 from hyperlock.parties.client import Replica
 from hyperlock.parties.identity import KEYHOLDER
@@ -18,6 +19,7 @@ from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.session import Session
 from hyperlock.parties.sharing_client import Sharing, SharingClient
 from hyperlock.parties.sharing_server import SharingServer
+from hyperlock.parties.spending import Spending
 from hyperlock.randomness import Streams
 from hyperlock.settings.schema import ClientKeys, Config
 from hyperlock.sites.folder import Folder
@@ -68,6 +70,7 @@ def build_client(
     keeper: ModelKeeper,
     folder: Folder,
     offer: bytes,
+    guarantee: Guarantee | None = None,
     **others: Any,
 ) -> SharingClient:
     """A site's client, which is its own key holder: what it decrypts goes nowhere.
@@ -79,6 +82,7 @@ def build_client(
         keeper: of its model.
         folder: the site's.
         offer: SHA-256 of the Invite.
+        guarantee: what is promised, under privacy.
         others: its data, what trains, what it remembers: as any client's.
     """
     run = folder.run(session.identity.run)
@@ -88,8 +92,9 @@ def build_client(
     def replica(keys: KeyPair) -> Replica:
         keyholder = SharedKeyHolder(
             inside,
-            policy=simulation.build_policy(config),
+            policy=simulation.build_policy(config, guarantee),
             ledger=Ledger(run / "released"),
+            spending=Spending(run / "spent"),
             keys=keys,
         )
         return Replica(inside, keyholder, keeper, seeded)
@@ -108,5 +113,6 @@ def build_client(
         replica=replica,
         streams=Streams(config.seed, index),
         encryptor=session.scheme.encryptor,
+        protect=None if guarantee is None else guarantee.protect,
         **others,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ class SiteLimits:
     local_epochs: int = 10
     min_clients: int = 3
     colluders: int = 1
+    epsilon: float | None = None
     until: str | None = None
 
 
@@ -61,6 +63,7 @@ class Limits:
         trust: malicious, or curious.
         parameters, rounds, local_epochs: at most.
         min_clients, colluders: at least.
+        epsilon: what a run may cost, which must be private then; None for any.
         until: the last day; None for no end.
     """
 
@@ -73,6 +76,7 @@ class Limits:
     local_epochs: int
     min_clients: int
     colluders: int
+    epsilon: float | None
     until: datetime.date | None
 
 
@@ -120,6 +124,8 @@ def read(path: Path) -> Site:
     for name, least in _LEAST.items():
         if getattr(limits, name) < least:
             raise HyperLockError(f"{path}: limits.{name}={getattr(limits, name)} is below {least}")
+    if limits.epsilon is not None and not 0 < limits.epsilon < math.inf:
+        raise HyperLockError(f"{path}: limits.epsilon={limits.epsilon} is no budget")
     for function in found.functions:
         if type(function) is not str or not _FUNCTION.fullmatch(function):
             raise HyperLockError(

@@ -238,13 +238,13 @@ def test_a_grid_that_does_not_hold_its_noise_is_refused_with_one_that_does() -> 
     with pytest.raises(ConfigError) as caught:
         Extent(8, 64, 184.0)
     assert str(caught.value) == (
-        "encryption.value_bits=8: values of up to 64 with noise of up to 1767 leave the grid, "
+        "encryption.value_bits=8: values of up to 64 with noise of up to 1766 leave the grid, "
         "which ends at 127\n  allowed: at least 12\n  try: encryption.value_bits=12"
     )
-    assert Extent(12, 64, 184.0).largest_value == 64 + 1767
+    assert Extent(12, 64, 184.0).largest_value == 64 + 1766
     with pytest.raises(ConfigError, match="value_bits=11: "):
         Extent(11, 64, 184.0)
-    with pytest.raises(ConfigError, match="up to 127 with noise of up to 10"):
+    with pytest.raises(ConfigError, match="up to 127 with noise of up to 9"):
         Extent(8, spread=1.0)
 
 
