@@ -8,17 +8,22 @@ import os
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 from hyperlock.audit import findings, inversion, membership, replay
 from hyperlock.audit.findings import Findings
 from hyperlock.audit.replay import Past
 from hyperlock.errors import HyperLockError
 from hyperlock.experiment import simulation
+from hyperlock.experiment.private import Guarantee
+from hyperlock.privacy import canaries
+from hyperlock.privacy.mechanism import Mechanism
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     asked = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         # As an error of a checkpoint has it: what is given again comes after resume=RUN.
@@ -47,12 +52,19 @@ def audit(past: Past, number: int | None = None) -> Findings:
     else:
         number = past.rounds + 1 if number is None else number
         played = replay.play(past, number, replay.model_before(past, number))
-        scheme = simulation.build_scheme(past.config, past.network.sizes)
+        scheme = simulation.build_scheme(past.config, past.network.sizes, past.guarantee)
         found.add_inversion(inversion.invert(past, played, scheme), played, past.rounds)
         if not scheme.security_bits:
             found.notes.append("no ciphertext is shown: encryption=none has none")
     found.add_membership(membership.infer(past), past.rounds)
+    if past.guarantee is not None:
+        found.add_privacy(past.guarantee, canaries.release(*_planted(past.guarantee)))
     return found
+
+
+def _planted(guarantee: Guarantee) -> tuple[Mechanism, float, np.random.Generator]:
+    """Canaries that nobody could have known beforehand, in one release of the run's mechanism."""
+    return guarantee.mechanism, guarantee.delta, np.random.default_rng()
 
 
 def _parser() -> argparse.ArgumentParser:

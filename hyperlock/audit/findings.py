@@ -17,7 +17,10 @@ from hyperlock.audit.membership import LOSS, PER_CLASS, Membership
 from hyperlock.audit.replay import Past, Round
 from hyperlock.errors import ConfigError
 from hyperlock.experiment.directory import make
+from hyperlock.experiment.private import Guarantee
 from hyperlock.files import write_whole
+from hyperlock.privacy import gaussian
+from hyperlock.privacy.canaries import Found
 from hyperlock.settings.construct import target
 from hyperlock.settings.schema import MlflowTracking
 from hyperlock.tracking.mlflow import MlflowTracker, Store
@@ -74,6 +77,25 @@ class Findings:
             self.lines.append((f"membership by {attack}", f"AUC {curve.area}"))
             self.lines.append(("  found at 1% false alarms", str(curve.few)))
         self.notes.append(f"membership: of {found.words}. {membership.WORST_CASE}")
+
+    def add_privacy(self, guarantee: Guarantee, seen: Found) -> None:
+        """What canaries in one release showed, beside what is claimed of one."""
+        z = guarantee.mechanism.promise.noise
+        claimed = gaussian.epsilon(1 / z, guarantee.delta)
+        self.metrics |= {"audit/epsilon_lower": seen.epsilon, "audit/epsilon_claimed": claimed}
+        verdict = "" if seen.epsilon <= claimed else ": IT IS NOT WHAT IT CLAIMS"
+        much = f"epsilon at least {seen.epsilon:.2f}, claimed {claimed:.2f}{verdict}"
+        self.lines.append(("canaries, one release", much))
+        self.notes.append(
+            "canaries: one release without the sampling of clients or samples, which would hide "
+            f"more, at delta {guarantee.delta:g}; a lower bound with 95% confidence. Whose worst "
+            "case: a client (or sample) that sends the longest update there may be, to who chose "
+            "it and sees the sum."
+        )
+        self.notes.append(
+            "under privacy the audit draws its own noise (and records and cohorts, where those "
+            "were drawn secretly): a round that might have been, and not the one that was"
+        )
 
     def table(self) -> str:
         """For the terminal."""

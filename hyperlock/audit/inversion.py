@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from hyperlock.learning.network import Network
 
 WORST_CASE = (
-    "Whose worst case: a client's own update is read by the server under encryption=none or "
-    "keys=server; released sums by who holds the model. "
-    "An oracle that has the sample chooses the closest of all candidates, as no attacker can."
+    "Whose worst case: who reads one client's update in the clear (the server, under "
+    "encryption=none or keys=server); who sees released sums (the server, or under keys=clients "
+    "all clients). An oracle that has the sample chooses the closest of all candidates, as no "
+    "attacker can."
 )
 SHOWN = 8  # samples
 _WINDOW = 7  # pixels, of the structural similarity
@@ -109,7 +110,9 @@ def invert(past: Past, played: Round, scheme: Scheme) -> list[Row]:
     layer = first_dense(past.network)
     assert layer is not None, "what_is_missing says so"
     model = played.model
-    data = past.part(played.watched)
+    watched = played.watched
+    # Of samples that are drawn there may be none.
+    data = watched.data if len(watched.data.y) else past.part(watched.client)
     x, y = data.x[:SHOWN], data.y[:SHOWN]
     images = _images(past)
     originals = images.seen(x / np.float32(255) if x.dtype == np.uint8 else x)
@@ -135,19 +138,24 @@ def _messages(
 ) -> Mapping[tuple[str, str], NDArray[np.float64]]:
     """What is attacked, by its name and meaning, as vectors that begin with the first layer."""
     dequantise = played.model.grid.dequantise
-    samples = len(past.parts[played.watched])
+    watched = played.watched
+    private = past.guarantee is not None
+    own = ", its noise on it" if private else ""
+    samples = len(watched.data.y)
     count = f"{samples:,} sample" + ("s" if samples != 1 else "")
-    found = {("update", f"that client's update\n({count})"): dequantise(played.update)}
+    clients = f"{len(played.clients):,} clients' updates"
+    found = {("update", f"that client's update\n({count}{own})"): dequantise(watched.values)}
     if played.another is not None:
-        found["other", "another client's, who has\nnone of these samples"] = dequantise(
-            played.another
-        )
-    found["sum", f"the released sum of\n{len(played.clients):,} clients' updates"] = dequantise(
-        played.total
-    )
+        vector = dequantise(played.another.values)
+        found["other", "another client's, who has\nnone of these samples"] = vector
+    if private:
+        found["sum", f"the sum of {clients},\nif there were no noise"] = dequantise(played.bare)
+        found["dp", f"the sum of {clients}\nas it is released"] = dequantise(played.total)
+    else:
+        found["sum", f"the released sum of\n{clients}"] = dequantise(played.total)
     if scheme.security_bits:
         name = ("ciphertext", f"that update's ciphertext\n({scheme.name}), its bytes")
-        found[name] = _ciphertext(scheme, played.update, layer.length)
+        found[name] = _ciphertext(scheme, watched.values, layer.length)
     return found
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.audit.replay import Past, answered
+from hyperlock.audit.replay import Past, took_part
 from hyperlock.data.datasets import Pair
 from hyperlock.errors import HyperLockError
 from hyperlock.randomness import generator
@@ -84,9 +84,12 @@ class Membership:
     def words(self) -> str:
         """Who was asked about."""
         tests = self.samples - self.cut_off
+        parts = {"cut off the training set": self.cut_off, "of the test set": tests}
+        held_out = " and ".join(f"{count:,} {part}" for part, count in parts.items() if count)
+        easier = ", which may be easier or harder by themselves" if tests else ""
         return (
-            f"{self.samples:,} training samples of clients that took part, and {self.samples:,} "
-            f"held out: {self.cut_off:,} cut off the training set, {tests:,} of the test set"
+            f"{self.samples:,} training samples of clients that took part, and as many held out: "
+            f"{held_out}{easier}"
         )
 
 
@@ -164,8 +167,7 @@ def _at(true: NDArray[np.float64], false: NDArray[np.float64], rate: float) -> f
 
 def _members(past: Past) -> Pair:
     """All training samples of clients whose update was in a sum."""
-    took_part = {client for n in range(1, past.rounds + 1) for client in answered(past, n)[0]}
-    used = np.concatenate([past.parts[client] for client in sorted(took_part)])
+    used = np.concatenate([past.parts[client] for client in took_part(past)])
     return past.dataset.x_train[used], past.dataset.y_train[used]
 
 

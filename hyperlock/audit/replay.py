@@ -1,4 +1,9 @@
-"""What a run's clients computed, computed again from its settings, its data and its checkpoint."""
+"""What a run's clients computed, computed again from its settings, its data and its checkpoint.
+
+Without privacy it is what they computed, to the bit. Under privacy noise came from the operating
+system, and so did the records of `privacy=sample` and the cohorts of `sampling=poisson`: an audit
+draws its own, and a round is then one of those that might have been.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +22,20 @@ from hyperlock.encryption.totals import Totals
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.experiment import simulation
 from hyperlock.experiment.checkpoint import Checkpoint, load
+from hyperlock.experiment.private import Guarantee
 from hyperlock.experiment.resume import as_it_was, directory_named
-from hyperlock.experiment.rounds import drop_out, sample_cohort
-from hyperlock.learning.types import Algorithm, LocalData, LocalUpdate
+from hyperlock.experiment.rounds import drop_out
+from hyperlock.learning.types import Algorithm, LocalData
+from hyperlock.parties.identity import KEYHOLDER
 from hyperlock.parties.model import GlobalModel
+from hyperlock.parties.spending import Spending
+from hyperlock.privacy import noise
+from hyperlock.privacy.sampling import by_chance
 from hyperlock.randomness import Streams
 from hyperlock.settings.compose import compose
 from hyperlock.settings.parse import parse
 from hyperlock.settings.passwords import refuse_passwords
-from hyperlock.settings.schema import Config
+from hyperlock.settings.schema import Config, SamplePrivacy
 
 if TYPE_CHECKING:  # TensorFlow is imported where a network is built
     from hyperlock.learning.network import Network
@@ -47,7 +57,8 @@ class Past:
         tests: the whole test set.
         parts: which training samples each client has.
         network: the architecture.
-        algorithm: what clients do.
+        algorithm: what clients do; under `privacy=sample`, with all records that they are given.
+        guarantee: what is promised; None without privacy.
         first: the global model before the first round.
     """
 
@@ -60,6 +71,7 @@ class Past:
     parts: Parts
     network: Network
     algorithm: Algorithm
+    guarantee: Guarantee | None
     first: GlobalModel
 
     @property
@@ -79,6 +91,25 @@ class Past:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """What a client encrypts in a round, computed again.
+
+    Attributes:
+        client: which one, by number.
+        data: the samples that it computed with.
+        bare: int[parameters], its update on the grid.
+        values: int[parameters], what it encrypts: under privacy, with its share of the noise.
+        saturated: coordinates that were outside the grid.
+    """
+
+    client: int
+    data: LocalData
+    bare: NDArray[np.integer]
+    values: NDArray[np.integer]
+    saturated: int
+
+
+@dataclass(frozen=True)
 class Round:
     """A round, computed again.
 
@@ -86,10 +117,10 @@ class Round:
         number: from 1.
         clients: who answered, by number.
         model: the global model that it began with.
-        watched: whose samples are looked for: of those who answered, a client with the fewest,
-            which are the easiest to tell from an update.
-        update: int[parameters], what that client encrypted behind its totals.
-        another: the same of one who has none of these samples; None if nobody else answered.
+        watched: of a client with the fewest samples of those who answered, which are the easiest to
+            tell from an update.
+        another: of one who has none of these samples; None if nobody else answered.
+        bare: int64[parameters], the sum of all updates without noise.
         total: int64[parameters], the sum that was released.
         totals: what stood in front of the sum, but for the loss.
     """
@@ -97,9 +128,9 @@ class Round:
     number: int
     clients: Sequence[int]
     model: GlobalModel
-    watched: int
-    update: NDArray[np.integer]
-    another: NDArray[np.integer] | None
+    watched: Sent
+    another: Sent | None
+    bare: NDArray[np.int64]
     total: NDArray[np.int64]
     totals: Totals
 
@@ -140,7 +171,8 @@ def find(
     # What learned from them.
     simulation.import_tensorflow()
     network = simulation.build_network(config, simulation.samples(dataset))
-    algorithm = simulation.build_algorithm(config, network)
+    algorithm = simulation.build_algorithm(_with_all_records(config), network)
+    guarantee = simulation.promised(config, network, dataset)
     past = Past(
         config=config,
         directory=directory,
@@ -151,7 +183,8 @@ def find(
         parts=simulation.build_split(config, dataset),
         network=network,
         algorithm=algorithm,
-        first=_first(config, dataset, network, algorithm),
+        guarantee=guarantee,
+        first=_first(config, dataset, network, algorithm, guarantee),
     )
     _refuse_other_data(past)
     return past
@@ -174,6 +207,11 @@ def model_before(past: Past, number: int) -> GlobalModel:
         )
     if number == past.rounds + 1:
         return past.last
+    if number > 1 and past.guarantee is not None:
+        raise HyperLockError(
+            f"--round {number}: rounds before it had noise that nobody can draw again\n"
+            f"  allowed: 1, {past.rounds + 1}"
+        )
     model = past.first
     for before in range(1, number):
         played = play(past, before, model)
@@ -184,25 +222,28 @@ def model_before(past: Past, number: int) -> GlobalModel:
 def play(past: Past, number: int, model: GlobalModel) -> Round:
     """A round as it was, or as it would come: everybody's update, added in the clear."""
     clients, attempt = answered(past, number)
-    watched, *others = sorted(clients, key=lambda client: len(past.parts[client]))
-    kept: dict[int, NDArray[np.integer]] = {}
+    fewest = sorted(clients, key=lambda client: len(past.parts[client]))[:2]
+    kept: dict[int, Sent] = {}
+    bare = np.zeros(past.network.parameters, np.int64)
     total = np.zeros(past.network.parameters, np.int64)
     samples = 0
     saturated = 0
     for client in clients:
-        update, outside = on_the_grid(past, model, client, number, attempt)
-        total += update
-        samples += len(past.parts[client])
-        saturated += outside
-        if client in (watched, *others[:1]):
-            kept[client] = update
+        sent = encrypted(past, model, client, number, attempt)
+        bare += sent.bare
+        total += sent.values
+        samples += len(sent.data.y)
+        saturated += sent.saturated
+        if client in fewest:
+            kept[client] = sent
+    watched, *others = (kept[client] for client in fewest)
     return Round(
         number=number,
         clients=clients,
         model=model,
         watched=watched,
-        update=kept[watched],
-        another=kept[others[0]] if others else None,
+        another=others[0] if others else None,
+        bare=bare,
         total=total,
         totals=Totals(len(clients), samples, 0.0, saturated),
     )
@@ -216,10 +257,11 @@ def answered(past: Past, number: int) -> tuple[list[int], int]:
     """
     federation = past.config.federation
     seed = past.config.seed
-    numbers = {str(client): client for client in range(federation.clients)}
-    names = list(numbers)
+    names = _names(past)
+    numbers = {name: number for number, name in enumerate(names)}
+    draw = simulation.build_draw(past.config, names)
     for attempt in range(1, federation.round_attempts + 1):
-        cohort = sample_cohort(names, federation.cohort_size, seed, number, attempt)
+        cohort = draw(seed, number, attempt)
         lost = drop_out(cohort, names, federation.dropout, seed, number, attempt)
         here = [numbers[name] for name in cohort if name not in lost]
         if len(here) >= past.config.keys.min_clients:
@@ -229,35 +271,75 @@ def answered(past: Past, number: int) -> tuple[list[int], int]:
     )
 
 
-def on_the_grid(
-    past: Past, model: GlobalModel, client: int, number: int, attempt: int = 1
-) -> tuple[NDArray[np.integer], int]:
-    """What a client encrypts in an attempt of a round: int[parameters] on the model's grid, and how
-    many coordinates were outside it."""
-    update = trained(past, model, client, number, attempt)
-    weight = np.float32(len(past.parts[client]) / model.weight_unit)
-    rounding = Streams(past.config.seed, client).at("rounding", number, attempt)
-    return model.grid.quantise(update.vector * weight, rounding)
+def took_part(past: Past) -> list[int]:
+    """Whose updates were in a sum, by number: by the key holder's ledger under privacy, and by the
+    seed else."""
+    names = _names(past)
+    ledger = past.directory / KEYHOLDER / past.checkpoint.run / "spent"
+    released = Spending(ledger).releases if past.guarantee is not None else []
+    if released:
+        return sorted(names.index(name) for name in frozenset().union(*released))
+    rounds = range(1, past.rounds + 1)
+    return sorted({client for number in rounds for client in answered(past, number)[0]})
 
 
-def trained(
-    past: Past, model: GlobalModel, client: int, number: int, attempt: int = 1
-) -> LocalUpdate:
-    """What a client's training comes to, with the batches that it drew."""
-    batches = Streams(past.config.seed, client).at("batches", number, attempt)
-    return past.algorithm.trainer(model.weights, past.part(client), number, batches)
+def encrypted(past: Past, model: GlobalModel, client: int, number: int, attempt: int = 1) -> Sent:
+    """What a client encrypts behind its totals in an attempt of a round."""
+    streams = Streams(past.config.seed, client)
+    data = _records(past, client)
+    batches = streams.at("batches", number, attempt)
+    update = past.algorithm.trainer(model.weights, data, number, batches).vector
+    rounding = streams.at("rounding", number, attempt)
+    if past.guarantee is None:
+        weight = np.float32(len(data.y) / model.weight_unit)
+        values, saturated = model.grid.quantise(update * weight, rounding)
+        return Sent(client, data, values, values, saturated)
+    mechanism = past.guarantee.mechanism
+    bare = mechanism.round(update, rounding)
+    noisy = bare.copy()
+    noise.add_share(noisy, mechanism.spread)
+    return Sent(client, data, bare, noisy, 0)
 
 
-def _first(config: Config, dataset: Dataset, network: Network, algorithm: Algorithm) -> GlobalModel:
+def _records(past: Past, client: int) -> LocalData:
+    """What a client computes with: all of its samples, or those that are drawn for it here."""
+    data = past.part(client)
+    privacy = past.config.privacy
+    if not isinstance(privacy, SamplePrivacy):
+        return data
+    drawn = by_chance(len(data.y), privacy.record_rate)
+    return LocalData(data.x[drawn], data.y[drawn])
+
+
+def _with_all_records(config: Config) -> Config:
+    """Settings whose clients draw all that they are given."""
+    if not isinstance(config.privacy, SamplePrivacy):
+        return config
+    return replace(config, privacy=replace(config.privacy, record_rate=1.0))
+
+
+def _names(past: Past) -> list[str]:
+    return [f"client-{number}" for number in range(past.config.federation.clients)]
+
+
+def _first(
+    config: Config,
+    dataset: Dataset,
+    network: Network,
+    algorithm: Algorithm,
+    guarantee: Guarantee | None,
+) -> GlobalModel:
     weights = network.initial_weights()
     unit = len(dataset.y_train) / config.federation.clients
-    terms = simulation.build_terms(config, unit, simulation.weights_digest(weights))
+    digest = simulation.weights_digest(weights)
+    terms = simulation.build_terms(config, unit, digest, guarantee)
     return simulation.build_keeper(
         config=config,
         weights=weights,
         sizes=network.sizes,
         algorithm=algorithm,
         terms=terms,
+        guarantee=guarantee,
     ).model
 
 

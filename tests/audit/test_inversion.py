@@ -18,7 +18,7 @@ def rows(past: Past) -> dict[str, Row]:
     """Of the round after the checkpoint."""
     number = past.rounds + 1
     played = replay.play(past, number, replay.model_before(past, number))
-    scheme = build_scheme(past.config, past.network.sizes)
+    scheme = build_scheme(past.config, past.network.sizes, past.guarantee)
     return {row.name: row for row in inversion.invert(past, played, scheme)}
 
 

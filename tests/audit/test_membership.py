@@ -72,7 +72,7 @@ def test_test_samples_fill_up_what_was_not_cut_off(overfitted: Past) -> None:
     few = (overfitted.cut_off[0][:30], overfitted.cut_off[1][:30])
     found = membership.infer(replace(overfitted, cut_off=few))
     assert (found.samples, found.cut_off) == (100, 30)
-    assert "30 cut off the training set, 70 of the test set" in found.words
+    assert "30 cut off the training set and 70 of the test set" in found.words
 
 
 def test_members_are_of_clients_that_took_part(overfitted: Past) -> None:
