@@ -150,7 +150,7 @@ def _messages(
         found["other", "another client's, who has\nnone of these samples"] = vector
     if private:
         found["sum", f"the sum of {clients},\nif there were no noise"] = dequantise(played.bare)
-        found["dp", f"the sum of {clients}\nas it is released"] = dequantise(played.total)
+        found["dp", "that sum as it is released\n(noise drawn here)"] = dequantise(played.total)
     else:
         found["sum", f"the released sum of\n{clients}"] = dequantise(played.total)
     if scheme.security_bits:

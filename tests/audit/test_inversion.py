@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import DictConfig
 
 from hyperlock.audit import inversion, replay
 from hyperlock.audit.inversion import Layer, Row, structural_similarity
 from hyperlock.audit.replay import Past
-from hyperlock.experiment.simulation import build_scheme
+from hyperlock.experiment.simulation import build_network, build_scheme
+from hyperlock.learning.types import Samples
+from hyperlock.settings.parse import parse
 
 
 def rows(past: Past) -> dict[str, Row]:
@@ -40,7 +43,7 @@ def test_a_client_with_one_sample_is_read_and_its_sum_with_many_others_is_not(
 
 def test_many_samples_of_one_client_hide_each_other(played: Callable[..., Path]) -> None:
     job = (
-        "dataset.train_samples=800", "model=logistic", "federation.clients=4",
+        "dataset.train_samples=800", "model=mlp", "model.units=16", "federation.clients=4",
         "federation.rounds=3", "encryption=none",
     )  # fmt: skip
     past = replay.find(str(played("many", *job)))
@@ -50,6 +53,12 @@ def test_many_samples_of_one_client_hide_each_other(played: Callable[..., Path])
     assert found["update"].median < 0.8
     # As close as to samples that the client never had, or nearly.
     assert abs(found["update"].median - found["other"].median) < 0.2
+
+
+def test_a_convolution_comes_first(compose: Callable[..., DictConfig]) -> None:
+    config = parse(compose("dataset=digits", "model=cnn"))
+    samples = Samples((8, 8), np.dtype(np.float32), 10)
+    assert inversion.first_dense(build_network(config, samples)) is None
 
 
 def test_the_layer_is_where_the_vector_has_it() -> None:

@@ -18,8 +18,8 @@ from hyperlock.audit.replay import Past
 @pytest.fixture(scope="module")
 def overfitted(played: Callable[..., Path]) -> Past:
     job = (
-        "dataset.train_samples=100", "model=mlp", "federation.clients=4", "federation.rounds=40",
-        "encryption=none",
+        "dataset.train_samples=100", "model=mlp", "model.units=16", "federation.clients=4",
+        "federation.rounds=60", "federation.learning_rate=0.3", "encryption=none",
     )  # fmt: skip
     return replay.find(str(played("overfitted", *job)))
 

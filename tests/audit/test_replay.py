@@ -124,6 +124,16 @@ def test_other_data_in_the_same_place_are_noticed(of_a_file: Path, root: Path) -
     assert replay.find(str(of_a_file)).rounds == 3
 
 
+def test_what_cannot_be_shown_is_said_and_the_rest_is_shown(
+    of_a_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(of_a_file), "--no-record"]) == 0
+    said = capsys.readouterr().out
+    assert "inversion is not shown: samples of shape [4] are no images" in said and "AUC" in said
+    names = {file.name for file in (of_a_file / "audit").iterdir()}
+    assert names == {"audit.json", "membership.png"}
+
+
 def test_a_directory_without_a_checkpoint(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
