@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,9 @@ def played(root: Path) -> Callable[..., Path]:
     return played
 
 
-@pytest.fixture
-def quantised(monkeypatch: pytest.MonkeyPatch) -> Quantised:
-    """What every client of the runs of a test put on the grid, by its name and the round."""
+@contextmanager
+def watching() -> Iterator[Quantised]:
+    """What every client of the runs in a block puts on the grid, by its name and the round."""
     found: Quantised = {}
     before = Client._on_the_grid
 
@@ -51,5 +52,6 @@ def quantised(monkeypatch: pytest.MonkeyPatch) -> Quantised:
         found[self.name, self._memory.seen[0]] = vector[head:].copy()
         return vector
 
-    monkeypatch.setattr(Client, "_on_the_grid", watched)
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Client, "_on_the_grid", watched)
+        yield found

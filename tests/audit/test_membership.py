@@ -19,7 +19,8 @@ from hyperlock.audit.replay import Past
 def overfitted(played: Callable[..., Path]) -> Past:
     job = (
         "dataset.train_samples=100", "model=mlp", "model.units=16", "federation.clients=4",
-        "federation.rounds=60", "federation.learning_rate=0.3", "encryption=none",
+        "federation.rounds=6", "federation.local_epochs=15", "federation.learning_rate=0.3",
+        "encryption=none",
     )  # fmt: skip
     return replay.find(str(played("overfitted", *job)))
 

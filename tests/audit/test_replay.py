@@ -14,7 +14,7 @@ from hyperlock.audit import replay
 from hyperlock.audit.__main__ import main
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.experiment.checkpoint import FILE
-from tests.audit.conftest import Quantised
+from tests.audit.conftest import watching
 
 JOB = (
     "dataset.train_samples=300", "split=dirichlet", "model=mlp", "model.units=16", "encryption=bfv",
@@ -23,11 +23,10 @@ JOB = (
 )  # fmt: skip
 
 
-def test_every_client_and_every_round_is_as_it_was(
-    played: Callable[..., Path], quantised: Quantised
-) -> None:
+def test_every_client_and_every_round_is_as_it_was(played: Callable[..., Path]) -> None:
     """With cohorts, clients that get lost, rounds that are tried again and a server's optimiser."""
-    past = replay.find(str(played("whole", *JOB, "federation.rounds=4")))
+    with watching() as quantised:
+        past = replay.find(str(played("whole", *JOB, "federation.rounds=4")))
     model = past.first
     again: set[tuple[str, int]] = set()
     for number in range(1, 5):
@@ -47,13 +46,11 @@ def test_every_client_and_every_round_is_as_it_was(
     assert (model.weights.tobytes(), model.digest) == (last.weights.tobytes(), last.digest)
 
 
-def test_the_round_after_a_checkpoint_is_the_one_that_came(
-    played: Callable[..., Path], quantised: Quantised
-) -> None:
-    played("three", *JOB, "federation.rounds=3")
-    sent = dict(quantised)
-    quantised.clear()
-    past = replay.find(str(played("two", *JOB, "federation.rounds=2")))
+def test_the_round_after_a_checkpoint_is_the_one_that_came(played: Callable[..., Path]) -> None:
+    with watching() as sent:
+        played("three", *JOB, "federation.rounds=3")
+    with watching() as quantised:
+        past = replay.find(str(played("two", *JOB, "federation.rounds=2")))
     model = replay.model_before(past, 3)
     found = replay.play(past, 3, model)
     fewest = min(found.clients, key=lambda client: len(past.parts[client]))
