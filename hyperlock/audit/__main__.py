@@ -34,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HyperLockError as error:
         print(f"ERROR {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # such as a full disk
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"ERROR {where}{error.strerror or error}", file=sys.stderr)
+        return 1
     print(f"\n  pictures and figures: {folder}")
     return 0
 
@@ -71,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hyperlock.audit",
         description="Attack a run of your own, on the machine that has its data: samples out of "
-        "its updates (gradient inversion), training samples out of its model (membership).",
+        "its updates (gradient inversion), training samples out of its model (membership), and "
+        "under privacy canaries.",
         allow_abbrev=False,
     )
     parser.add_argument("run", metavar="RUN", help="its directory, or its id in MLflow")

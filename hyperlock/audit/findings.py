@@ -118,21 +118,24 @@ def write(past: Past, found: Findings, recorded: bool) -> Path:
     Raises:
         ConfigError: the store does not answer, or the record is not in it.
     """
+    # The directory.
     folder = past.directory / FOLDER
     make(folder)
-    tracker = _record(past) if recorded else None
-    for name, draw in found.pictures.items():
-        figure = draw()
+    figures = {name: draw() for name, draw in found.pictures.items()}
+    for name, figure in figures.items():
         image = io.BytesIO()
         figure.savefig(image, format="png")
         write_whole(folder / f"{name}.png", image.getbuffer())
-        if tracker is not None:
-            tracker.figure(f"audit_{name}", partial(_same, figure))
     told = {"round": past.rounds, "metrics": found.metrics, "notes": found.notes}
     write_whole(folder / "audit.json", json.dumps(told, indent=2).encode())
+
+    # The record.
+    tracker = _record(past) if recorded else None
     if tracker is not None:
         tracker.log(found.metrics, past.rounds)
         tracker.document("audit.json", told)
+        for name, figure in figures.items():
+            tracker.figure(f"audit_{name}", partial(_same, figure))
     return folder
 
 

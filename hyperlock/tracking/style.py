@@ -36,6 +36,7 @@ _RIGHT = 0.25
 _BETWEEN = 0.14
 _PAGE = 12.0
 _TILE_GAP = 0.08
+_LARGEST_TILE = 1.25
 _DPI = 120
 _TITLE = 11  # points
 _STAGES: Mapping[Stage, str] = {
@@ -90,9 +91,9 @@ def panels(title: str, count: int = 1, height: float = 4.0) -> tuple[Any, Any]:
 
 
 def tiles(title: str, rows: int, columns: int, left: float, below: float) -> tuple[Any, Any]:
-    """Square pictures in rows, as wide together as a page, with this much room (inches) to the left
-    of each row and below all: the figure and its axes[row][column], without frames."""
-    side = (_PAGE - left - _RIGHT) / columns
+    """Square pictures in rows on a page, with this much room (inches) to the left of each row and
+    below all: the figure and its axes[row][column], without frames."""
+    side = min((_PAGE - left - _RIGHT) / columns, _LARGEST_TILE)
     inner = side - _TILE_GAP
     height = below + rows * side + _TOP
     drawing = _canvas(_PAGE, height)

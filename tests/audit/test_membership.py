@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from hyperlock.audit import membership, replay
 from hyperlock.audit.membership import LOSS, PER_CLASS, Membership
 from hyperlock.audit.replay import Past
+from hyperlock.data import datasets
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,23 @@ def test_the_area_is_that_of_others_code_and_the_interval_covers_it() -> None:
     threshold = np.sort(others)[::-1][2]  # three false alarms would be 1.5%
     assert curve.few.value == pytest.approx(np.mean(members > threshold))
     assert (np.diff(curve.true) >= 0).all() and curve.true[-1] == 1
+
+
+def test_what_was_cut_off_is_all_that_was_not_kept(overfitted: Past) -> None:
+    whole = datasets.digits(0.2, 0)
+    kept, left = overfitted.dataset.x_train, overfitted.cut_off[0]
+    assert len(kept) + len(left) == len(whole.x_train)
+    rows = np.concatenate([kept, left]).reshape(len(whole.x_train), -1)
+    before = whole.x_train.reshape(len(whole.x_train), -1)
+    assert sorted(map(bytes, rows)) == sorted(map(bytes, before))
+    assert not len(whole.left_out(None, 0)[1])
+
+
+def test_losses_are_those_of_an_evaluation(overfitted: Past) -> None:
+    x, y = overfitted.tests
+    losses = overfitted.network.losses(overfitted.last.weights, x, y)
+    expected = overfitted.network.evaluate(overfitted.last.weights, x, y).loss
+    assert losses.shape == y.shape and losses.mean() == pytest.approx(expected, rel=1e-5)
 
 
 def test_test_samples_fill_up_what_was_not_cut_off(overfitted: Past) -> None:
