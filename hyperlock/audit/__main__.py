@@ -12,7 +12,7 @@ import numpy as np
 
 from hyperlock.audit import findings, inversion, membership, replay
 from hyperlock.audit.findings import Findings
-from hyperlock.audit.replay import Past
+from hyperlock.audit.past import Past, find
 from hyperlock.errors import HyperLockError
 from hyperlock.experiment import simulation
 from hyperlock.experiment.private import Guarantee
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         # As an error of a checkpoint has it: what is given again comes after resume=RUN.
-        past = replay.find(asked.run.removeprefix("resume="), asked.overrides, asked.config_dir)
+        past = find(asked.run.removeprefix("resume="), asked.overrides, asked.config_dir)
         found = audit(past, asked.round)
         print(found.table())
         folder = findings.write(past, found, asked.record)

@@ -14,7 +14,8 @@ from typing import Any
 from hyperlock.audit import inversion, membership, pictures
 from hyperlock.audit.inversion import Row
 from hyperlock.audit.membership import LOSS, PER_CLASS, Membership
-from hyperlock.audit.replay import Past, Round
+from hyperlock.audit.past import Past
+from hyperlock.audit.replay import Round
 from hyperlock.errors import ConfigError
 from hyperlock.experiment.directory import make
 from hyperlock.experiment.private import Guarantee

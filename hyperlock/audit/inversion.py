@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.audit.replay import Past, Round
+from hyperlock.audit.past import Past
+from hyperlock.audit.replay import Round
 from hyperlock.encryption.scheme import Scheme
 
 if TYPE_CHECKING:

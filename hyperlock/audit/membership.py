@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlock.audit.replay import Past, took_part
+from hyperlock.audit.past import Past
+from hyperlock.audit.replay import took_part
 from hyperlock.data.datasets import Pair
 from hyperlock.errors import HyperLockError
 from hyperlock.randomness import generator

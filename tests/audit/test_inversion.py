@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from hyperlock.audit import inversion, replay
 from hyperlock.audit.inversion import Layer, Row, structural_similarity
-from hyperlock.audit.replay import Past
+from hyperlock.audit.past import Past, find
 from hyperlock.experiment.simulation import build_network, build_scheme
 from hyperlock.learning.types import Samples
 from hyperlock.settings.parse import parse
@@ -32,7 +32,7 @@ def test_a_client_with_one_sample_is_read_and_its_sum_with_many_others_is_not(
         "dataset.train_samples=40", "model=mlp", "model.units=16", "federation.clients=40",
         "federation.rounds=2", "encryption=bfv", "encryption.value_bits=12",
     )  # fmt: skip
-    found = rows(replay.find(str(played("single", *job))))
+    found = rows(find(str(played("single", *job))))
     assert list(found) == ["original", "control", "update", "other", "sum", "ciphertext"]
     assert found["control"].median > 0.99
     assert found["update"].median > 0.9 and found["update"].images.shape == (1, 8, 8)
@@ -46,7 +46,7 @@ def test_many_samples_of_one_client_hide_each_other(played: Callable[..., Path])
         "dataset.train_samples=800", "model=mlp", "model.units=16", "federation.clients=4",
         "federation.rounds=3", "encryption=none",
     )  # fmt: skip
-    past = replay.find(str(played("many", *job)))
+    past = find(str(played("many", *job)))
     found = rows(past)
     assert "ciphertext" not in found  # there is none
     assert found["control"].median > 0.99 and len(found["original"].images) == inversion.SHOWN

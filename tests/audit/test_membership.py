@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from hyperlock.audit import membership, replay
+from hyperlock.audit import membership
 from hyperlock.audit.membership import LOSS, PER_CLASS, Membership
-from hyperlock.audit.replay import Past
+from hyperlock.audit.past import Past, find
 from hyperlock.data import datasets
 
 
@@ -23,7 +23,7 @@ def overfitted(played: Callable[..., Path]) -> Past:
         "federation.rounds=6", "federation.local_epochs=15", "federation.learning_rate=0.3",
         "encryption=none",
     )  # fmt: skip
-    return replay.find(str(played("overfitted", *job)))
+    return find(str(played("overfitted", *job)))
 
 
 def test_an_overfitted_model_tells_its_few_samples(overfitted: Past) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hyperlock.audit import inversion, replay
 from hyperlock.audit.__main__ import audit
 from hyperlock.audit.inversion import Row
-from hyperlock.audit.replay import Past
+from hyperlock.audit.past import Past, find
 from hyperlock.errors import HyperLockError
 from hyperlock.experiment.simulation import build_scheme
 from tests.audit.conftest import Quantised, watching
@@ -43,7 +43,7 @@ def attacked(past: Past) -> tuple[replay.Round, dict[str, Row]]:
 @pytest.fixture(scope="module")
 def run_and_sent(played: Callable[..., Path]) -> tuple[Past, Quantised]:
     with watching() as quantised:
-        past = replay.find(str(played("clients", *PRIVATE, *CLIENTS)))
+        past = find(str(played("clients", *PRIVATE, *CLIENTS)))
     return past, quantised
 
 
@@ -105,7 +105,7 @@ def test_members_are_those_of_the_ledger(of_clients: Past) -> None:
 
 @pytest.mark.slow
 def test_samples_are_drawn_anew(played: Callable[..., Path]) -> None:
-    past = replay.find(str(played("samples", *PRIVATE, *SAMPLES)))
+    past = find(str(played("samples", *PRIVATE, *SAMPLES)))
     played_again, found = attacked(past)
     drawn = len(played_again.watched.data.y)
     assert drawn < 40 and f"({drawn:,} sample" in found["update"].meaning

@@ -12,6 +12,7 @@ import pytest
 
 from hyperlock.audit import replay
 from hyperlock.audit.__main__ import main
+from hyperlock.audit.past import find
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.experiment.checkpoint import FILE
 from tests.audit.conftest import watching
@@ -26,7 +27,7 @@ JOB = (
 def test_every_client_and_every_round_is_as_it_was(played: Callable[..., Path]) -> None:
     """With cohorts, clients that get lost, rounds that are tried again and a server's optimiser."""
     with watching() as quantised:
-        past = replay.find(str(played("whole", *JOB, "federation.rounds=4")))
+        past = find(str(played("whole", *JOB, "federation.rounds=4")))
     model = past.first
     again: set[tuple[str, int]] = set()
     for number in range(1, 5):
@@ -50,7 +51,7 @@ def test_the_round_after_a_checkpoint_is_the_one_that_came(played: Callable[...,
     with watching() as sent:
         played("three", *JOB, "federation.rounds=3")
     with watching() as quantised:
-        past = replay.find(str(played("two", *JOB, "federation.rounds=2")))
+        past = find(str(played("two", *JOB, "federation.rounds=2")))
     model = replay.model_before(past, 3)
     found = replay.play(past, 3, model)
     fewest = min(found.clients, key=lambda client: len(past.parts[client]))
@@ -94,7 +95,7 @@ def test_runs_across_sites_are_refused(of_a_file: Path, tmp_path: Path) -> None:
     directory = copied(of_a_file, tmp_path)
     changed(directory, {"runtime.engine": "flower"})
     with pytest.raises(ConfigError, match="across sites, whose data are with them and not here"):
-        replay.find(str(directory))
+        find(str(directory))
 
 
 def test_a_missing_file_is_refused_and_not_fetched(of_a_file: Path, root: Path) -> None:
@@ -102,7 +103,7 @@ def test_a_missing_file_is_refused_and_not_fetched(of_a_file: Path, root: Path) 
     file.rename(root / "elsewhere.npz")
     try:
         with pytest.raises(ConfigError, match=r"dataset\.path=.*own\.npz: the run's data are not"):
-            replay.find(str(of_a_file))
+            find(str(of_a_file))
     finally:
         (root / "elsewhere.npz").rename(file)
 
@@ -115,10 +116,10 @@ def test_other_data_in_the_same_place_are_noticed(of_a_file: Path, root: Path) -
     np.savez(file, x=x, y=(y + 1) % 3)
     try:
         with pytest.raises(ConfigError, match="not the data of this run: its model answered"):
-            replay.find(str(of_a_file))
+            find(str(of_a_file))
     finally:
         file.write_bytes(before)
-    assert replay.find(str(of_a_file)).rounds == 3
+    assert find(str(of_a_file)).rounds == 3
 
 
 def test_what_cannot_be_shown_is_said_and_the_rest_is_shown(
