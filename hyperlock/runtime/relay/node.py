@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -33,7 +34,7 @@ from typing import Any, NoReturn
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
@@ -53,6 +54,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.supercore.error import FlowerError
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
+    get_object_id,
     get_object_tree,
     iterate_object_tree,
     no_object_id_recompute,
@@ -82,6 +84,7 @@ _NOT_ADMITTED = 2004  # Flower's code: the key is not registered, or its node co
 _BUSY = (502, 503, 504)
 _SERVER_ERROR = 500
 _MOST_ERRORS = 30.0  # seconds in which a request may fail for the SuperLink's own errors
+_AT_ONCE = 3  # requests under way, each of which costs the way there and back: objects of a letter
 
 
 class Ended(Exception):
@@ -121,6 +124,7 @@ class SuperLink:
         self._patience: float | None = patience
         self._left = threading.Event()
         self._gone: Ended | None = None
+        self._beside = ThreadPoolExecutor(_AT_ONCE)
         self.node = Node()
 
     def join(self) -> None:
@@ -165,26 +169,32 @@ class SuperLink:
         except Exception as error:  # what Flower makes of hostile bytes is not specified
             raise RunOver(f"a message that cannot be read ({error})") from None
 
-    def fetch(self, message: Message, tree: ObjectTree) -> Message:
-        """The message with its content.
+    def fetch(self, message: Message, tree: ObjectTree) -> RecordDict:
+        """The content of a message.
 
         Raises:
             RunOver: it is not to be had any more.
         """
         meta = message.metadata
         deadline = time.monotonic() + meta.ttl
-        contents = {}
-        for part in iterate_object_tree(tree):
-            contents[part.object_id] = self._object(meta.run_id, part.object_id, deadline)
-        self.confirm(message)
+        records = tree.children[0].children if len(tree.children) == 1 else []
+        alone = len(records) == 1 and not records[0].children
+        parts = [records[0]] if alone else list(iterate_object_tree(tree))
+        contents = {
+            part.object_id: self._object(meta.run_id, part.object_id, deadline) for part in parts
+        }
         try:
+            if alone:  # a letter of one record is that record: the rest of the tree is known
+                [(key, content)] = contents.items()
+                if get_object_id(content) != key:
+                    raise ValueError("another object")
+                return RecordDict({"0": ConfigRecord.inflate(content)})
             whole = inflate_object_from_contents(meta.message_id, contents)
         except Exception as error:  # what Flower makes of hostile bytes is not specified
             raise RunOver(f"a message that cannot be read ({error})") from None
         if not (isinstance(whole, Message) and whole.has_content()):
             raise RunOver("what came is no message")
-        whole.metadata.__dict__["_message_id"] = meta.message_id
-        return whole
+        return whole.content
 
     def confirm(self, message: Message) -> None:
         """Say that its content is not needed any more."""
@@ -214,17 +224,26 @@ class SuperLink:
                     clientapp_runtime_list=[seconds],
                 ),
             )
-            for key in sent.objects_to_push:
-                self._call(
-                    self._client.PushObject,
-                    PushObjectRequest(
-                        node=self.node,
-                        run_id=meta.run_id,
-                        object_id=key,
-                        object_content=objects[key].deflate(),
-                        session_id=sent.session_id,
-                    ),
-                )
+
+        def push(key: str) -> None:
+            self._call(
+                self._client.PushObject,
+                PushObjectRequest(
+                    node=self.node,
+                    run_id=meta.run_id,
+                    object_id=key,
+                    object_content=objects[key].deflate(),
+                    session_id=sent.session_id,
+                ),
+            )
+
+        # The body first, which takes longest and so the connection that is open already.
+        first = [key for key in objects if key in set(sent.objects_to_push)]
+        list(self._beside.map(push, first))
+
+    def beside(self, action: Callable[[Message], None], message: Message) -> Future[None]:
+        """Begin it, and go on."""
+        return self._beside.submit(action, message)
 
     def _object(self, run: int, key: str, deadline: float) -> bytes:
         """A part of a message; waited for while its sender still uploads it."""
@@ -260,6 +279,8 @@ class SuperLink:
         while True:
             if self._gone is not None:
                 raise self._gone
+            if self._left.is_set():  # what goes on beside the end of the process
+                raise Ended(STOPPED, "stopped")
             try:
                 return method(request)
             except httpx.HTTPStatusError as error:
@@ -334,17 +355,23 @@ def serve(superlink: SuperLink, party: str, poll: float, poll_most: float) -> No
         poll_most: seconds, at most; between the two it is a share of the time since the last one.
     """
     last = time.monotonic()
+    looked = False  # and found nothing: what comes next has not waited
     while True:
         try:
             waiting = superlink.next_request()
             if waiting is None:
                 idle = time.monotonic() - last
                 time.sleep(min(max(poll, _POLL_SHARE * idle), max(poll, poll_most)))
+                looked = True
                 continue
-            _serve_newest(superlink, waiting, party)
+            if looked:
+                _serve_one(superlink, *waiting, party)
+            else:
+                _serve_newest(superlink, waiting, party)
         except RunOver as over:
             _say(f"a message is not served: {over}")
         last = time.monotonic()
+        looked = False
 
 
 def _serve_newest(superlink: SuperLink, first: tuple[Message, ObjectTree], party: str) -> None:
@@ -368,16 +395,18 @@ def _give_up(superlink: SuperLink, message: Message) -> None:
 
 def _serve_one(superlink: SuperLink, message: Message, tree: ObjectTree, party: str) -> None:
     began = time.monotonic()
-    whole = superlink.fetch(message, tree)
+    content = superlink.fetch(message, tree)
+    confirmed = superlink.beside(superlink.confirm, message)
     try:
-        _, _, body = opened(whole.content)
+        _, _, body = opened(content)
     except ValueError as error:
-        superlink.answer(whole, letter(b"", "failed", str(error)), 0.0)
+        superlink.answer(message, letter(b"", "failed", str(error)), 0.0)
         return
     fetched = time.monotonic()
     content = ask_party(party, message.metadata.message_id, body)
     answered = time.monotonic()
-    superlink.answer(whole, content, answered - fetched)
+    confirmed.result()
+    superlink.answer(message, content, answered - fetched)
     _, reason, answer = opened(content)
     _say(
         f"{len(body)} bytes in {fetched - began:.3f} s, party {answered - fetched:.3f} s, "
