@@ -84,7 +84,7 @@ _NOT_ADMITTED = 2004  # Flower's code: the key is not registered, or its node co
 _BUSY = (502, 503, 504)
 _SERVER_ERROR = 500
 _MOST_ERRORS = 30.0  # seconds in which a request may fail for the SuperLink's own errors
-_AT_ONCE = 3  # requests under way, each of which costs the way there and back: objects of a letter
+_AT_ONCE = 4  # requests under way, each of which takes the way there and back
 
 
 class Ended(Exception):
@@ -169,32 +169,45 @@ class SuperLink:
         except Exception as error:  # what Flower makes of hostile bytes is not specified
             raise RunOver(f"a message that cannot be read ({error})") from None
 
-    def fetch(self, message: Message, tree: ObjectTree) -> RecordDict:
-        """The content of a message.
+    def fetch(self, message: Message, tree: ObjectTree) -> tuple[RecordDict, Future[None]]:
+        """The content of a message, and the end of what goes on: all else of it comes, and is
+        confirmed then. A letter of one record is that record, and nothing else is waited for.
 
         Raises:
             RunOver: it is not to be had any more.
         """
         meta = message.metadata
         deadline = time.monotonic() + meta.ttl
-        records = tree.children[0].children if len(tree.children) == 1 else []
-        alone = len(records) == 1 and not records[0].children
-        parts = [records[0]] if alone else list(iterate_object_tree(tree))
-        contents = {
-            part.object_id: self._object(meta.run_id, part.object_id, deadline) for part in parts
+        coming = {
+            part.object_id: self._beside.submit(
+                self._object, meta.run_id, part.object_id, deadline
+            )
+            for part in iterate_object_tree(tree)
         }
+        confirmed = self._beside.submit(self._confirm_after, message, list(coming.values()))
+        records = tree.children[0].children if len(tree.children) == 1 else []
         try:
-            if alone:  # a letter of one record is that record: the rest of the tree is known
-                [(key, content)] = contents.items()
-                if get_object_id(content) != key:
-                    raise ValueError("another object")
-                return RecordDict({"0": ConfigRecord.inflate(content)})
+            if len(records) == 1 and not records[0].children:
+                content = coming[records[0].object_id].result()
+                if get_object_id(content) != records[0].object_id:
+                    raise RunOver("a message of another content than it says")
+                return RecordDict({"0": ConfigRecord.inflate(content)}), confirmed
+            contents = {key: part.result() for key, part in coming.items()}
             whole = inflate_object_from_contents(meta.message_id, contents)
+        except (Ended, RunOver):
+            raise
         except Exception as error:  # what Flower makes of hostile bytes is not specified
             raise RunOver(f"a message that cannot be read ({error})") from None
         if not (isinstance(whole, Message) and whole.has_content()):
             raise RunOver("what came is no message")
-        return whole.content
+        return whole.content, confirmed
+
+    def _confirm_after(self, message: Message, coming: list[Future[bytes]]) -> None:
+        """The SuperLink drops a message when it is confirmed, and must not while the relay has
+        still to bring parts of it."""
+        for part in coming:
+            part.result()
+        self.confirm(message)
 
     def confirm(self, message: Message) -> None:
         """Say that its content is not needed any more."""
@@ -238,12 +251,8 @@ class SuperLink:
             )
 
         # The body first, which takes longest and so the connection that is open already.
-        first = [key for key in objects if key in set(sent.objects_to_push)]
-        list(self._beside.map(push, first))
-
-    def beside(self, action: Callable[[Message], None], message: Message) -> Future[None]:
-        """Begin it, and go on."""
-        return self._beside.submit(action, message)
+        wanted = set(sent.objects_to_push)
+        list(self._beside.map(push, [key for key in objects if key in wanted]))
 
     def _object(self, run: int, key: str, deadline: float) -> bytes:
         """A part of a message; waited for while its sender still uploads it."""
@@ -395,8 +404,7 @@ def _give_up(superlink: SuperLink, message: Message) -> None:
 
 def _serve_one(superlink: SuperLink, message: Message, tree: ObjectTree, party: str) -> None:
     began = time.monotonic()
-    content = superlink.fetch(message, tree)
-    confirmed = superlink.beside(superlink.confirm, message)
+    content, confirmed = superlink.fetch(message, tree)
     try:
         _, _, body = opened(content)
     except ValueError as error:
@@ -405,8 +413,8 @@ def _serve_one(superlink: SuperLink, message: Message, tree: ObjectTree, party: 
     fetched = time.monotonic()
     content = ask_party(party, message.metadata.message_id, body)
     answered = time.monotonic()
-    confirmed.result()
     superlink.answer(message, content, answered - fetched)
+    confirmed.result()
     _, reason, answer = opened(content)
     _say(
         f"{len(body)} bytes in {fetched - began:.3f} s, party {answered - fetched:.3f} s, "
