@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 
 class Recorded:
-    """A pipe, and a note of each trip: when it began, and by party the bytes there and back and the
-    seconds until its answer was here."""
+    """A pipe, and a note of each trip: by party the bytes there and back, and the seconds for which
+    it was waited; not those of a trip within it."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
@@ -43,14 +43,23 @@ class Recorded:
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, Reply]]:
         """As the pipe does."""
-        began = time.time()
-        answers: dict[str, Any] = {}
-        self.trips.append({"began": began, "answers": answers})
-        for party, reply in self._pipe.exchange(requests):
-            back = len(reply) if isinstance(reply, bytes) else 0
-            seconds = time.time() - began
-            answers[party] = {"sent": len(requests[party]), "back": back, "seconds": seconds}
+        sent = {party: len(request) for party, request in requests.items()}
+        back: dict[str, int] = {}
+        trip = {"sent": sent, "back": back, "waited": 0.0}
+        self.trips.append(trip)
+        replies = iter(self._pipe.exchange(requests))
+        while True:
+            began = time.perf_counter()
+            found = next(replies, None)
+            trip["waited"] += time.perf_counter() - began
+            if found is None:
+                return
+            party, reply = found
+            back[party] = len(reply) if isinstance(reply, bytes) else 0
             yield party, reply
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipe, name)
 
     def close(self) -> None:
         """As the pipe does."""
@@ -90,10 +99,11 @@ def main(folder: Path, overrides: list[str]) -> None:
             continue
         results = []
         for number in range(played + 1, played + told["rounds"] + 1):
-            began = time.time()
+            began = time.perf_counter()
             traffic = play_round(number, parties, config.federation, config.seed)
             parties.server.kept = number
-            result = {"seconds": time.time() - began, "replies": traffic.replies}
+            result = {"seconds": time.perf_counter() - began, "replies": traffic.replies}
+            result |= {"lost": traffic.lost, "refused": traffic.refused}
             results.append(result | {"trips": pipe.drain()})
         played += told["rounds"]
         print(json.dumps(results), file=answers, flush=True)

@@ -98,7 +98,9 @@ class Network:
             _do([self._ip, "netns", "add", space])
             link = ["link", "add", "uplink", "netns", space, "type", "veth"]
             _do([self._ip, *link, "peer", "name", f"port{i}", "netns", wire])
-            _do([self._ip, "-n", space, "addr", "add", f"{self.address(party)}/24", "dev", "uplink"])
+            _do(
+                [self._ip, "-n", space, "addr", "add", f"{self.address(party)}/24", "dev", "uplink"]
+            )
             for where, device in ((space, "lo"), (space, "uplink"), (wire, f"port{i}")):
                 _do([self._ip, "-n", where, "link", "set", device, "up"])
 

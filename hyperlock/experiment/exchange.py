@@ -97,9 +97,7 @@ class Verified:
         asked = [name for name in asked if name not in lost]
         states = {name: state for name in asked if (state := server.state(name))}
         caught_up = {state: bundle([state, request]) for state in set(states.values())}
-        requests = {
-            name: caught_up[states[name]] if name in states else request for name in asked
-        }
+        requests = {name: caught_up[states[name]] if name in states else request for name in asked}
         self.moved += sum(map(len, states.values()))
 
         # Promises, and the list of them that the key holder closes.

@@ -48,7 +48,7 @@ RUN = (
 # The same in one process: what hospitals have is split so, and the same settings learn from it.
 LOCAL = (f"dataset.train_samples={SAMPLES}", "split=shards")
 _START = 120.0  # seconds in which a process is ready
-_LIMITS = """\
+LIMITS = """\
 dataset:
   path: {path}
 limits:
@@ -121,6 +121,7 @@ def stage(
     hospitals: Sequence[str] = HOSPITALS,
     program: Sequence[str | Path] = PROGRAM,
     place: Place | None = None,
+    limits: str = LIMITS,
 ) -> Iterator[Stage]:
     """Folders under `path`, and a process for every party but the server.
 
@@ -130,6 +131,7 @@ def stage(
         hospitals: their names, in order.
         program: Python's arguments for a party, before `serve` and its folder.
         place: where processes run; on this machine's loopback if None.
+        limits: each site's file, with `{path}` for its data.
     """
     place = place or Place(f"{HOST}:{free_port(HOST)}")
     # Each party makes its own keys; the coordinator gathers what is public.
@@ -137,8 +139,8 @@ def stage(
     folders = {role: Folder.make(path / role, role, "", 0) for role in ("keyholder", "witness")}
     for name, count in give_samples(path, overrides, hospitals).items():
         folders[name] = Folder.make(path / name, SITE, name, count)
-        limits = _LIMITS.format(path=path / f"{name}.npz")
-        (folders[name].path / "site.yaml").write_text(limits)
+        file = limits.format(path=path / f"{name}.npz")
+        (folders[name].path / "site.yaml").write_text(file)
     files = [folder.path / "public.json" for folder in folders.values()]
     kit = provision(server, "demonstration", place.superlink, files)
     for folder in folders.values():

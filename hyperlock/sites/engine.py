@@ -34,6 +34,7 @@ _COMMAND = 120.0  # seconds for one command of Flower's
 _ENDING = 10.0  # seconds in which one ends whose parent was killed
 _LEFTOVERS = 2.0  # seconds in which what a SuperLink started may end after it
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_POLLS = ("--poll", "--poll-share", "--poll-most")  # of a node's command
 _FINISHED = "finished"  # how the status of a run begins that is over
 
 
@@ -411,7 +412,13 @@ class SuperLink:
 
 
 def node(
-    environment: Environment, folder: Path, superlink: str, ca: Path, party: Path, *, poll: float
+    environment: Environment,
+    folder: Path,
+    superlink: str,
+    ca: Path,
+    party: Path,
+    *,
+    polls: tuple[float, float, float],
 ) -> Child:
     """A site's node, not started yet; it runs no code that a SuperLink ships.
 
@@ -421,7 +428,8 @@ def node(
         superlink: HOST:PORT.
         ca: path of the authority's certificate.
         party: path of the party's socket.
-        poll: seconds between two looks for messages, at least.
+        polls: seconds between two looks for messages, at least; what part they are of the time
+            since there was one; and seconds at most.
 
     Raises:
         HyperLockError: the key is missing or others can read it, or the authority's certificate is
@@ -432,7 +440,7 @@ def node(
     program: list[str | Path] = [environment.python, "-P", RELAY / "node.py"]
     told: list[str | Path] = ["--superlink", superlink, "--ca", ca.absolute()]
     told += ["--key", (folder / NODE_KEY).absolute(), "--party", party.absolute()]
-    told += ["--poll", str(poll)]
+    told += [f"{name}={value}" for name, value in zip(_POLLS, polls, strict=True)]
     variables = flower_variables(environment, folder.absolute() / "flower")
     return Child([*program, *told], variables, folder / "node.log")
 

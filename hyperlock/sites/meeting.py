@@ -39,7 +39,9 @@ _LOOK = 1.0  # seconds between two looks at what runs
 _RELAYS = 20.0  # seconds before Flower is asked whether the relay runs; each time twice as many,
 _RELAYS_MOST = 600.0  # and no more than these
 _PAUSE = 5.0  # seconds before a node is started again
-_POLL = 0.3  # seconds between two looks of a node for messages
+POLL = 0.1  # seconds between two looks of a node for messages, at least,
+POLL_SHARE = 0.05  # and this part of the time since it had one,
+POLL_MOST = 3.0  # and no more than these: it is what Flower's own nodes wait
 
 
 def flower_folder() -> Path:
@@ -183,7 +185,7 @@ class Node:
             folder.kit.superlink,
             ca,
             folder.path / PARTY_SOCKET,
-            poll=_POLL,
+            polls=(POLL, POLL_SHARE, POLL_MOST),
         )
         self._again = 0.0
         self._said = ""

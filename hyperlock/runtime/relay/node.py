@@ -78,7 +78,6 @@ OTHER = 14
 
 _ALIVE_EVERY = 7.0  # seconds between two signs of life
 _ALIVE_INTERVAL = 10.0  # seconds, what the SuperLink is told; after twice that it believes us gone
-_POLL_SHARE = 0.02  # of the time since the last message
 _LONGEST_WAIT = 3.0  # seconds before a SuperLink that is away is tried again
 _NOT_ADMITTED = 2004  # Flower's code: the key is not registered, or its node counts as online
 _BUSY = (502, 503, 504)
@@ -179,9 +178,7 @@ class SuperLink:
         meta = message.metadata
         deadline = time.monotonic() + meta.ttl
         coming = {
-            part.object_id: self._beside.submit(
-                self._object, meta.run_id, part.object_id, deadline
-            )
+            part.object_id: self._beside.submit(self._object, meta.run_id, part.object_id, deadline)
             for part in iterate_object_tree(tree)
         }
         confirmed = self._beside.submit(self._confirm_after, message, list(coming.values()))
@@ -354,15 +351,16 @@ def _refused(address: str) -> Ended:
     )
 
 
-def serve(superlink: SuperLink, party: str, poll: float, poll_most: float) -> NoReturn:
+def serve(superlink: SuperLink, party: str, polls: tuple[float, float, float]) -> NoReturn:
     """Hand on what comes, for ever.
 
     Args:
         superlink: joined.
         party: path of the party's socket.
-        poll: seconds between two looks for messages, at least.
-        poll_most: seconds, at most; between the two it is a share of the time since the last one.
+        polls: seconds between two looks for messages, at least; what part they are of the time
+            since there was one; and seconds at most.
     """
+    least, share, most = polls
     last = time.monotonic()
     looked = False  # and found nothing: what comes next has not waited
     while True:
@@ -370,7 +368,7 @@ def serve(superlink: SuperLink, party: str, poll: float, poll_most: float) -> No
             waiting = superlink.next_request()
             if waiting is None:
                 idle = time.monotonic() - last
-                time.sleep(min(max(poll, _POLL_SHARE * idle), max(poll, poll_most)))
+                time.sleep(min(max(least, share * idle), max(least, most)))
                 looked = True
                 continue
             if looked:
@@ -447,6 +445,7 @@ def main() -> int:
     parser.add_argument("--key", required=True, metavar="FILE", help="the node's key, OpenSSH")
     parser.add_argument("--party", required=True, metavar="SOCKET")
     parser.add_argument("--poll", type=float, default=0.3, help="seconds, at least")
+    parser.add_argument("--poll-share", type=float, default=0.02, help="of a silence")
     parser.add_argument("--poll-most", type=float, default=3.0, help="seconds, after long silence")
     parser.add_argument("--patience", type=float, default=30.0, help="seconds in which to join")
     told = parser.parse_args()
@@ -460,7 +459,7 @@ def main() -> int:
     try:
         superlink.join()
         _say(f"joined {told.superlink}")
-        serve(superlink, told.party, told.poll, told.poll_most)
+        serve(superlink, told.party, (told.poll, told.poll_share, told.poll_most))
     except Ended as ended:
         if ended.code != STOPPED:
             print(f"node: {ended}", file=sys.stderr, flush=True)
