@@ -106,9 +106,7 @@ def collected(monkeypatch: pytest.MonkeyPatch, most: int) -> list[tuple[str, lis
     """The trips of an attempt in which all updates are accepted."""
     monkeypatch.setattr(exchange, "MOST", most)
     pipe = Pipe()
-    attempt = Verified(
-        Server(), SimpleNamespace(exchange=pipe.exchange, gather=pipe.gather), b"key"
-    )  # type: ignore[arg-type]
+    attempt = Verified(Server(), pipe, b"key")  # type: ignore[arg-type]
     for _, update in attempt.updates(["a", "b", "c"], b"train", lambda: None):
         assert isinstance(update, bytes)
         attempt.accepted(update)
