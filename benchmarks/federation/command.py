@@ -24,11 +24,12 @@ from benchmarks.federation.processes import memory
 from benchmarks.federation.stage import Coordinator, Federation, federation, names, run_settings
 from benchmarks.tables import markdown, summary
 from hyperlock.process import end_on_signals
-from hyperlock.sites.meeting import POLL, POLL_MOST, POLL_SHARE
+from hyperlock.sites.meeting import polls
 
 MODELS = {101_770: "mlp", 199_210: "2nn", 1_663_370: "cnn"}
 _TIMES = 15  # empty trips of a kind
 _LARGE = 2_000_000  # bytes of a trip that is all bytes
+_OTHERS = 3  # parties of a project that are no sites
 _FREE = Link(0.0, 0.0)
 
 
@@ -123,7 +124,7 @@ def _play(
 
 def calibrated(coordinator: Coordinator, sites: Sequence[str]) -> Engine:
     """What Flower takes here, of trips that parties refuse."""
-    rest = Engine(0.0, 0.0, 0.0, POLL, POLL_SHARE, POLL_MOST)
+    rest = Engine(0.0, 0.0, 0.0, *polls(len(sites) + _OTHERS))
     one = statistics.median(coordinator.empty(sites[:1], _TIMES)) - waiting(0, 1, rest, _FREE)
     every = statistics.median(coordinator.empty(sites, _TIMES))
     every -= waiting(0, len(sites), rest, _FREE)

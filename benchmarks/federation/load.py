@@ -40,11 +40,9 @@ from hyperlock.sites.folder import Folder
 from hyperlock.sites.kit import SITE
 from hyperlock.sites.meeting import (
     ENVIRONMENT,
-    POLL,
-    POLL_MOST,
-    POLL_SHARE,
     TLS,
     flower_folder,
+    polls,
     provision,
 )
 from hyperlock.sites.serve import SOCKET as PARTY_SOCKET
@@ -197,8 +195,8 @@ def _start(
     script = Path(__file__).with_name("nodes.py")
     common: list[str | Path] = [environment.python, "-P", script, "--relay", RELAY]
     common += ["--superlink", link.address, "--ca", link.tls.authority]
-    told = [*common, "--admit", link.home / "nodes.json", *everybody]
-    done = subprocess.run([str(word) for word in told], env=flower, check=False)
+    admitted = [*common, "--admit", link.home / "nodes.json", *everybody]
+    done = subprocess.run([str(word) for word in admitted], env=flower, check=False)
     if done.returncode:
         raise HyperLockError("the nodes were not admitted")
 
@@ -207,7 +205,7 @@ def _start(
         child = Child(words, ours, home / f"{role}.log")
         children[role] = running.enter_context(child)
     sites = everybody[2:]
-    polls = f"{POLL},{POLL_SHARE},{POLL_MOST}"
+    told = ",".join(map(str, polls(len(everybody))))
     for i in range(_PROCESSES):
         part = sites[i::_PROCESSES]
         words = [sys.executable, "-m", "benchmarks.federation.crowd", *part]
@@ -216,7 +214,7 @@ def _start(
     for folder in everybody:
         _wait(lambda path=folder / PARTY_SOCKET: path.exists(), deadline, children)
     for i in range(_PROCESSES):
-        words = [*common, "--polls", polls, *sites[i::_PROCESSES]]
+        words = [*common, "--polls", told, *sites[i::_PROCESSES]]
         child = Child(words, flower, home / f"nodes{i}.log")
         children[f"nodes {i}"] = running.enter_context(child)
     for i in range(_PROCESSES):
