@@ -46,7 +46,11 @@ from letters import ask_party, letter, opened
 _LOOK_NODES = 1.0  # seconds between two looks at who is there
 _SLOWEST_POLL = 1.0  # seconds
 _POLL_SHARE = 0.02  # of the time since anything happened
-_BATCH = 64 * 1024**2  # bytes of bodies given to Flower at once
+_BATCH = 64 * 1024**2  # bytes of bodies given to Flower at once,
+_MESSAGES = (
+    16  # and messages: until all of them are there, their nodes ask for each again and again
+)
+_FETCHES = 32  # answers fetched at once, which ask as long as their nodes still send them
 _TOLERANCE = 0.5  # seconds after a timeout in which an error of Flower's is taken for it
 
 client = ClientApp()
@@ -125,6 +129,7 @@ class Relay:
         self._unsent: dict[int, Request] = {}
         self._sent: dict[str, Request] = {}  # by Flower's message id
         self._fetching: set[str] = set()  # of these, whose answer is announced
+        self._fetches = threading.Semaphore(_FETCHES)
         self._nodes: dict[str, int] = {}  # who is online, and their ids
         self._shown: dict[str, str] = {}
         self._happened = time.monotonic()
@@ -207,6 +212,8 @@ class Relay:
         batch: list[Request] = []
         size = 0
         for request in list(self._unsent.values()):
+            if len(batch) == _MESSAGES:
+                break
             if request.party in self._nodes and (not batch or size + len(request.body) <= _BATCH):
                 batch.append(request)
                 size += len(request.body)
@@ -252,8 +259,9 @@ class Relay:
         grid: Any = copy(self._grid)
         grid._client = Announced(grid._runtime_client, announced)
         try:
-            for message in grid.pull_messages([]):
-                self._frames.put(message)
+            with self._fetches:
+                for message in grid.pull_messages([]):
+                    self._frames.put(message)
         except Exception as error:  # of Flower's many kinds; the request expires in its time
             log(WARNING, "an answer cannot be fetched: %s", error)
 

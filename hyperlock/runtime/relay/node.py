@@ -254,13 +254,15 @@ class SuperLink:
     def _object(self, run: int, key: str, deadline: float) -> bytes:
         """A part of a message; waited for while its sender still uploads it."""
         request = PullObjectRequest(node=self.node, run_id=run, object_id=key)
+        wait = 0.05
         while True:
             answer = self._call(self._client.PullObject, request)
             if not answer.object_found or time.monotonic() > deadline:
                 raise RunOver("the message is not there any more")
             if answer.object_available:
                 return answer.object_content
-            time.sleep(0.05)
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
 
     def _live(self) -> None:
         request = SendNodeHeartbeatRequest(node=self.node, heartbeat_interval=_ALIVE_INTERVAL)
