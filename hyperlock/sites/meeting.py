@@ -42,7 +42,7 @@ _PAUSE = 5.0  # seconds before a node is started again
 _POLL = 0.1  # seconds between two looks of a node for messages, at least,
 _POLL_SHARE = 0.05  # and this part of the time since it had one,
 _POLL_MOST = 3.0  # and no more than these: it is what Flower's own nodes wait
-_TOGETHER = 200.0  # looks a second of all nodes at most, each of which costs the SuperLink 2.6 ms
+_TOGETHER = 100.0  # looks a second of all nodes at most, each of which costs the SuperLink 2.6 ms
 
 
 def flower_folder() -> Path:
