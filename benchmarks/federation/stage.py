@@ -53,7 +53,11 @@ class Coordinator:
         self.about: dict[str, Any] = {}
 
     def __enter__(self) -> Coordinator:
-        self.about = self._answer()
+        try:
+            self.about = self._answer()
+        except BaseException as error:
+            self.__exit__(error)
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:

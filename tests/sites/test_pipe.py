@@ -66,6 +66,12 @@ def test_the_socket_of_a_killed_coordinator_is_tried_less_and_less(
     assert pauses[0] > 0.04 and pauses[1] > 0.09 and pauses[2] > 0.19
 
 
+def test_many_nodes_look_less_often_each() -> None:
+    least, share, most = meeting.polls(8)
+    assert least == pytest.approx(0.1) and 0 < share < 1 and least < most
+    assert meeting.polls(200)[0] == pytest.approx(2.0)
+
+
 def test_who_does_not_answer_is_said(caplog: pytest.LogCaptureFixture) -> None:
     class Pipe:
         """Everybody joins, and `b` is silent after that."""

@@ -82,6 +82,8 @@ _LONGEST_WAIT = 3.0  # seconds before a SuperLink that is away is tried again
 _NOT_ADMITTED = 2004  # Flower's code: the key is not registered, or its node counts as online
 _BUSY = (502, 503, 504)
 _SERVER_ERROR = 500
+_EASE = 4.0  # times as long as a SuperLink that has much to do kept us waiting, it is left alone,
+_MOST_PAUSE = 10.0  # but no more seconds than these
 _MOST_ERRORS = 30.0  # seconds in which a request may fail for the SuperLink's own errors
 _AT_ONCE = 4  # requests under way, each of which takes the way there and back
 
@@ -354,7 +356,7 @@ def _refused(address: str) -> Ended:
 
 
 def serve(superlink: SuperLink, party: str, polls: tuple[float, float, float]) -> NoReturn:
-    """Hand on what comes, for ever.
+    """Hand on what comes, for ever; a SuperLink that is slower than usual is asked less often.
 
     Args:
         superlink: joined.
@@ -364,13 +366,18 @@ def serve(superlink: SuperLink, party: str, polls: tuple[float, float, float]) -
     """
     least, share, most = polls
     last = time.monotonic()
+    quickest = _MOST_PAUSE
     looked = False  # and found nothing: what comes next has not waited
     while True:
+        began = time.monotonic()
         try:
             waiting = superlink.next_request()
             if waiting is None:
-                idle = time.monotonic() - last
-                time.sleep(min(max(least, share * idle), max(least, most)))
+                now = time.monotonic()
+                quickest = min(quickest, now - began)
+                usual = min(max(least, share * (now - last)), max(least, most))
+                busy = min(_EASE * (now - began - quickest), _MOST_PAUSE)
+                time.sleep(max(usual, busy))
                 looked = True
                 continue
             if looked:
