@@ -3,16 +3,16 @@
 A round is a sequence of trips: the server asks one party or several at once, and goes on when all
 have answered. A trip of m parties takes
 
-    engine.one                                  what Flower does with a message
-    + period * m / (m + 1)                      until the last of m nodes asks for it
-    + ways * delay                              there and back, as often as a node asks
-    + max(moved, (m - 1) * engine.each)         bytes, while Flower does the same for the others
-    + engine.per_byte * m * (sent + back)       what Flower does with bytes
-    + work                                      of the party that takes longest
+    engine.one + engine.per_byte * (sent + back)    what Flower does with one message and its answer
+    + period * m / (m + 1)                          until the last of m nodes asks for it
+    + ways * delay                                  there and back, as often as a node asks
+    + max(moved, others)                            the bytes of all, while Flower serves the others
+    + work                                          of the party that takes longest
 
-with moved = transfer(m * sent) + transfer(m * back), over the coordinator's link, which all share,
-and period = min(max(poll, share * idle), most) + 2 * delay, where idle is how long a party has
-heard nothing. Between trips the server works itself. The constants of `Engine` are those of empty
+with moved = transfer(m * sent) + transfer(m * back), over the coordinator's link, which all share;
+others = (m - 1) * (engine.each + engine.per_byte * (sent + back)); and
+period = min(max(poll, share * idle), most) + 2 * delay, where idle is how long a party has heard
+nothing. Between trips the server works itself. The constants of `Engine` are those of empty
 trips and of trips that are all bytes on a network without limits, and `work` is what parties took
 there: nothing is fitted to what is predicted.
 
@@ -120,9 +120,10 @@ def trip_seconds(trip: Trip, idle: float, engine: Engine, link: Link) -> float:
     back = sum(trip.back.values())
     ways = (_WAYS_ANEW if idle > _KEPT else _WAYS) * link.delay
     moved = transfer(sent, parties, link) + transfer(back, parties, link)
-    handled = engine.per_byte * (sent + back)
-    carried = max(moved, (parties - 1) * engine.each) + handled
-    return engine.one + waiting(idle, parties, engine, link) + ways + carried + trip.work
+    handled = engine.per_byte * (sent + back) / parties
+    others = (parties - 1) * (engine.each + handled)
+    carried = engine.one + handled + max(moved, others)
+    return carried + waiting(idle, parties, engine, link) + ways + trip.work
 
 
 def waiting(idle: float, parties: int, engine: Engine, link: Link) -> float:
