@@ -51,17 +51,17 @@ def test_distance_costs_three_times_there_and_back_and_another_for_closed_connec
 
 def test_the_coordinator_s_link_is_shared() -> None:
     near = Link(1_514_000.0, 0.0)
-    assert transfer(1_448_000, 1, near) == pytest.approx(1.0)
+    assert transfer(1_448_000, near) == pytest.approx(1.0)
     assert trip_seconds(trip(5, 1_448_000, 0), 0, NOTHING, near) == pytest.approx(5.0)
     assert trip_seconds(trip(5, 0, 1_448_000, 0.5), 0, NOTHING, near) == pytest.approx(5.5)
 
 
-def test_tcp_begins_with_ten_segments_and_doubles() -> None:
-    rate = 2_500_000 * 1448 / 1514
-    assert transfer(14_480, 1, SLOW) == pytest.approx(14_480 / rate)
-    assert transfer(14_480 * 3, 1, SLOW) == pytest.approx(0.1 + 14_480 * 2 / rate)
-    # 14,480 to 231,680 bytes; with the next 463,360 the link is full.
-    assert transfer(10**7, 1, SLOW) == pytest.approx(0.5 + (10**7 - 14_480 * 31) / rate, abs=0.12)
+def test_what_flower_does_for_others_goes_on_while_bytes_move() -> None:
+    near = Link(1_514_000.0, 0.0)
+    busy = Engine(one=0.0, each=0.2, per_byte=1e-7, poll=0.0, share=0.0, most=3.0)
+    assert trip_seconds(trip(5), 0, busy, near) == pytest.approx(0.8)
+    assert trip_seconds(trip(5, 1_448_000), 0, busy, near) == pytest.approx(5 + 0.1448)
+    assert trip_seconds(trip(5, 1_448_000), 0, busy, FREE) == pytest.approx(0.8 + 5 * 0.1448)
 
 
 def test_a_round_is_its_trips_and_what_the_server_does() -> None:
