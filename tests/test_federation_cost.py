@@ -45,8 +45,8 @@ def test_a_node_that_heard_nothing_for_long_asks_less_often() -> None:
 
 def test_distance_costs_three_times_there_and_back_and_another_for_closed_connections() -> None:
     link = Link(0.0, 0.05)
-    assert trip_seconds(trip(1), 0, NOTHING, link) == pytest.approx(0.05 + 6 * 0.05)
-    assert trip_seconds(trip(1), 6, NOTHING, link) == pytest.approx(0.05 + 8 * 0.05)
+    assert trip_seconds(trip(1), 0, NOTHING, link) == pytest.approx(0.05 + 6 * 0.05 + 0.1)
+    assert trip_seconds(trip(1), 6, NOTHING, link) == pytest.approx(0.05 + 8 * 0.05 + 0.1)
 
 
 def test_the_coordinator_s_link_is_shared() -> None:

@@ -5,7 +5,7 @@ have answered. A trip of m parties takes
 
     engine.one + engine.per_byte * (sent + back)    what Flower does with one message and its answer
     + period * m / (m + 1)                          until the last of m nodes asks for it
-    + ways * delay                                  there and back, as often as a node asks
+    + ways * delay + _LOOK / 2                      there and back, as often as a node asks
     + max(moved, others)                            the bytes of all, while Flower serves the others
     + work                                          of the party that takes longest
 
@@ -30,6 +30,7 @@ from dataclasses import dataclass
 _WAYS = 6
 _WAYS_ANEW = 8
 _KEPT = 5.0
+_LOOK = 0.2  # seconds between two looks of the relay for an answer that is still on its way
 _SEGMENT = 1448  # bytes of a body in a frame
 _FRAME = 1514  # bytes of the frame
 
@@ -118,6 +119,7 @@ def trip_seconds(trip: Trip, idle: float, engine: Engine, link: Link) -> float:
     sent = sum(trip.sent.values())
     back = sum(trip.back.values())
     ways = (_WAYS_ANEW if idle > _KEPT else _WAYS) * link.delay
+    ways += _LOOK / 2 if link.delay else 0.0
     moved = transfer(sent + back, link)
     handled = engine.per_byte * (sent + back) / parties
     others = (parties - 1) * (engine.each + handled)

@@ -44,6 +44,7 @@ from frames import FrameError, receive_frame, send_frame
 from letters import ask_party, letter, opened
 
 _LOOK_NODES = 1.0  # seconds between two looks at who is there
+_LOOK_PARTS = 0.2  # seconds between two looks for parts of an answer that is announced, at most
 _SLOWEST_POLL = 1.0  # seconds
 _POLL_SHARE = 0.02  # of the time since anything happened
 _BATCH = 64 * 1024**2  # bytes of bodies given to Flower at once,
@@ -76,7 +77,10 @@ def relay(grid: Grid, context: Context) -> None:
     # An answer is announced before its last bytes are there, and Flower then looks again after a
     # whole second. It gives up as late as before.
     http_grid.pull_objects = partial(
-        http_grid.pull_objects, initial_backoff=0.05, backoff_cap=0.5, max_tries_per_object=None
+        http_grid.pull_objects,
+        initial_backoff=0.05,
+        backoff_cap=_LOOK_PARTS,
+        max_tries_per_object=None,
     )
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(settings["socket"]))
