@@ -24,7 +24,7 @@ from benchmarks.federation.processes import memory
 from benchmarks.federation.stage import Coordinator, Federation, federation, names, run_settings
 from benchmarks.tables import markdown, summary
 from hyperlock.process import end_on_signals
-from hyperlock.sites.meeting import polls
+from hyperlock.sites.meeting import pace
 
 MODELS = {101_770: "mlp", 199_210: "2nn", 1_663_370: "cnn"}
 _TIMES = 15  # empty trips of a kind
@@ -124,7 +124,8 @@ def _play(
 
 def calibrated(coordinator: Coordinator, sites: Sequence[str]) -> Engine:
     """What Flower takes here, of trips that parties refuse."""
-    rest = Engine(0.0, 0.0, 0.0, *polls(len(sites) + _OTHERS))
+    asked = pace(len(sites) + _OTHERS)
+    rest = Engine(0.0, 0.0, 0.0, asked.poll, asked.share, asked.most)
     one = statistics.median(coordinator.empty(sites[:1], _TIMES)) - waiting(0, 1, rest, _FREE)
     every = statistics.median(coordinator.empty(sites, _TIMES))
     every -= waiting(0, len(sites), rest, _FREE)

@@ -42,7 +42,7 @@ from hyperlock.sites.meeting import (
     ENVIRONMENT,
     TLS,
     flower_folder,
-    polls,
+    pace,
     provision,
 )
 from hyperlock.sites.serve import SOCKET as PARTY_SOCKET
@@ -205,7 +205,8 @@ def _start(
         child = Child(words, ours, home / f"{role}.log")
         children[role] = running.enter_context(child)
     sites = everybody[2:]
-    told = ",".join(map(str, polls(len(everybody))))
+    asked = pace(len(everybody))
+    told = ",".join(map(str, (asked.poll, asked.share, asked.most, asked.alive)))
     for i in range(_PROCESSES):
         part = sites[i::_PROCESSES]
         words = [sys.executable, "-m", "benchmarks.federation.crowd", *part]
@@ -214,7 +215,7 @@ def _start(
     for folder in everybody:
         _wait(lambda path=folder / PARTY_SOCKET: path.exists(), deadline, children)
     for i in range(_PROCESSES):
-        words = [*common, "--polls", told, *sites[i::_PROCESSES]]
+        words = [*common, "--pace", told, *sites[i::_PROCESSES]]
         child = Child(words, flower, home / f"nodes{i}.log")
         children[f"nodes {i}"] = running.enter_context(child)
     for i in range(_PROCESSES):

@@ -1,6 +1,6 @@
 """Many nodes in one process, in Flower's environment: each speaks the node's protocol for itself.
 
-    python -P nodes.py --relay FOLDER --superlink HOST:PORT --ca FILE --polls A,B,C FOLDER...
+    python -P nodes.py --relay FOLDER --superlink HOST:PORT --ca FILE --pace A,B,C,D FOLDER...
     python -P nodes.py --relay FOLDER --superlink HOST:PORT --ca FILE --admit FILE FOLDER...
 
 Each FOLDER is a site's, with its node.key and its party's socket. With `--admit` they are
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--relay", required=True)
     parser.add_argument("--superlink", required=True)
     parser.add_argument("--ca", required=True)
-    parser.add_argument("--polls", default="")
+    parser.add_argument("--pace", default="")
     parser.add_argument("--admit")
     parser.add_argument("folders", nargs="+", type=Path)
     told = parser.parse_args()
@@ -39,8 +39,7 @@ def main() -> None:
     if told.admit:
         admit(told.superlink, told.ca, Path(told.admit), told.folders)
         return
-    least, share, most = (float(word) for word in told.polls.split(","))
-    run(told.superlink, told.ca, told.folders, (least, share, most))
+    run(told.superlink, told.ca, told.folders, [float(word) for word in told.pace.split(",")])
 
 
 def admit(address: str, ca: str, file: Path, folders: list[Path]) -> None:
@@ -63,10 +62,11 @@ def admit(address: str, ca: str, file: Path, folders: list[Path]) -> None:
     file.write_text(json.dumps(known))
 
 
-def run(address: str, ca: str, folders: list[Path], polls: tuple[float, float, float]) -> None:
+def run(address: str, ca: str, folders: list[Path], pace: list[float]) -> None:
     """Join with every node, and serve each in a thread of its own until a signal."""
     import node
 
+    least, share, most, alive = pace
     ended = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -76,11 +76,14 @@ def run(address: str, ca: str, folders: list[Path], polls: tuple[float, float, f
     signal.signal(signal.SIGINT, stop)
     links = []
     for folder in folders:
-        link = node.SuperLink(address, ca, node._read_key(str(folder / "node.key")), 60.0)
+        key = node._read_key(str(folder / "node.key"))
+        link = node.SuperLink(address, ca, key, 60.0, alive)
         link.join()
         links.append(link)
         party = str(folder / "party.sock")
-        threading.Thread(target=node.serve, args=(link, party, polls), daemon=True).start()
+        threading.Thread(
+            target=node.serve, args=(link, party, (least, share, most)), daemon=True
+        ).start()
         if ended.is_set():
             break
     print(f"{len(links)} nodes joined", flush=True)

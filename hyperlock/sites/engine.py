@@ -34,7 +34,6 @@ _COMMAND = 120.0  # seconds for one command of Flower's
 _ENDING = 10.0  # seconds in which one ends whose parent was killed
 _LEFTOVERS = 2.0  # seconds in which what a SuperLink started may end after it
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-_POLLS = ("--poll", "--poll-share", "--poll-most")  # of a node's command
 _FINISHED = "finished"  # how the status of a run begins that is over
 
 
@@ -62,6 +61,32 @@ class Tls:
     authority: Path
     certificate: Path
     key: Path
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often a node asks the SuperLink.
+
+    Attributes:
+        poll: seconds between two looks for messages, at least.
+        share: of the time since it had one, what it waits.
+        most: seconds between two looks, at most.
+        alive: seconds in which it shows that it is there; after twice as many it counts as gone.
+    """
+
+    poll: float
+    share: float
+    most: float
+    alive: float
+
+    def words(self) -> list[str]:
+        """For a node's command."""
+        return [
+            f"--poll={self.poll}",
+            f"--poll-share={self.share}",
+            f"--poll-most={self.most}",
+            f"--alive={self.alive}",
+        ]
 
 
 @dataclass(frozen=True)
@@ -418,7 +443,7 @@ def node(
     ca: Path,
     party: Path,
     *,
-    polls: tuple[float, float, float],
+    pace: Pace,
 ) -> Child:
     """A site's node, not started yet; it runs no code that a SuperLink ships.
 
@@ -428,8 +453,7 @@ def node(
         superlink: HOST:PORT.
         ca: path of the authority's certificate.
         party: path of the party's socket.
-        polls: seconds between two looks for messages, at least; what part they are of the time
-            since there was one; and seconds at most.
+        pace: how often it asks.
 
     Raises:
         HyperLockError: the key is missing or others can read it, or the authority's certificate is
@@ -440,7 +464,7 @@ def node(
     program: list[str | Path] = [environment.python, "-P", RELAY / "node.py"]
     told: list[str | Path] = ["--superlink", superlink, "--ca", ca.absolute()]
     told += ["--key", (folder / NODE_KEY).absolute(), "--party", party.absolute()]
-    told += [f"{name}={value}" for name, value in zip(_POLLS, polls, strict=True)]
+    told += pace.words()
     variables = flower_variables(environment, folder.absolute() / "flower")
     return Child([*program, *told], variables, folder / "node.log")
 

@@ -67,9 +67,11 @@ def test_the_socket_of_a_killed_coordinator_is_tried_less_and_less(
 
 
 def test_many_nodes_look_less_often_each() -> None:
-    least, share, most = meeting.polls(8)
-    assert least == pytest.approx(0.1) and 0 < share < 1 and least < most
-    assert meeting.polls(200)[0] == pytest.approx(2.0)
+    few = meeting.pace(8)
+    assert (few.poll, few.alive) == (pytest.approx(0.1), 10)
+    assert few.poll < few.most and 0 < few.share < 1
+    many = meeting.pace(200)
+    assert (many.poll, many.most, many.alive) == (2.5, 3, 40)
 
 
 def test_who_does_not_answer_is_said(caplog: pytest.LogCaptureFixture) -> None:

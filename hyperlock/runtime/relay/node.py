@@ -9,7 +9,7 @@ SuperLink's own is checked against; no data, and no key of the party's.
 
 Where several requests wait, the newest is served and the older ones are answered "superseded", so
 that a party that was slow catches up. SIGTERM and SIGINT sign the node off, so that it may come
-back at once; after a kill the SuperLink takes 20 s to believe that it is gone.
+back at once; after a kill the SuperLink takes 20 s, or twice `--alive`, to believe that it is gone.
 
 Exit status, for a supervisor that restarts it: 0 stopped by a signal; 2 wrong arguments or files;
 10 the SuperLink cannot be reached; 11 its certificate is not trusted; 12 it does not admit the key,
@@ -76,8 +76,7 @@ REFUSED = 12
 NO_TLS = 13
 OTHER = 14
 
-_ALIVE_EVERY = 7.0  # seconds between two signs of life
-_ALIVE_INTERVAL = 10.0  # seconds, what the SuperLink is told; after twice that it believes us gone
+_ALIVE_EVERY = 0.7  # of the seconds in which it should give a sign of life
 _LONGEST_WAIT = 3.0  # seconds before a SuperLink that is away is tried again
 _NOT_ADMITTED = 2004  # Flower's code: the key is not registered, or its node counts as online
 _BUSY = (502, 503, 504)
@@ -108,9 +107,12 @@ class SuperLink:
         ca: path of the authority's certificate.
         key: the node's.
         patience: seconds in which to join.
+        alive: seconds between two signs of life, at most; after twice that it counts as gone.
     """
 
-    def __init__(self, address: str, ca: str, key: Any, patience: float) -> None:
+    def __init__(
+        self, address: str, ca: str, key: Any, patience: float, alive: float = 10.0
+    ) -> None:
         self._address = address
         self._key = key
         self._client = FleetHttpClient.from_server_address(
@@ -123,6 +125,7 @@ class SuperLink:
             ],
         )
         self._patience: float | None = patience
+        self._alive = alive
         self._left = threading.Event()
         self._gone: Ended | None = None
         self._beside = ThreadPoolExecutor(_AT_ONCE)
@@ -136,7 +139,7 @@ class SuperLink:
         """
         request = ActivateNodeRequest(
             public_key=public_key_to_bytes(self._key.public_key()),
-            heartbeat_interval=_ALIVE_INTERVAL,
+            heartbeat_interval=self._alive,
         )
         assert self._patience is not None
         deadline = time.monotonic() + self._patience
@@ -267,8 +270,8 @@ class SuperLink:
             wait = min(2 * wait, _LONGEST_WAIT)
 
     def _live(self) -> None:
-        request = SendNodeHeartbeatRequest(node=self.node, heartbeat_interval=_ALIVE_INTERVAL)
-        while not self._left.wait(_ALIVE_EVERY):
+        request = SendNodeHeartbeatRequest(node=self.node, heartbeat_interval=self._alive)
+        while not self._left.wait(_ALIVE_EVERY * self._alive):
             try:
                 self._client.SendNodeHeartbeat(request)
             except httpx.HTTPStatusError as error:
@@ -456,10 +459,12 @@ def main() -> int:
     parser.add_argument("--poll", type=float, default=0.3, help="seconds, at least")
     parser.add_argument("--poll-share", type=float, default=0.02, help="of a silence")
     parser.add_argument("--poll-most", type=float, default=3.0, help="seconds, after long silence")
+    parser.add_argument("--alive", type=float, default=10.0, help="seconds; gone after twice that")
     parser.add_argument("--patience", type=float, default=30.0, help="seconds in which to join")
     told = parser.parse_args()
     try:
-        superlink = SuperLink(told.superlink, told.ca, _read_key(told.key), told.patience)
+        key = _read_key(told.key)
+        superlink = SuperLink(told.superlink, told.ca, key, told.patience, told.alive)
     except (OSError, ValueError) as error:
         print(f"node: {told.key} or {told.ca} cannot be used: {error}", file=sys.stderr)
         return WRONG_FILES
