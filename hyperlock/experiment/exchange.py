@@ -11,6 +11,7 @@ from hyperlock.parties.identity import KEYHOLDER, WITNESS
 from hyperlock.parties.server import Server
 from hyperlock.parties.verified_server import VerifiedServer
 from hyperlock.runtime import Lost, Reply, Runtime
+from hyperlock.runtime.bundle import MOST, bundle
 
 
 class Exchange(Protocol):
@@ -65,6 +66,9 @@ class Plain:
 class Verified:
     """trust=malicious: commitments, the roster, updates, the witness.
 
+    Messages that nothing is answered to wait for those that go the same way, and share their trip;
+    each party is sent the same ones in the same order as if they did not.
+
     Args:
         server: what it does in between.
         runtime: reaches the others.
@@ -76,6 +80,7 @@ class Verified:
         self._server = server
         self._runtime = runtime
         self._opened = opened
+        self._waiting: list[bytes] = []  # for the witness
 
     def updates(
         self, asked: Sequence[str], request: bytes, between: Callable[[], None]
@@ -89,17 +94,14 @@ class Verified:
         for name, away in self._runtime.gather(asked):
             yield name, away
             lost.add(name)
-        here = [name for name in asked if name not in lost]
-        states = {name: state for name in here if (state := server.state(name))}
-        for name, reply in self._runtime.exchange(states) if states else ():
-            if isinstance(reply, Lost):
-                yield name, reply
-                lost.add(name)
         asked = [name for name in asked if name not in lost]
+        states = {name: state for name in asked if (state := server.state(name))}
+        caught_up = {state: bundle([state, request]) for state in set(states.values())}
+        requests = {name: caught_up[states[name]] if name in states else request for name in asked}
         self.moved += sum(map(len, states.values()))
 
         # Promises, and the list of them that the key holder closes.
-        replies = self._runtime.exchange(dict.fromkeys(asked, request))
+        replies = self._runtime.exchange(requests)
         for name, reply in _watched(server, replies, len(asked)):
             between()
             if isinstance(reply, Lost):
@@ -110,20 +112,24 @@ class Verified:
             self.moved += len(reply)
         roster = self._ask(KEYHOLDER, server.commitments())
         names = server.install_roster(roster)
-        self._ask(WITNESS, self._opened)
-        self._ask(WITNESS, roster)
+        self._waiting = [self._opened, roster]
         self.moved += len(roster) * len(names)
 
         # What was promised.
         yield from self._runtime.exchange(dict.fromkeys(names, roster))
 
     def accepted(self, update: bytes) -> None:
-        """The witness is given it too."""
-        self._ask(WITNESS, update)
+        """The witness is given it too, with others: no more wait than are worth a trip."""
+        if sum(map(len, self._waiting)) >= MOST:
+            self._ask(WITNESS, bundle(self._waiting))
+            self._waiting = []
+        self._waiting.append(update)
 
     def close(self) -> None:
         """The witness says what it came to."""
-        self._server.install_tally(self._ask(WITNESS, self._server.end()))
+        rest = bundle([*self._waiting, self._server.end()])
+        self._waiting = []
+        self._server.install_tally(self._ask(WITNESS, rest))
 
     def _ask(self, party: str, request: bytes) -> bytes:
         """The answer of somebody without whom there is no round, its bytes counted."""

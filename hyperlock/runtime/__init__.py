@@ -27,7 +27,8 @@ class Pipe(Protocol):
     """What moves bytes to parties, wherever they live."""
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, Reply]]:
-        """Send each party its bytes and yield (party, reply) as replies come."""
+        """Send each party its bytes, a message or a bundle of them (`bundle`), and yield
+        (party, reply) as replies come."""
         ...
 
     def close(self) -> None:

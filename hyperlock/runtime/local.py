@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from hyperlock.runtime import Lost, Reply
+from hyperlock.runtime.bundle import answered
 
 
 class LocalRuntime:
@@ -26,7 +27,7 @@ class LocalRuntime:
         """Yield (party, reply) as replies come; no more than `workers` replies wait in memory."""
         if self._workers == 1 or len(requests) == 1:
             for party, request in requests.items():
-                yield party, self._handlers[party](request)
+                yield party, answered(self._handlers[party], request)
             return
         pending: dict[Future[bytes], str] = {}
         pool = ThreadPoolExecutor(self._workers)
@@ -34,7 +35,7 @@ class LocalRuntime:
             for party, request in requests.items():
                 if len(pending) == self._workers:
                     yield from _finished(pending)
-                pending[pool.submit(self._handlers[party], request)] = party
+                pending[pool.submit(answered, self._handlers[party], request)] = party
             while pending:
                 yield from _finished(pending)
         finally:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +74,23 @@ class Stage:
     children: dict[str, Child]
 
 
+def _nowhere_else(party: str) -> Sequence[str]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where processes run.
+
+    Attributes:
+        superlink: HOST:PORT, where they meet.
+        inside: what a command begins with that is to run where a party is.
+    """
+
+    superlink: str
+    inside: Callable[[str], Sequence[str]] = _nowhere_else
+
+
 def demo(overrides: Sequence[str]) -> None:
     """Play a run, and leave nothing behind but `outputs/` and the environments.
 
@@ -106,6 +123,7 @@ def stage(
     overrides: Sequence[str] = (),
     hospitals: Sequence[str] = HOSPITALS,
     program: Sequence[str | Path] = PROGRAM,
+    place: Place | None = None,
     limits: str = LIMITS,
 ) -> Iterator[Stage]:
     """Folders under `path`, and a process for every party but the server.
@@ -115,17 +133,19 @@ def stage(
         overrides: of the run, for what hospitals have.
         hospitals: their names, in order.
         program: Python's arguments for a party, before `serve` and its folder.
-        limits: a hospital's own file, but for where its data are.
+        place: where processes run; on this machine's loopback if None.
+        limits: each site's file, with `{path}` for its data.
     """
+    place = place or Place(f"{HOST}:{free_port(HOST)}")
     # Each party makes its own keys; the coordinator gathers what is public.
     server = Folder.make(path / "server", "server", "", 0)
     folders = {role: Folder.make(path / role, role, "", 0) for role in ("keyholder", "witness")}
     for name, count in give_samples(path, overrides, hospitals).items():
         folders[name] = Folder.make(path / name, SITE, name, count)
-        text = limits.format(path=path / f"{name}.npz")
-        (folders[name].path / "site.yaml").write_text(text)
+        file = limits.format(path=path / f"{name}.npz")
+        (folders[name].path / "site.yaml").write_text(file)
     files = [folder.path / "public.json" for folder in folders.values()]
-    kit = provision(server, "demonstration", f"{HOST}:{free_port(HOST)}", files)
+    kit = provision(server, "demonstration", place.superlink, files)
     for folder in folders.values():
         folder.join(server.path / "to-hand-over.json")
         log.info("%s joined the project; fingerprint %s", folder.name, folder.kit.fingerprint)
@@ -133,9 +153,11 @@ def stage(
 
     # And then a process.
     with ExitStack() as running:
-        children = {"superlink": running.enter_context(_child(PROGRAM, "superlink", server))}
+        link = _child([*place.inside(server.name), sys.executable, *PROGRAM], "superlink", server)
+        children = {"superlink": running.enter_context(link)}
         for name, folder in folders.items():
-            children[name] = running.enter_context(_child(program, "serve", folder))
+            words = [*place.inside(name), sys.executable, *program]
+            children[name] = running.enter_context(_child(words, "serve", folder))
         for name, folder in folders.items():
             _wait_for(folder.path / "party.sock", children[name], name)
         yield Stage(server, folders, children)
@@ -201,8 +223,7 @@ def _show(made: Stage) -> None:
 
 def _child(program: Sequence[str | Path], command: str, folder: Folder) -> Child:
     variables = os.environ | {ENVIRONMENT: str(flower_folder().absolute())}
-    words = [sys.executable, *program, command, folder.path]
-    return Child(words, variables, folder.path / "process.log")
+    return Child([*program, command, folder.path], variables, folder.path / "process.log")
 
 
 def _wait_for(path: Path, child: Child, name: str) -> None:

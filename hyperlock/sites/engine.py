@@ -64,6 +64,32 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How often a node asks the SuperLink.
+
+    Attributes:
+        poll: seconds between two looks for messages, at least.
+        share: of the time since it had one, what it waits.
+        most: seconds between two looks, at most.
+        alive: seconds in which it shows that it is there; after twice as many it counts as gone.
+    """
+
+    poll: float
+    share: float
+    most: float
+    alive: float
+
+    def words(self) -> list[str]:
+        """For a node's command."""
+        return [
+            f"--poll={self.poll}",
+            f"--poll-share={self.share}",
+            f"--poll-most={self.most}",
+            f"--alive={self.alive}",
+        ]
+
+
+@dataclass(frozen=True)
 class Run:
     """A relay as Flower lists it; the status is such as `running` or `finished:completed`."""
 
@@ -411,7 +437,13 @@ class SuperLink:
 
 
 def node(
-    environment: Environment, folder: Path, superlink: str, ca: Path, party: Path, *, poll: float
+    environment: Environment,
+    folder: Path,
+    superlink: str,
+    ca: Path,
+    party: Path,
+    *,
+    pace: Pace,
 ) -> Child:
     """A site's node, not started yet; it runs no code that a SuperLink ships.
 
@@ -421,7 +453,7 @@ def node(
         superlink: HOST:PORT.
         ca: path of the authority's certificate.
         party: path of the party's socket.
-        poll: seconds between two looks for messages, at least.
+        pace: how often it asks.
 
     Raises:
         HyperLockError: the key is missing or others can read it, or the authority's certificate is
@@ -432,7 +464,7 @@ def node(
     program: list[str | Path] = [environment.python, "-P", RELAY / "node.py"]
     told: list[str | Path] = ["--superlink", superlink, "--ca", ca.absolute()]
     told += ["--key", (folder / NODE_KEY).absolute(), "--party", party.absolute()]
-    told += ["--poll", str(poll)]
+    told += pace.words()
     variables = flower_variables(environment, folder.absolute() / "flower")
     return Child([*program, *told], variables, folder / "node.log")
 

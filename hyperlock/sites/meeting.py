@@ -17,7 +17,7 @@ from hyperlock.parties.identity import SERVER as PARTY
 from hyperlock.runtime.flower import SOCKET
 from hyperlock.sites import engine
 from hyperlock.sites.child import Child
-from hyperlock.sites.engine import Environment, SuperLink, Tls
+from hyperlock.sites.engine import Environment, Pace, SuperLink, Tls
 from hyperlock.sites.folder import Folder
 from hyperlock.sites.kit import Kit, PublicFile, host_and_port, make
 from hyperlock.sites.serve import SOCKET as PARTY_SOCKET
@@ -39,12 +39,24 @@ _LOOK = 1.0  # seconds between two looks at what runs
 _RELAYS = 20.0  # seconds before Flower is asked whether the relay runs; each time twice as many,
 _RELAYS_MOST = 600.0  # and no more than these
 _PAUSE = 5.0  # seconds before a node is started again
-_POLL = 0.3  # seconds between two looks of a node for messages
+_POLL = 0.1  # seconds between two looks of a node for messages, at least,
+_POLL_SHARE = 0.05  # and this part of the time since it had one,
+_POLL_MOST = 3.0  # and no more than these: it is what Flower's own nodes wait
+_ALIVE = 10.0  # seconds in which a node shows that it is there, at least
+_TOGETHER = 80.0  # looks a second of all nodes, and
+_ALL_ALIVE = 5.0  # signs of life a second, at most: each costs the SuperLink milliseconds
 
 
 def flower_folder() -> Path:
     """Where Flower's environment is."""
     return Path(os.environ.get(ENVIRONMENT, ".venv-flower"))
+
+
+def pace(parties: int) -> Pace:
+    """How often each node of so many asks: a short silence is ended soon, and a long one costs
+    little; many ask less often each."""
+    poll = max(_POLL, parties / _TOGETHER)
+    return Pace(poll, _POLL_SHARE, max(_POLL_MOST, poll), max(_ALIVE, parties / _ALL_ALIVE))
 
 
 def provision(server: Folder, project: str, superlink: str, files: list[Path]) -> Kit:
@@ -183,7 +195,7 @@ class Node:
             folder.kit.superlink,
             ca,
             folder.path / PARTY_SOCKET,
-            poll=_POLL,
+            pace=pace(len(folder.kit.parties)),
         )
         self._again = 0.0
         self._said = ""

@@ -35,6 +35,7 @@ from hyperlock.parties.model import ModelKeeper
 from hyperlock.parties.session import Session
 from hyperlock.parties.spool import Spool
 from hyperlock.parties.witness import Witness
+from hyperlock.runtime.bundle import answered
 from hyperlock.settings.schema import Config
 from hyperlock.sites import site as site_file
 from hyperlock.sites.folder import Folder
@@ -106,12 +107,15 @@ class Party:
         return self._folder.name
 
     def handle(self, data: bytes) -> bytes:
-        """Answer a message, and note what came and went.
+        """Answer a message, or a bundle of them, and note what came and went.
 
         Raises:
             NotHere: it is of a run that this party is not in.
             HyperLockError: it is refused; the text says why.
         """
+        return answered(self._answer, data)
+
+    def _answer(self, data: bytes) -> bytes:
         if kind_of(data) == Invite.kind:
             answer = self._join(data)
         else:

@@ -34,14 +34,19 @@ def listen(path: Path) -> socket.socket:
 def serve(party: Party, listener: socket.socket) -> None:
     """Answer until the process ends."""
     while True:
-        connection, _ = listener.accept()
-        with connection:
-            try:
-                _, body = receive_frame(connection)
-                header, answer = _answered(party, bytes(body))
-                send_frame(connection, header, answer)
-            except (EOFError, FrameError, OSError) as error:
-                log.warning("a message did not come whole, or its answer was not taken: %s", error)
+        answer_one(party, listener)
+
+
+def answer_one(party: Party, listener: socket.socket) -> None:
+    """Wait for a message, and answer it."""
+    connection, _ = listener.accept()
+    with connection:
+        try:
+            _, body = receive_frame(connection)
+            header, answer = _answered(party, bytes(body))
+            send_frame(connection, header, answer)
+        except (EOFError, FrameError, OSError) as error:
+            log.warning("a message did not come whole, or its answer was not taken: %s", error)
 
 
 def _answered(party: Party, data: bytes) -> tuple[dict[str, object], bytes]:

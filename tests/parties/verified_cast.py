@@ -32,6 +32,7 @@ from hyperlock.parties.verifying_keyholder import VerifyingKeyHolder
 from hyperlock.parties.witness import Witness
 from hyperlock.randomness import Streams
 from hyperlock.runtime import Lost, Reply
+from hyperlock.runtime.bundle import opened
 from tests.parties.cast import NAMES, SAMPLES, TERMS, Trainer
 
 SIZES = (300, 20)
@@ -62,15 +63,23 @@ class Post:
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, Reply]]:
         """One after the other."""
         for party, request in requests.items():
-            about = (party, kind_of(request))
-            given = self.asked.get(about, lambda data: data)(request)
-            self.seen.append((*about, request))
-            if isinstance(given, Lost):
-                yield party, given
-                continue
-            answer = self.handlers[party](given)
-            self.answers[about] = len(answer)
-            yield party, self.answered.get(about, lambda data: data)(answer)
+            reply: Reply = b""
+            for message in opened(request):
+                reply = self._ask(party, message)
+                if isinstance(reply, Lost):
+                    break
+            yield party, reply
+
+    def _ask(self, party: str, message: bytes) -> Reply:
+        """What comes back of one message, of those that share a trip."""
+        about = (party, kind_of(message))
+        given = self.asked.get(about, lambda data: data)(message)
+        self.seen.append((*about, message))
+        if isinstance(given, Lost):
+            return given
+        answer = self.handlers[party](given)
+        self.answers[about] = len(answer)
+        return self.answered.get(about, lambda data: data)(answer)
 
     def gather(self, parties: Collection[str]) -> Iterator[tuple[str, Lost]]:
         """All are here."""

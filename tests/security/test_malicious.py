@@ -104,7 +104,8 @@ def test_the_bytes_of_the_proofs_are_the_formula(cast: VerifiedCast, number: int
     listed = len(asked(cast, KEYHOLDER, Commitments))
     roster = len(asked(cast, VICTIM, Roster))
     close = len(asked(cast, WITNESS, Close)) + cast.post.answers[WITNESS, Close.kind]
-    to_witness = len(key) + roster + updates + close
+    framing = 8 * (n + 3) + 8  # of a bundle: the sizes, their number and the mark
+    to_witness = len(key) + roster + updates + close + framing
     states = sum(len(data) for _, kind, data in cast.post.seen if kind == State.kind)
     assert (states > 0) is (number > 1)
     assert traffic.proofs == commitments + listed + (1 + n) * roster + to_witness + states
@@ -450,8 +451,8 @@ def waits(cast: VerifiedCast, name: str) -> int:
 def test_a_client_that_has_promised_keeps_nothing_of_an_attempt_that_failed(
     cast: VerifiedCast,
 ) -> None:
-    cast.post.asked[WITNESS, Roster.kind] = lambda _: Lost("gone")
-    with pytest.raises(RoundFailed, match="the witness did not answer: gone"):
+    cast.post.asked[KEYHOLDER, Commitments.kind] = lambda _: Lost("gone")
+    with pytest.raises(RoundFailed, match="the key holder did not answer: gone"):
         cast.play()
     spool = cast.clients[VICTIM]._spool
     size = waits(cast, VICTIM)

@@ -16,6 +16,7 @@ from hyperlock.data.split import Parts
 from hyperlock.errors import HyperLockError
 from hyperlock.parties.messages import kind_of
 from hyperlock.runtime import Lost, Reply
+from hyperlock.runtime.bundle import opened
 from hyperlock.sites import kit
 from hyperlock.sites.folder import Folder
 from hyperlock.sites.kit import SITE
@@ -126,18 +127,25 @@ class Pipe:
         self.closed = True
 
     def _ask(self, answers: dict[str, Reply | BaseException], party: str, request: bytes) -> None:
+        answer: Reply | BaseException = b""
+        for message in opened(request):
+            answer = self._answer(party, message)
+            if not isinstance(answer, bytes):
+                break
+        answers[party] = answer
+
+    def _answer(self, party: str, request: bytes) -> Reply | BaseException:
+        """To one message of those that share a trip; the process may be another for each."""
         kind = kind_of(request)
         self.seen.append((party, kind))
         fate = self.before.get((party, kind), lambda: None)()
         if isinstance(fate, Lost):
-            answers[party] = fate
-            return
+            return fate
         if fate is not None:
             time.sleep(fate)
         there = self.parties.get(party)
         if there is None:
-            answers[party] = Lost("the party's process is not running", away=True)
-            return
+            return Lost("the party's process is not running", away=True)
         try:
             answer: Reply = there.handle(request)
         except NotHere as error:
@@ -147,6 +155,5 @@ class Pipe:
         try:
             self.after.get((party, kind), lambda: None)()
         except BaseException as error:
-            answers[party] = error
-            return
-        answers[party] = answer
+            return error
+        return answer

@@ -26,6 +26,7 @@ from hyperlock.sites.child import Child
 from hyperlock.sites.engine import (
     RELAY,
     Environment,
+    Pace,
     SuperLink,
     Tls,
     find_environment,
@@ -37,7 +38,7 @@ from hyperlock.sites.tls import make_authority, make_node_key, make_server
 pytestmark = pytest.mark.flower
 
 ROOT = Path(__file__).resolve().parents[2]
-POLL = 0.2
+PACE = Pace(poll=0.2, share=0.02, most=3.0, alive=10.0)
 Answer = tuple[dict[str, Any], bytes]
 
 
@@ -140,7 +141,7 @@ class Federation:
             self.link.address,
             self.tls.authority,
             self.folder / name / "party",
-            poll=POLL,
+            pace=PACE,
         )
 
     def start_relay(self, app: Path = RELAY) -> str:
@@ -530,7 +531,7 @@ tls = Tls(*map(Path, {[str(tls.authority), str(tls.certificate), str(tls.key)]!r
 link = SuperLink(Environment(Path({str(environment.folder)!r})), Path("link"), "127.0.0.1", 0, tls)
 with link:
     link.register("a", Path("site/node.pub"))
-    with node(link.environment, Path("site"), link.address, tls.authority, Path("p"), poll=1):
+    with node(link.environment, Path("site"), link.address, tls.authority, Path("p"), pace=PACE):
         listener = socket.socket(socket.AF_UNIX)
         listener.bind("coordinator")
         listener.listen()

@@ -66,6 +66,14 @@ def test_the_socket_of_a_killed_coordinator_is_tried_less_and_less(
     assert pauses[0] > 0.04 and pauses[1] > 0.09 and pauses[2] > 0.19
 
 
+def test_many_nodes_look_less_often_each() -> None:
+    few = meeting.pace(8)
+    assert (few.poll, few.alive) == (pytest.approx(0.1), 10)
+    assert few.poll < few.most and 0 < few.share < 1
+    many = meeting.pace(200)
+    assert (many.poll, many.most, many.alive) == (2.5, 3, 40)
+
+
 def test_who_does_not_answer_is_said(caplog: pytest.LogCaptureFixture) -> None:
     class Pipe:
         """Everybody joins, and `b` is silent after that."""

@@ -44,9 +44,14 @@ from frames import FrameError, receive_frame, send_frame
 from letters import ask_party, letter, opened
 
 _LOOK_NODES = 1.0  # seconds between two looks at who is there
+_LOOK_PARTS = 0.2  # seconds between two looks for parts of an answer that is announced, at most
 _SLOWEST_POLL = 1.0  # seconds
 _POLL_SHARE = 0.02  # of the time since anything happened
-_BATCH = 64 * 1024**2  # bytes of bodies given to Flower at once
+_BATCH = 64 * 1024**2  # bytes of bodies given to Flower at once,
+_MESSAGES = (
+    16  # and messages: until all of them are there, their nodes ask for each again and again
+)
+_FETCHES = 32  # answers fetched at once, which ask as long as their nodes still send them
 _TOLERANCE = 0.5  # seconds after a timeout in which an error of Flower's is taken for it
 
 client = ClientApp()
@@ -72,7 +77,10 @@ def relay(grid: Grid, context: Context) -> None:
     # An answer is announced before its last bytes are there, and Flower then looks again after a
     # whole second. It gives up as late as before.
     http_grid.pull_objects = partial(
-        http_grid.pull_objects, initial_backoff=0.05, backoff_cap=0.5, max_tries_per_object=None
+        http_grid.pull_objects,
+        initial_backoff=0.05,
+        backoff_cap=_LOOK_PARTS,
+        max_tries_per_object=None,
     )
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(settings["socket"]))
@@ -125,6 +133,7 @@ class Relay:
         self._unsent: dict[int, Request] = {}
         self._sent: dict[str, Request] = {}  # by Flower's message id
         self._fetching: set[str] = set()  # of these, whose answer is announced
+        self._fetches = threading.Semaphore(_FETCHES)
         self._nodes: dict[str, int] = {}  # who is online, and their ids
         self._shown: dict[str, str] = {}
         self._happened = time.monotonic()
@@ -207,6 +216,8 @@ class Relay:
         batch: list[Request] = []
         size = 0
         for request in list(self._unsent.values()):
+            if len(batch) == _MESSAGES:
+                break
             if request.party in self._nodes and (not batch or size + len(request.body) <= _BATCH):
                 batch.append(request)
                 size += len(request.body)
@@ -252,8 +263,9 @@ class Relay:
         grid: Any = copy(self._grid)
         grid._client = Announced(grid._runtime_client, announced)
         try:
-            for message in grid.pull_messages([]):
-                self._frames.put(message)
+            with self._fetches:
+                for message in grid.pull_messages([]):
+                    self._frames.put(message)
         except Exception as error:  # of Flower's many kinds; the request expires in its time
             log(WARNING, "an answer cannot be fetched: %s", error)
 

@@ -9,7 +9,7 @@ SuperLink's own is checked against; no data, and no key of the party's.
 
 Where several requests wait, the newest is served and the older ones are answered "superseded", so
 that a party that was slow catches up. SIGTERM and SIGINT sign the node off, so that it may come
-back at once; after a kill the SuperLink takes 20 s to believe that it is gone.
+back at once; after a kill the SuperLink takes 20 s, or twice `--alive`, to believe that it is gone.
 
 Exit status, for a supervisor that restarts it: 0 stopped by a signal; 2 wrong arguments or files;
 10 the SuperLink cannot be reached; 11 its certificate is not trusted; 12 it does not admit the key,
@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -33,7 +34,7 @@ from typing import Any, NoReturn
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
@@ -53,6 +54,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.supercore.error import FlowerError
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
+    get_object_id,
     get_object_tree,
     iterate_object_tree,
     no_object_id_recompute,
@@ -74,14 +76,15 @@ REFUSED = 12
 NO_TLS = 13
 OTHER = 14
 
-_ALIVE_EVERY = 7.0  # seconds between two signs of life
-_ALIVE_INTERVAL = 10.0  # seconds, what the SuperLink is told; after twice that it believes us gone
-_POLL_SHARE = 0.02  # of the time since the last message
+_ALIVE_EVERY = 0.7  # of the seconds in which it should give a sign of life
 _LONGEST_WAIT = 3.0  # seconds before a SuperLink that is away is tried again
 _NOT_ADMITTED = 2004  # Flower's code: the key is not registered, or its node counts as online
 _BUSY = (502, 503, 504)
 _SERVER_ERROR = 500
+_EASE = 4.0  # times as long as a SuperLink that has much to do kept us waiting, it is left alone,
+_MOST_PAUSE = 10.0  # but no more seconds than these
 _MOST_ERRORS = 30.0  # seconds in which a request may fail for the SuperLink's own errors
+_AT_ONCE = 4  # requests under way, each of which takes the way there and back
 
 
 class Ended(Exception):
@@ -104,9 +107,12 @@ class SuperLink:
         ca: path of the authority's certificate.
         key: the node's.
         patience: seconds in which to join.
+        alive: seconds between two signs of life, at most; after twice that it counts as gone.
     """
 
-    def __init__(self, address: str, ca: str, key: Any, patience: float) -> None:
+    def __init__(
+        self, address: str, ca: str, key: Any, patience: float, alive: float = 10.0
+    ) -> None:
         self._address = address
         self._key = key
         self._client = FleetHttpClient.from_server_address(
@@ -119,8 +125,10 @@ class SuperLink:
             ],
         )
         self._patience: float | None = patience
+        self._alive = alive
         self._left = threading.Event()
         self._gone: Ended | None = None
+        self._beside = ThreadPoolExecutor(_AT_ONCE)
         self.node = Node()
 
     def join(self) -> None:
@@ -131,7 +139,7 @@ class SuperLink:
         """
         request = ActivateNodeRequest(
             public_key=public_key_to_bytes(self._key.public_key()),
-            heartbeat_interval=_ALIVE_INTERVAL,
+            heartbeat_interval=self._alive,
         )
         assert self._patience is not None
         deadline = time.monotonic() + self._patience
@@ -165,26 +173,43 @@ class SuperLink:
         except Exception as error:  # what Flower makes of hostile bytes is not specified
             raise RunOver(f"a message that cannot be read ({error})") from None
 
-    def fetch(self, message: Message, tree: ObjectTree) -> Message:
-        """The message with its content.
+    def fetch(self, message: Message, tree: ObjectTree) -> tuple[RecordDict, Future[None]]:
+        """The content of a message, and the end of what goes on: all else of it comes, and is
+        confirmed then. A letter of one record is that record, and nothing else is waited for.
 
         Raises:
             RunOver: it is not to be had any more.
         """
         meta = message.metadata
         deadline = time.monotonic() + meta.ttl
-        contents = {}
-        for part in iterate_object_tree(tree):
-            contents[part.object_id] = self._object(meta.run_id, part.object_id, deadline)
-        self.confirm(message)
+        coming = {
+            part.object_id: self._beside.submit(self._object, meta.run_id, part.object_id, deadline)
+            for part in iterate_object_tree(tree)
+        }
+        confirmed = self._beside.submit(self._confirm_after, message, list(coming.values()))
+        records = tree.children[0].children if len(tree.children) == 1 else []
         try:
+            if len(records) == 1 and not records[0].children:
+                content = coming[records[0].object_id].result()
+                if get_object_id(content) != records[0].object_id:
+                    raise RunOver("a message of another content than it says")
+                return RecordDict({"0": ConfigRecord.inflate(content)}), confirmed
+            contents = {key: part.result() for key, part in coming.items()}
             whole = inflate_object_from_contents(meta.message_id, contents)
+        except (Ended, RunOver):
+            raise
         except Exception as error:  # what Flower makes of hostile bytes is not specified
             raise RunOver(f"a message that cannot be read ({error})") from None
         if not (isinstance(whole, Message) and whole.has_content()):
             raise RunOver("what came is no message")
-        whole.metadata.__dict__["_message_id"] = meta.message_id
-        return whole
+        return whole.content, confirmed
+
+    def _confirm_after(self, message: Message, coming: list[Future[bytes]]) -> None:
+        """The SuperLink drops a message when it is confirmed, and must not while the relay has
+        still to bring parts of it."""
+        for part in coming:
+            part.result()
+        self.confirm(message)
 
     def confirm(self, message: Message) -> None:
         """Say that its content is not needed any more."""
@@ -214,32 +239,39 @@ class SuperLink:
                     clientapp_runtime_list=[seconds],
                 ),
             )
-            for key in sent.objects_to_push:
-                self._call(
-                    self._client.PushObject,
-                    PushObjectRequest(
-                        node=self.node,
-                        run_id=meta.run_id,
-                        object_id=key,
-                        object_content=objects[key].deflate(),
-                        session_id=sent.session_id,
-                    ),
-                )
+
+        def push(key: str) -> None:
+            self._call(
+                self._client.PushObject,
+                PushObjectRequest(
+                    node=self.node,
+                    run_id=meta.run_id,
+                    object_id=key,
+                    object_content=objects[key].deflate(),
+                    session_id=sent.session_id,
+                ),
+            )
+
+        # The body first, which takes longest and so the connection that is open already.
+        wanted = set(sent.objects_to_push)
+        list(self._beside.map(push, [key for key in objects if key in wanted]))
 
     def _object(self, run: int, key: str, deadline: float) -> bytes:
         """A part of a message; waited for while its sender still uploads it."""
         request = PullObjectRequest(node=self.node, run_id=run, object_id=key)
+        wait = 0.05
         while True:
             answer = self._call(self._client.PullObject, request)
             if not answer.object_found or time.monotonic() > deadline:
                 raise RunOver("the message is not there any more")
             if answer.object_available:
                 return answer.object_content
-            time.sleep(0.05)
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
 
     def _live(self) -> None:
-        request = SendNodeHeartbeatRequest(node=self.node, heartbeat_interval=_ALIVE_INTERVAL)
-        while not self._left.wait(_ALIVE_EVERY):
+        request = SendNodeHeartbeatRequest(node=self.node, heartbeat_interval=self._alive)
+        while not self._left.wait(_ALIVE_EVERY * self._alive):
             try:
                 self._client.SendNodeHeartbeat(request)
             except httpx.HTTPStatusError as error:
@@ -260,6 +292,8 @@ class SuperLink:
         while True:
             if self._gone is not None:
                 raise self._gone
+            if self._left.is_set():  # what goes on beside the end of the process
+                raise Ended(STOPPED, "stopped")
             try:
                 return method(request)
             except httpx.HTTPStatusError as error:
@@ -324,27 +358,39 @@ def _refused(address: str) -> Ended:
     )
 
 
-def serve(superlink: SuperLink, party: str, poll: float, poll_most: float) -> NoReturn:
-    """Hand on what comes, for ever.
+def serve(superlink: SuperLink, party: str, polls: tuple[float, float, float]) -> NoReturn:
+    """Hand on what comes, for ever; a SuperLink that is slower than usual is asked less often.
 
     Args:
         superlink: joined.
         party: path of the party's socket.
-        poll: seconds between two looks for messages, at least.
-        poll_most: seconds, at most; between the two it is a share of the time since the last one.
+        polls: seconds between two looks for messages, at least; what part they are of the time
+            since there was one; and seconds at most.
     """
+    least, share, most = polls
     last = time.monotonic()
+    quickest = _MOST_PAUSE
+    looked = False  # and found nothing: what comes next has not waited
     while True:
+        began = time.monotonic()
         try:
             waiting = superlink.next_request()
             if waiting is None:
-                idle = time.monotonic() - last
-                time.sleep(min(max(poll, _POLL_SHARE * idle), max(poll, poll_most)))
+                now = time.monotonic()
+                quickest = min(quickest, now - began)
+                usual = min(max(least, share * (now - last)), max(least, most))
+                busy = min(_EASE * (now - began - quickest), _MOST_PAUSE)
+                time.sleep(max(usual, busy))
+                looked = True
                 continue
-            _serve_newest(superlink, waiting, party)
+            if looked:
+                _serve_one(superlink, *waiting, party)
+            else:
+                _serve_newest(superlink, waiting, party)
         except RunOver as over:
             _say(f"a message is not served: {over}")
         last = time.monotonic()
+        looked = False
 
 
 def _serve_newest(superlink: SuperLink, first: tuple[Message, ObjectTree], party: str) -> None:
@@ -368,16 +414,17 @@ def _give_up(superlink: SuperLink, message: Message) -> None:
 
 def _serve_one(superlink: SuperLink, message: Message, tree: ObjectTree, party: str) -> None:
     began = time.monotonic()
-    whole = superlink.fetch(message, tree)
+    content, confirmed = superlink.fetch(message, tree)
     try:
-        _, _, body = opened(whole.content)
+        _, _, body = opened(content)
     except ValueError as error:
-        superlink.answer(whole, letter(b"", "failed", str(error)), 0.0)
+        superlink.answer(message, letter(b"", "failed", str(error)), 0.0)
         return
     fetched = time.monotonic()
     content = ask_party(party, message.metadata.message_id, body)
     answered = time.monotonic()
-    superlink.answer(whole, content, answered - fetched)
+    superlink.answer(message, content, answered - fetched)
+    confirmed.result()
     _, reason, answer = opened(content)
     _say(
         f"{len(body)} bytes in {fetched - began:.3f} s, party {answered - fetched:.3f} s, "
@@ -410,11 +457,14 @@ def main() -> int:
     parser.add_argument("--key", required=True, metavar="FILE", help="the node's key, OpenSSH")
     parser.add_argument("--party", required=True, metavar="SOCKET")
     parser.add_argument("--poll", type=float, default=0.3, help="seconds, at least")
+    parser.add_argument("--poll-share", type=float, default=0.02, help="of a silence")
     parser.add_argument("--poll-most", type=float, default=3.0, help="seconds, after long silence")
+    parser.add_argument("--alive", type=float, default=10.0, help="seconds; gone after twice that")
     parser.add_argument("--patience", type=float, default=30.0, help="seconds in which to join")
     told = parser.parse_args()
     try:
-        superlink = SuperLink(told.superlink, told.ca, _read_key(told.key), told.patience)
+        key = _read_key(told.key)
+        superlink = SuperLink(told.superlink, told.ca, key, told.patience, told.alive)
     except (OSError, ValueError) as error:
         print(f"node: {told.key} or {told.ca} cannot be used: {error}", file=sys.stderr)
         return WRONG_FILES
@@ -423,7 +473,7 @@ def main() -> int:
     try:
         superlink.join()
         _say(f"joined {told.superlink}")
-        serve(superlink, told.party, told.poll, told.poll_most)
+        serve(superlink, told.party, (told.poll, told.poll_share, told.poll_most))
     except Ended as ended:
         if ended.code != STOPPED:
             print(f"node: {ended}", file=sys.stderr, flush=True)
