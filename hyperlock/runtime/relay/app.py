@@ -306,6 +306,8 @@ class Relay:
     def _expire(self) -> None:
         now = time.monotonic()
         for request in list(self._unsent.values()):
+            if request.party in self._nodes and now < request.deadline:
+                continue  # others are given to Flower first
             if now >= min(request.deadline, request.came + self._absent):
                 del self._unsent[request.number]
                 self._fail(request, "unreachable", "its node is not online")
