@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import aggregation, job, memory, precision, round, simulation
+from benchmarks import aggregation, job, memory, precision, privacy, round, simulation
 from benchmarks.peers import command as peers
 
 
@@ -13,7 +13,7 @@ def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for module in (job, aggregation, memory, precision, round, simulation, peers):
+    for module in (job, aggregation, memory, precision, privacy, round, simulation, peers):
         module.add_command(commands)
     arguments = parser.parse_args()
     arguments.run(arguments)

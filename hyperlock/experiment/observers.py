@@ -184,7 +184,7 @@ class Record(Observer):
     def close(self) -> None:
         """What was released was spent, also by a round that did not come to its end."""
         run = self._run
-        if run is None or run.parties.spending is None:
+        if run is None or run.report.guarantee is None or run.parties.spending is None:
             return
         most = run.parties.spending.most
         if most > run.report.metrics.get("privacy/participations", 0):

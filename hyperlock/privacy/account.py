@@ -18,7 +18,6 @@ from typing import Any
 from hyperlock.privacy.accounting import Spent, epsilons
 from hyperlock.privacy.closeness import Shares
 
-
 TAG = "privacy.account"  # where a record has an `Account`, as text
 
 
