@@ -65,7 +65,8 @@ def test_a_sweep_counts_all_of_its_trials_together(
     noise = [float(run.data.params["privacy.noise_multiplier"]) for run in (first, second)]
     mu = math.sqrt(3 / noise[0] ** 2 + 2 / noise[1] ** 2)
     together = parent.data.metrics["privacy/epsilon_composed"]
-    assert together == pytest.approx(gaussian.epsilon(mu, DELTA), rel=2e-3)
+    ideal = gaussian.epsilon(mu, DELTA)
+    assert ideal <= together < 1.02 * ideal  # shares are no Gaussians
     said = (
         f"2 trials on the same data: together epsilon {together:.3g} at delta 1e-05 of one client"
     )
