@@ -36,7 +36,11 @@ def add_command(commands: Any) -> None:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Print CPU and wall seconds, medians with the smallest and largest; the ways take turns."""
-    base = [f"model={arguments.model}", f"federation.clients={arguments.clients}"]
+    base = [
+        f"model={arguments.model}",
+        f"federation.clients={arguments.clients}",
+        "federation.batch_size=10",
+    ]
     ways = {PLAIN: ["encryption=none"]}
     for bits in arguments.value_bits.split(","):
         name = f"{arguments.encryption}, {bits} bits"
@@ -64,7 +68,7 @@ class Rounds:
     """The parties of a run, which play round after round.
 
     Args:
-        overrides: of the default job, with samples in batches of 10.
+        overrides: of the default job.
     """
 
     def __init__(self, overrides: list[str]) -> None:
@@ -72,8 +76,7 @@ class Rounds:
         from hyperlock.settings.compose import compose
         from hyperlock.settings.parse import parse
 
-        fixed = ["tracking=none", "federation.batch_size=10", "federation.rounds=1000"]
-        composed, _ = compose([*fixed, *overrides])
+        composed, _ = compose(["tracking=none", "federation.rounds=1000", *overrides])
         self._run_round = run_round
         self._parties = ready(parse(composed))
         self._number = 0
@@ -94,14 +97,16 @@ def ready(config: Config) -> Parties:
 
     dataset = simulation.load_dataset(config)
     network = simulation.build_network(config, simulation.samples(dataset))
+    guarantee = simulation.promised(config, network, dataset)
     return simulation.assemble(
         config,
         dataset,
         simulation.build_split(config, dataset),
-        simulation.build_scheme(config, network.sizes),
+        simulation.build_scheme(config, network.sizes, guarantee),
         network,
         run=uuid.uuid4().hex,
         monitor=Monitor(),
+        guarantee=guarantee,
     )
 
 

@@ -83,6 +83,7 @@ CATALOGUE = (
     Metric("grid/saturated", "", "share of coordinates outside the grid's range"),
     Metric("privacy/epsilon", "", "what releases have cost, to who knows who took part"),
     Metric("privacy/epsilon_hidden", "", "the same to who does not"),
+    Metric("privacy/participations", "", "releases that the client was in who was in most"),
     Metric("privacy/noise_to_clip", "", "length of the noise in a round's mean, over the clip"),
     Metric("rounds_to_target", "rounds", "until federation.target_accuracy was seen, if it was"),
     *(Metric(total_seconds(stage), "s", f"{stage}, the whole run") for stage in Stage),

@@ -31,6 +31,7 @@ from hyperlock.experiment.report import Report, class_accuracies
 from hyperlock.experiment.rounds import Parties
 from hyperlock.parties.model import optimizer_state
 from hyperlock.parties.server import Server
+from hyperlock.privacy.account import TAG
 from hyperlock.settings.parse import Settings
 from hyperlock.settings.schema import Config, MlflowTracking
 from hyperlock.tracking import plots
@@ -138,6 +139,7 @@ class Record(Observer):
     def __init__(self, tracker: Tracker, resumed: bool) -> None:
         self._tracker = tracker
         self._recorded = tracker.last_step("time/round_s") if resumed else 0
+        self._run: Run | None = None
 
     def begin(self, run: Run) -> None:
         """Log the last round of before, if it was killed between its checkpoint and its record;
@@ -146,6 +148,9 @@ class Record(Observer):
             self._tracker.log(run.report.metrics, run.report.rounds)
         if not self._tracker.records:
             return
+        self._run = run
+        if run.report.guarantee is not None:
+            self._tracker.tag({TAG: run.report.guarantee.account.text()})
         # Across sites nobody knows; and what is private is not drawn.
         if run.split and run.report.guarantee is None:
             title = f"{run.report.name}: training samples by client and class"
@@ -176,6 +181,19 @@ class Record(Observer):
         self._tracker.log(run.report.totals(), run.report.rounds)
         self._tracker.note(summary.markdown(run.report))
 
+    def close(self) -> None:
+        """What was released was spent, also by a round that did not come to its end."""
+        run = self._run
+        if run is None or run.report.guarantee is None or run.parties.spending is None:
+            return
+        most = run.parties.spending.most
+        if most > run.report.metrics.get("privacy/participations", 0):
+            try:
+                self._tracker.log({"privacy/participations": most}, run.report.rounds + 1)
+            except Exception as error:
+                # What ends the run is what went wrong first.
+                log.warning("not all was written: %s", withheld(str(error)))
+
     def _documents(self, run: Run) -> None:
         public = run.scheme.describe()
         if run.report.guarantee is not None:
@@ -203,6 +221,12 @@ class Record(Observer):
                     report.target,
                 ),
             )
+        points = report.accuracy_by_cost()
+        if len(points) > 1 and report.guarantee is not None:
+            account = report.guarantee.account
+            title = f"{name}: what accuracy costs, round by round"
+            draw = partial(plots.privacy_figure, points, account.unit, account.delta, title)
+            self._tracker.figure("privacy", draw)
         self._tracker.figure(
             "time_by_stage",
             partial(plots.stages_figure, report.stage_seconds(), f"{name}: where the time goes"),

@@ -19,6 +19,7 @@ from hyperlock.errors import ConfigError
 from hyperlock.parties.client import Protect
 from hyperlock.parties.spending import Spending
 from hyperlock.privacy import accounting, budget, mechanism
+from hyperlock.privacy.account import Account
 from hyperlock.privacy.accounting import Epsilons, Spent
 from hyperlock.privacy.budget import Plan
 from hyperlock.privacy.mechanism import Mechanism, Promise
@@ -46,6 +47,7 @@ class Guarantee:
         cohort_rate: chance of a client to be drawn in secret; 1 where cohorts are no secret.
         short: what a cohort that is drawn again, being too small, adds to the hidden delta.
         participations: releases that one client may be in, by the budget; None without one.
+        planned: releases that one client will be in, at most, if all rounds are played.
         source: of the noise; anything but the operating system is for tests alone.
     """
 
@@ -56,6 +58,7 @@ class Guarantee:
     cohort_rate: float = 1.0
     short: float = 0.0
     participations: int | None = None
+    planned: int = 0
     source: Source = os.urandom
 
     @property
@@ -98,6 +101,19 @@ class Guarantee:
         found = accounting.epsilons(releases, self.delta)
         # Who knows less is told no more.
         return replace(found, hidden=min(found.hidden, found.known))
+
+    @property
+    def account(self) -> Account:
+        """What a record says of it, for whoever has to count on."""
+        here = self.mechanism
+        fewest = here.promise.fewest
+        release = Spent(
+            round=1,
+            noise=here.multiplier(fewest),
+            record_rate=self.record_rate,
+            shares=here.shares(fewest),
+        )
+        return Account(here.promise.unit, self.delta, self.planned, release)
 
     def describe(self) -> dict[str, Any]:
         """The public parameters of privacy, for people."""
@@ -157,6 +173,7 @@ def build_guarantee(config: Config, coordinates: int, weight_unit: float) -> Gua
         cohort_rate=_cohort_rate(config),
         short=_short(config),
         participations=allowed,
+        planned=_most(config),
     )
     _warn(config, found)
     return found
@@ -186,6 +203,14 @@ def _plan(config: Config, coordinates: int) -> Plan:
         coordinates=coordinates,
         secret=config.keys.min_clients - _colluders(config),
     )
+
+
+def _most(config: Config) -> int:
+    """Rounds that one client can be in: all of them, where chance draws cohorts."""
+    federation = config.federation
+    if _cohort_rate(config) < 1:
+        return federation.rounds
+    return most_rounds(federation.clients, federation.cohort_size, federation.rounds)
 
 
 def _noise(config: Config, plan: Plan) -> float:

@@ -29,6 +29,7 @@ from hyperlock.metrics import (
 )
 from hyperlock.monitor import resident_mb
 from hyperlock.parties.custody import CUSTODIES
+from hyperlock.privacy.accounting import Epsilons
 from hyperlock.settings.checks import check_objectives, objective_names
 from hyperlock.settings.construct import target
 from hyperlock.settings.schema import Config, FlowerRuntime
@@ -49,6 +50,7 @@ class Report:
         parameters: of the model.
         rounds: finished ones.
         accuracies: test accuracy by round, of those that were evaluated.
+        costs: epsilon, known and hidden, after each round, under privacy.
         metrics: the last round's.
         seconds: by stage, over the whole run so far.
         uplink_bytes: of all clients and rounds.
@@ -71,6 +73,7 @@ class Report:
     parameters: int = 0
     rounds: int = 0
     accuracies: dict[int, float] = field(default_factory=dict)
+    costs: dict[int, Epsilons] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: dict[Stage, float] = field(default_factory=lambda: defaultdict(float))
     uplink_bytes: float = 0.0
@@ -107,6 +110,8 @@ class Report:
         totals = result.totals
         self.rounds += 1
         self.weights = result.weights
+        if result.epsilons is not None:
+            self.costs[self.rounds] = result.epsilons
         evaluation: dict[str, float] = {}
         if result.evaluation is not None:
             self.accuracies[self.rounds] = result.evaluation.accuracy
@@ -147,6 +152,7 @@ class Report:
         cost = {
             "privacy/epsilon": result.epsilons.known,
             "privacy/epsilon_hidden": result.epsilons.hidden,
+            "privacy/participations": result.participations,
         }
         return {**cost, **noise}
 
@@ -165,6 +171,14 @@ class Report:
     def stage_seconds(self) -> dict[Stage, float]:
         """Seconds of each stage of the rounds that is measured here, over the run."""
         return {stage: self.seconds[stage] for stage in ROUND if stage in self.measured}
+
+    def accuracy_by_cost(self) -> list[tuple[float, float, float]]:
+        """Of each round that was evaluated: epsilon, known and hidden, and test accuracy."""
+        return [
+            (self.costs[number].known, self.costs[number].hidden, accuracy)
+            for number, accuracy in self.accuracies.items()
+            if number in self.costs
+        ]
 
     def totals(self) -> dict[str, float]:
         """Totals of the run, under `total/`, and `rounds_to_target` if it was reached."""
@@ -192,6 +206,7 @@ class Report:
             "uplink_bytes": self.uplink_bytes,
             "wall": self.wall,
             "accuracies": {str(number): value for number, value in self.accuracies.items()},
+            "costs": {str(number): [e.known, e.hidden] for number, e in self.costs.items()},
             "seconds": dict(self.seconds),
         }
 
@@ -207,10 +222,15 @@ class Report:
             self.uplink_bytes = _number(state["uplink_bytes"])
             self.wall = _number(state["wall"])
             self.accuracies = {int(n): _number(v) for n, v in state["accuracies"].items()}
+            costs = {
+                int(n): Epsilons(_number(known), _number(hidden))
+                for n, (known, hidden) in state.get("costs", {}).items()
+            }
             seconds = {Stage(name): _number(v) for name, v in state["seconds"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             problem = f"the checkpoint's figures cannot be read ({type(error).__name__}: {error})"
             raise ConfigError("resume", "checkpoint.npz", problem, hint="a new run") from None
+        self.costs = costs
         self.seconds = defaultdict(float, seconds)
 
 

@@ -106,6 +106,7 @@ class RoundResult:
         seconds: by stage, since the round before.
         wall: of the round, by the clock.
         epsilons: what all releases so far cost, under privacy.
+        participations: releases so far that the client was in who was in most, under privacy.
     """
 
     traffic: Traffic
@@ -115,6 +116,7 @@ class RoundResult:
     seconds: Mapping[Stage, float]
     wall: float
     epsilons: Epsilons | None = None
+    participations: int = 0
 
 
 def evaluated_round(number: int, parties: Parties, dataset: Dataset, config: Config) -> RoundResult:
@@ -141,6 +143,7 @@ def evaluated_round(number: int, parties: Parties, dataset: Dataset, config: Con
         seconds=parties.monitor.drain(),
         wall=time.perf_counter() - start,
         epsilons=spent(parties),
+        participations=0 if parties.spending is None else parties.spending.most,
     )
 
 

@@ -420,7 +420,7 @@ class ClientPrivacy(Privacy):
     unit: str = "client"
     epsilon: float | None = bounded(8.0, positive())
     delta: float = bounded(1e-5, Bounds(lambda value: 0 < value < 1, "above 0, below 1"))
-    clip: float = bounded(0.5, positive())
+    clip: float = bounded(1.0, positive())
     sampling: str = "balanced"
 
 
@@ -433,7 +433,7 @@ class SamplePrivacy(Privacy):
     delta: float = bounded(1e-6, Bounds(lambda value: 0 < value < 1, "above 0, below 1"))
     clip: float = bounded(1.0, positive())
     sampling: str = "all"
-    record_rate: float = bounded(0.02, portion("is no chance", "above 0, at most 1", "0.02"))
+    record_rate: float = bounded(0.05, portion("is no chance", "above 0, at most 1", "0.05"))
     micro_batch: int = bounded(64, at_least(1, "64"))
 
 

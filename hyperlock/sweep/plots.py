@@ -197,10 +197,4 @@ def _scale(axes: Any, which: str, values: Sequence[float]) -> None:
     """A logarithmic axis, where values span enough for one, with plain numbers on it."""
     if min(values) <= 0 or max(values) / min(values) < _LOG_FROM:
         return
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    axes.set(**{f"{which}scale": "log"})
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter("{x:g}")
+    style.logarithmic(axes, which)

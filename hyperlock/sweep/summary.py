@@ -15,6 +15,8 @@ from omegaconf import DictConfig, ListConfig
 
 from hyperlock.settings.checks import objective_names
 from hyperlock.sweep import plots
+from hyperlock.sweep.spent import Spent, composed
+from hyperlock.sweep.tradeoff import tradeoff, tradeoff_figure
 from hyperlock.sweep.trials import (
     FAILED,
     FINISHED,
@@ -71,6 +73,7 @@ class Result:
         rows: the trials.
         best: those of the rows that no other beats.
         cost: what a trial took, as metrics; empty if none finished.
+        spent: what privacy has cost over all trials; None without it.
     """
 
     names: Sequence[str]
@@ -78,6 +81,7 @@ class Result:
     rows: Sequence[Trial]
     best: Sequence[Trial]
     cost: Mapping[str, float]
+    spent: Spent | None = None
 
 
 def summarise(config: DictConfig, tracker: Tracker, study: Study | None, ending: Ending) -> None:
@@ -93,7 +97,9 @@ def summarise(config: DictConfig, tracker: Tracker, study: Study | None, ending:
     maximise = directions(config, names)
     runs = tracker.children()
     rows = from_runs(runs, names) if study is None else from_study(study)
-    result = Result(names, maximise, rows, front(rows, maximise), _cost(runs))
+    best = front(rows, maximise)
+    spent = composed(runs, [trial.number for trial in best])
+    result = Result(names, maximise, rows, best, _cost(runs), spent)
 
     # For whoever reads the page or the terminal.
     lines = _lines(result, ending, continuable=study is not None)
@@ -105,6 +111,8 @@ def summarise(config: DictConfig, tracker: Tracker, study: Study | None, ending:
         _record(tracker, result, ending)
         if result.best:
             _draw(tracker, result, study, ending.name)
+        if (found := tradeoff(rows, runs)) is not None:
+            tracker.figure("privacy", partial(tradeoff_figure, found, ending.name))
 
 
 def directions(config: DictConfig, names: Sequence[str]) -> list[bool]:
@@ -176,6 +184,8 @@ def _lines(result: Result, ending: Ending, continuable: bool) -> list[str]:
         lines.append(f"- {' '.join(ending.why.split())}")
     for line in best_lines(result.best, result.names):
         lines.append(f"- {line}")
+    if result.spent is not None:
+        lines.append(f"- {result.spent.line}")
     if result.cost:
         lines.append(_COST.format_map(result.cost))
     if ending.status != "FINISHED" and continuable:
@@ -188,6 +198,8 @@ def _record(tracker: Tracker, result: Result, ending: Ending) -> None:
     tracker.document("trials.csv", table_csv(result.rows, result.names))
     counts = {f"trials/{state}": _count(result.rows, state) for state in (FINISHED, FAILED)}
     metrics = {**counts, **result.cost, "trials/wall_s": ending.seconds, **_extremes(result)}
+    if result.spent is not None and result.spent.epsilon is not None:
+        metrics["privacy/epsilon_composed"] = result.spent.epsilon
     tracker.log(metrics, len(result.rows))
     if result.best:
         names = ", ".join(trial.name for trial in result.best)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,35 @@ def accuracy_figure(
     style.whole_numbers(axes.xaxis)
     axes.margins(y=0.15)
     axes.grid(alpha=0.3)
+    return figure
+
+
+def privacy_figure(
+    points: Sequence[tuple[float, float, float]], unit: str, delta: float, title: str
+) -> Any:
+    """Test accuracy against what had been spent by then, to who knows who took part and, where that
+    is less, to who does not.
+
+    Args:
+        points: epsilon, known and hidden, and accuracy, round by round.
+        unit: whose presence is hidden.
+        delta: of both.
+        title: of the picture.
+    """
+    figure, axes = style.figure(title)
+    known, hidden, accuracies = zip(*points, strict=True)
+    marker = "o" if len(points) <= _MARKED_ROUNDS else ""
+    curves = [(known, style.BLUE, "who took part is known")]
+    if hidden != known:
+        curves.append((hidden, style.ORANGE, "who took part is hidden"))
+    for spent, colour, label in curves:
+        axes.plot(spent, accuracies, marker=marker, color=colour, label=label)
+    style.epsilon_axis(axes, unit, delta)
+    axes.set(ylabel="test accuracy")
+    axes.margins(y=0.15)
+    axes.grid(alpha=0.3)
+    if len(curves) > 1:
+        axes.legend(frameon=False)
     return figure
 
 

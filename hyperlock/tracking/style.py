@@ -133,6 +133,23 @@ def colour_bar(axes: Any, image: Any, label: str) -> Any:
     return drawing.colorbar(image, cax=place, label=label)
 
 
+def logarithmic(axes: Any, which: str) -> None:
+    """Make the x or the y axis logarithmic, with plain numbers on it."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")
+
+
+def epsilon_axis(axes: Any, unit: str, delta: float) -> None:
+    """The horizontal axis of what privacy costs, for whom in words."""
+    logarithmic(axes, "x")
+    axes.set(xlabel=f"epsilon of one {unit}, at delta {delta:g} (less is more private)")
+
+
 def whole_numbers(axis: Any) -> None:
     """Ticks at integers only, for what is counted."""
     axis.get_major_locator().set_params(integer=True)

@@ -15,7 +15,7 @@ import pytest
 
 from hyperlock.encryption.totals import Totals
 from hyperlock.errors import ClientFailure, ConfigError, ReleaseRefused
-from hyperlock.experiment import simulation
+from hyperlock.experiment import simulation, summary
 from hyperlock.experiment.checkpoint import load
 from hyperlock.experiment.private import Guarantee, build_guarantee
 from hyperlock.experiment.run import run
@@ -128,7 +128,7 @@ def test_of_clients_data_nothing_is_told_but_noised_sums(
     [found] = client.search_runs([experiment.experiment_id])
     assert not set(WITHHELD) & found.data.metrics.keys()
     pictures = [one.path for one in client.list_artifacts(found.info.run_id, "plots")]
-    assert pictures and not any("split" in path for path in pictures)
+    assert "plots/privacy.png" in pictures and not any("split" in path for path in pictures)
     assert found.data.metrics["privacy/epsilon"] == report.metrics["privacy/epsilon"] > 0
     assert found.data.tags["privacy"] == ("client" if unit is CLIENT else "sample")
 
@@ -285,9 +285,14 @@ def test_a_server_optimiser_takes_one_clipped_gradient(compose: Callable) -> Non
 def test_too_much_noise_is_said_beforehand(
     compose: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run(compose(*SMALL, "privacy=client", "privacy.epsilon=1", "encryption=none"))
+    report = run(compose(*SMALL, "privacy=client", "privacy.epsilon=1", "encryption=none"))
     assert "times the clip" in caplog.text and "or privacy=sample" in caplog.text
     assert "nothing is promised there" in caplog.text
+    said = dict(summary.rows(report))["privacy"]
+    assert (
+        said.startswith("of one client: epsilon ") and " at delta 1e-05 for who sees sums" in said
+    )
+    assert said.endswith("the server sees each update, and nothing is promised there")
 
 
 # Who and what is in a round

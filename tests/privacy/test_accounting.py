@@ -143,6 +143,9 @@ def test_a_delta_as_large_as_one_member_is_refused() -> None:
 def test_drawing_again_costs_what_it_makes_certain() -> None:
     exact = 0.1 * stats.binom.pmf(39, 999, 0.1) / stats.binom.sf(39, 1000, 0.1)
     assert shortfall(1000, 0.1, 40) == pytest.approx(exact, rel=1e-6)
+    # As docs/privacy.md has it.
+    assert shortfall(1000, 0.1, 70) == pytest.approx(1.375e-5, rel=1e-3)
+    assert shortfall(1000, 0.1, 50) == pytest.approx(1.604e-10, rel=1e-3)
     assert shortfall(1000, 0.1, 100) > 1e-3 > shortfall(1000, 0.1, 60)
     assert shortfall(10, 0.1, 11) == shortfall(10, 1.0, 11) == 1.0
     assert shortfall(10, 1.0, 10) == 0.0

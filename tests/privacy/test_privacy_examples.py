@@ -5,11 +5,13 @@ from types import ModuleType
 
 import pytest
 
-from hyperlock.privacy import accounting, budget, gaussian, mechanism, noise
+from hyperlock.privacy import account, accounting, budget, gaussian, mechanism, noise
 
 
 @pytest.mark.parametrize(
-    "module", [accounting, budget, gaussian, mechanism, noise], ids=lambda module: module.__name__
+    "module",
+    [account, accounting, budget, gaussian, mechanism, noise],
+    ids=lambda module: module.__name__,
 )
 def test_an_example_gives_what_it_shows(module: ModuleType) -> None:
     tried = doctest.testmod(module)
