@@ -217,7 +217,8 @@ def bfv_parameters(
 
     Of all that is secure and exact, the fewest bytes for a vector of `length` values win; of rings
     that differ little, the smaller (`parameters.smallest_ring`); and one data prime, where that
-    saves a fifth of the residues, which are what takes time, for at most 7% of the bytes.
+    saves a fifth of the residues, which are what takes time, for at most 7% of the bytes. Where
+    values carry noise, which takes bytes enough, the fewest win alone.
 
     Raises:
         ConfigError: nothing fits; the text names the figure that fails (margin, field overflow or
@@ -246,7 +247,7 @@ def bfv_parameters(
         if not candidates:
             raise _no_secure_chain(allowed[-1], packings[-1].field_bits, max_clients, security)
         raise _too_noisy(candidates[-1])  # the last has the fewest fields, in the largest ring
-    best = _best(exact, length)
+    best = smallest_ring(exact, length) if extent.spread else _best(exact, length)
     return BfvParameters(
         poly_modulus=best.poly_modulus,
         coeff_mod_bits=best.coeff_mod_bits,
