@@ -531,7 +531,8 @@ tls = Tls(*map(Path, {[str(tls.authority), str(tls.certificate), str(tls.key)]!r
 link = SuperLink(Environment(Path({str(environment.folder)!r})), Path("link"), "127.0.0.1", 0, tls)
 with link:
     link.register("a", Path("site/node.pub"))
-    with node(link.environment, Path("site"), link.address, tls.authority, Path("p"), pace=PACE):
+    pace = {PACE!r}
+    with node(link.environment, Path("site"), link.address, tls.authority, Path("p"), pace=pace):
         listener = socket.socket(socket.AF_UNIX)
         listener.bind("coordinator")
         listener.listen()
