@@ -155,6 +155,7 @@ def test_an_error_is_the_command_s_and_the_process_goes_on(
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_each_run_has_the_store_that_it_names_and_mlflow_stays_as_it_was(
     home: Path, tmp_path: Path
 ) -> None:

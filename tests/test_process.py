@@ -49,6 +49,7 @@ def test_other_threads_are_left_alone() -> None:
     assert seen == [handler]
 
 
+@pytest.mark.slow
 def test_a_record_can_be_closed_whenever_the_run_was_interrupted(tmp_path: Path) -> None:
     """Interrupted within a commit, SQLite's own lock would keep the next write out for 20
     seconds."""

@@ -23,6 +23,7 @@ JOB = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_audit_is_in_the_runs_record_which_stays_ended(
     played: Callable[..., Path],
     root: Path,

@@ -66,7 +66,7 @@ def test_the_rule_chooses_secure_parameters_with_a_margin(value_bits, clients, s
         (16, 16, 8192),
         (8, 128, "auto"),
         (16, 128, 16384),
-        (8, 1024, "auto"),
+        pytest.param(8, 1024, "auto", marks=pytest.mark.slow),
     ],
 )
 def test_sums_of_as_many_clients_as_allowed_are_exact(value_bits, clients, ring):

@@ -170,6 +170,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert mine.read_text() == "all of it"
 
 
+@pytest.mark.slow
 def test_two_resumed_at_once_are_one_and_its_record_has_every_round_once(
     forks: Warm, hold: Any, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
