@@ -73,7 +73,8 @@ def test_hospitals_that_share_a_key_have_the_model_of_one_process(
     home.mkdir(mode=0o700)
     limits = f"{demo.LIMITS}  trust: curious\n  keys: [clients]\n"
     with demo.stage(home, limits=limits) as made:
-        assert demo.coordinate(made.server, (*shared, f"hydra.run.dir={directory}")) == 0
+        told = (*shared, "runtime.evaluation=sites", f"hydra.run.dir={directory}")
+        assert demo.coordinate(made.server, told) == 0
         models = {
             next((made.folders[name].path / "runs").glob("*/model")).read_bytes()
             for name in demo.HOSPITALS
