@@ -137,7 +137,7 @@ def test_a_site_with_a_full_disk_is_done_without(federation: Federation) -> None
 @pytest.mark.parametrize(
     ("party", "fault", "again"),
     [
-        ("witness", "adding", True),
+        ("witness", "adding", False),
         ("keyholder", "releasing", True),
         ("keyholder", "released", False),
     ],
@@ -145,7 +145,8 @@ def test_a_site_with_a_full_disk_is_done_without(federation: Federation) -> None
 def test_who_is_needed_is_killed_and_waited_for(
     federation: Federation, party: str, fault: str, again: bool
 ) -> None:
-    """What was not released is another attempt; what was is found in the ledger."""
+    """The witness is given all of its bundle again; what the key holder had not released is another
+    attempt, and what it had is found in the ledger."""
     before = len(federation.said())
     with timed(federation, f"{party} killed, {fault}"):
         federation.hurt(party, fault)
