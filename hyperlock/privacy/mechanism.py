@@ -57,8 +57,8 @@ SIGNAL: dict[Unit, float] = {"client": 0.1, "sample": 0.02}
 _TIMES_THE_AVERAGE = 2.0
 # B over sqrt(d). Under `client` rounding adds d / 4 at most to the squared norm, which the signal
 # gives up: 3% of its norm at 2. Under `sample` sqrt(d) is added to the sensitivity and so to the
-# noise: a twelfth at 12.
-COMFORT: dict[Unit, int] = {"client": 2, "sample": 12}
+# noise: a fourth at 4, where finer steps took another bit of a field each time they halve that.
+COMFORT: dict[Unit, int] = {"client": 2, "sample": 4}
 MIN_VALUE_BITS = 4
 # Integers below 2^19, whose squares float64 adds exactly, a block at a time. More bits keep no more
 # of the signal: here B is 150 times sqrt(d) for ten million coordinates and a hundred shares.
