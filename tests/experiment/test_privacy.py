@@ -324,3 +324,18 @@ def test_a_guarantee_is_the_same_at_all_parties(compose: Callable) -> None:
     found = [build_guarantee(config, 650, 50.0) for _ in range(2)]
     assert found[0] == found[1]
     assert build_guarantee(parse(compose(*SMALL)), 650, 50.0) is None
+
+
+@pytest.mark.parametrize("name", ["privacy_client", "privacy_sample"])
+def test_as_typed_noise_costs_at_most_so_many_bytes(compose: Callable, name: str) -> None:
+    """A parameter, against the same run at 8 bits without."""
+    sizes = (7840, 10)
+    config = parse(compose(f"experiment={name}", "privacy.epsilon=1"))
+    guarantee = build_guarantee(config, sum(sizes), 60_000 / config.federation.clients)
+    plain = parse(compose(f"experiment={name}", "privacy=none", "encryption.value_bits=8"))
+    found = []
+    for each, promised in ((config, guarantee), (plain, None)):
+        scheme = simulation.build_scheme(each, sizes, promised)
+        length = simulation.build_vector(each, sizes, promised).length
+        found.append(scheme.chunk_count(length) * scheme.layout.whole_bytes / sum(sizes))
+    assert found[0] - found[1] <= 1.4
