@@ -121,8 +121,8 @@ def at_start() -> None:
     if due("terms") is not None:
         build = simulation.build_terms
 
-        def others(config: Any, weight_unit: float, initial: bytes) -> Terms:
-            return build(config, weight_unit * 2, initial)
+        def others(config: Any, weight_unit: float, *given: Any) -> Terms:
+            return build(config, weight_unit * 2, *given)
 
         simulation.build_terms = others
     if FAULT.exists() and FAULT.read_text().startswith("uploading"):
