@@ -140,7 +140,7 @@ def _first(
     guarantee: Guarantee | None,
 ) -> GlobalModel:
     weights = network.initial_weights()
-    unit = len(dataset.y_train) / config.federation.clients
+    unit = simulation.weight_unit(config, dataset)
     digest = simulation.weights_digest(weights)
     terms = simulation.build_terms(config, unit, digest, guarantee)
     return simulation.build_keeper(

@@ -21,7 +21,7 @@ from hyperlock.experiment.rounds import drop_out
 from hyperlock.learning.types import LocalData
 from hyperlock.parties.identity import KEYHOLDER
 from hyperlock.parties.model import GlobalModel
-from hyperlock.parties.spending import Spending
+from hyperlock.parties.spending import FILE, Spending
 from hyperlock.privacy import noise
 from hyperlock.privacy.sampling import by_chance
 from hyperlock.randomness import Streams
@@ -155,8 +155,8 @@ def took_part(past: Past) -> list[int]:
     """Whose updates were in a sum, by number: by the key holder's ledger under privacy, and by the
     seed else."""
     names = _names(past)
-    ledger = past.directory / KEYHOLDER / past.checkpoint.run / "spent"
-    released = Spending(ledger).releases if past.guarantee is not None else []
+    folder = past.directory / KEYHOLDER / past.checkpoint.run
+    released = Spending(folder / FILE).releases if past.guarantee is not None else []
     if released:
         return sorted(names.index(name) for name in frozenset().union(*released))
     rounds = range(1, past.rounds + 1)

@@ -28,7 +28,7 @@ from hyperlock.errors import ConfigError
 from hyperlock.experiment import checkpoint, summary
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.report import Report, class_accuracies
-from hyperlock.experiment.rounds import Parties
+from hyperlock.experiment.rounds import Parties, exhausted
 from hyperlock.parties.model import optimizer_state
 from hyperlock.parties.server import Server
 from hyperlock.privacy.account import TAG
@@ -110,7 +110,7 @@ class Checkpoints(Observer):
             # There is no restart, which would ask for an earlier round's release again.
             run.parties.server.kept = report.rounds
             return
-        reached = report.rounds_to_target is not None
+        reached = report.rounds_to_target is not None or exhausted(run.parties, config)
         if reached or report.rounds == config.federation.rounds or report.rounds % every == 0:
             keeper = run.parties.keeper  # None where the clients alone have the model
             state = Checkpoint(

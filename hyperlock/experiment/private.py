@@ -85,15 +85,12 @@ class Guarantee:
             clients: all of the run, in order.
         """
         numbers = {name: number for number, name in enumerate(clients)}
-        here = self.mechanism
         releases = [
-            Spent(
+            replace(
+                self._release(len(names)),
                 round=at,
-                noise=here.multiplier(len(names)),
-                record_rate=self.record_rate,
                 cohort_rate=self.cohort_rate,
                 cohort=frozenset(numbers[name] for name in names),
-                shares=here.shares(len(names)),
                 short=self.short,
             )
             for at, names in enumerate(spending.releases, start=1)
@@ -105,15 +102,17 @@ class Guarantee:
     @property
     def account(self) -> Account:
         """What a record says of it, for whoever has to count on."""
-        here = self.mechanism
-        fewest = here.promise.fewest
-        release = Spent(
+        promise = self.mechanism.promise
+        return Account(promise.unit, self.delta, self.planned, self._release(promise.fewest))
+
+    def _release(self, contributors: int) -> Spent:
+        """A sum of so many, for who knows who they were."""
+        return Spent(
             round=1,
-            noise=here.multiplier(fewest),
+            noise=self.mechanism.multiplier(contributors),
             record_rate=self.record_rate,
-            shares=here.shares(fewest),
+            shares=self.mechanism.shares(contributors),
         )
-        return Account(here.promise.unit, self.delta, self.planned, release)
 
     def describe(self) -> dict[str, Any]:
         """The public parameters of privacy, for people."""
@@ -220,18 +219,22 @@ def _noise(config: Config, plan: Plan) -> float:
 
 
 def _promise(config: Config, noise: float, weight_unit: float) -> Promise:
-    federation = config.federation
-    clip = config.privacy.clip
-    if isinstance(config.privacy, SamplePrivacy) and isinstance(federation, LocalTraining):
-        clip *= federation.learning_rate  # of one step, which is what a client sends
     return Promise(
         unit=config.privacy.unit,
-        clip=clip,
+        clip=config.privacy.clip * step_rate(config),
         noise=noise,
         fewest=config.keys.min_clients,
         colluders=_colluders(config),
         records=_records(config, weight_unit),
     )
+
+
+def step_rate(config: Config) -> float:
+    """What a client that sends one clipped gradient multiplies it by: the rate of its one local
+    step, or 1 where the server alone has a rate; 1 where it sends anything else."""
+    federation = config.federation
+    one_step = isinstance(config.privacy, SamplePrivacy) and isinstance(federation, LocalTraining)
+    return float(federation.learning_rate) if one_step else 1.0
 
 
 def _records(config: Config, weight_unit: float) -> float:

@@ -131,7 +131,8 @@ def evaluated_round(number: int, parties: Parties, dataset: Dataset, config: Con
         )
     weights = parties.weights
     evaluation = None
-    due = number % federation.evaluate_every == 0 or number == federation.rounds
+    last = number == federation.rounds or exhausted(parties, config)
+    due = number % federation.evaluate_every == 0 or last
     if due and config.coordinator_evaluates:
         with parties.monitor.measure(Stage.EVALUATE):
             evaluation = parties.network.evaluate(weights, dataset.x_test, dataset.y_test)
@@ -154,12 +155,14 @@ def spent(parties: Parties) -> Epsilons | None:
     return parties.guarantee.spent(parties.spending, parties.clients)
 
 
-def exhausted(parties: Parties) -> bool:
-    """Whether a client has been in as many releases as it was promised, at most."""
+def exhausted(parties: Parties, config: Config) -> bool:
+    """Whether the budget ends the run: a client was in as many releases as it was promised, and
+    chance may draw it again. Of other cohorts it is known beforehand that they keep to it."""
     if parties.guarantee is None or parties.spending is None:
         return False
     most = parties.guarantee.participations
-    return most is not None and parties.spending.most >= most
+    by_chance = config.privacy.sampling == "poisson"
+    return by_chance and most is not None and parties.spending.most >= most
 
 
 def evaluate_at_sites(number: int, parties: Parties, config: Config) -> Totals:

@@ -144,7 +144,7 @@ def _watched(run: Run, observers: Sequence[Observer], background: Background) ->
             observer.begin(run)
         while report.rounds < config.federation.rounds and report.rounds_to_target is None:
             end_if_asked()
-            if exhausted(run.parties) and config.privacy.sampling == "poisson":
+            if exhausted(run.parties, config):
                 log.warning("the budget is spent after round %d: the run ends", report.rounds)
                 break
             result = evaluated_round(report.rounds + 1, run.parties, run.dataset, config)

@@ -28,7 +28,7 @@ from hyperlock.encryption.scheme import Encryptor, Scheme
 from hyperlock.encryption.vector import Vector
 from hyperlock.experiment.checkpoint import Checkpoint
 from hyperlock.experiment.journal import Journal
-from hyperlock.experiment.private import Guarantee, build_guarantee
+from hyperlock.experiment.private import Guarantee, build_guarantee, step_rate
 from hyperlock.experiment.rounds import Parties, sample_cohort
 from hyperlock.files import write_whole
 from hyperlock.learning.local import clipped_gradient
@@ -59,7 +59,7 @@ from hyperlock.settings.parse import flatten
 from hyperlock.settings.schema import (
     ClientKeys,
     Config,
-    LocalTraining,
+    FlowerRuntime,
     MlflowTracking,
     SamplePrivacy,
 )
@@ -130,12 +130,14 @@ def build_scheme(
 
 def promised(config: Config, network: Network, dataset: Dataset) -> Guarantee | None:
     """What a run promises under privacy, and None without."""
-    unit = getattr(config.runtime, "weight_unit", 0.0) or _weight_unit(config, dataset)
-    return build_guarantee(config, network.parameters, unit)
+    return build_guarantee(config, network.parameters, weight_unit(config, dataset))
 
 
-def _weight_unit(config: Config, dataset: Dataset) -> float:
-    """The sample count that gives a client weight 1: the mean of all."""
+def weight_unit(config: Config, dataset: Dataset) -> float:
+    """The sample count that gives a client weight 1: the public figure that sites agreed on, and
+    the mean of all where there is one dataset."""
+    if isinstance(config.runtime, FlowerRuntime):
+        return config.runtime.weight_unit
     return len(dataset.y_train) / config.federation.clients
 
 
@@ -198,12 +200,10 @@ def _private(config: Config, algorithm: Algorithm, network: Network) -> Algorith
     privacy = config.privacy
     if not isinstance(privacy, SamplePrivacy):
         return algorithm
-    federation = config.federation
-    rate = federation.learning_rate if isinstance(federation, LocalTraining) else 1.0
     trainer = clipped_gradient(
         network.batched(privacy.micro_batch),
         clip=privacy.clip,
-        rate=rate,
+        rate=step_rate(config),
         draw=lambda count: by_chance(count, privacy.record_rate),
     )
     return replace(algorithm, trainer=trainer)
@@ -315,7 +315,7 @@ def build_keyholder(
         "policy": build_policy(config, guarantee),
         "ledger": Ledger(folder, last=0 if start is None else start.round),
         "memory": memory,
-        "spending": Spending(None if folder is None else folder / "spent"),
+        "spending": Spending.within(folder),
     }
     if not config.trust.malicious:
         return CUSTODIES[config.keys.custody].keyholder(session, **given)
@@ -458,8 +458,8 @@ def assemble(
     # What all of them know.
     algorithm = build_algorithm(config, network)
     weights = network.initial_weights()
-    weight_unit = _weight_unit(config, dataset)
-    terms = build_terms(config, weight_unit, weights_digest(weights), guarantee)
+    unit = weight_unit(config, dataset)
+    terms = build_terms(config, unit, weights_digest(weights), guarantee)
     vector = build_vector(config, network.sizes, guarantee)
     names = {f"client-{i}": len(part) for i, part in enumerate(parts)}
     roles = (SERVER, KEYHOLDER, *([WITNESS] if config.trust.malicious else []))

@@ -49,7 +49,7 @@ class Graph:
         train: weights, block and rate to new weights and the summed loss.
         train_near: the same with a centre and mu, which pulls towards it.
         add_gradient: weights, a sum of gradients and a block to the next sum and the summed loss.
-        add_clipped: as `add_gradient`, each sample's gradient clipped to a norm, without the loss.
+        clipped: weights, block and norm to the sum of its samples' gradients, each clipped to that.
         predict: weights and x [samples, *shape] to logits [samples, classes].
 
     Args:
@@ -87,10 +87,10 @@ class Graph:
         self.add_gradient = traced(self._add_gradient, flat, flat, block)
         # Vectorised over samples it is not for XLA, which would compile for minutes.
         self._dense = dense_chain(model) if compiled else None
-        self.add_clipped = tf.function(
-            self._add_clipped,
+        self.clipped = tf.function(
+            self._clipped,
             jit_compile=self._dense is not None,
-            input_signature=(flat, flat, block, scalar),
+            input_signature=(flat, block, scalar),
         )
         self.predict = tf.function(self._logits, reduce_retracing=True)
 
@@ -132,8 +132,8 @@ class Graph:
 
         return self._loop(step, total, block.batches)
 
-    def _add_clipped(self, flat: Any, total: Any, block: Block, clip: Any) -> Any:
-        """total + the gradients of the block's samples, none of a larger norm than `clip`."""
+    def _clipped(self, flat: Any, block: Block, clip: Any) -> Any:
+        """The sum of the gradients of the block's samples, none of a larger norm than `clip`."""
         tensors = self._tensors(flat)
 
         def step(i: Any, *sums: Any) -> tuple[Any, ...]:
@@ -146,7 +146,8 @@ class Graph:
                 clipped = clipped_any(self._in_training, tensors, x, *about)
             return i + 1, *[s + g for s, g in zip(sums, clipped, strict=True)]
 
-        _, *sums = tf.while_loop(lambda i, *_: i < block.batches, step, (0, *self._tensors(total)))
+        nothing = map(tf.zeros_like, tensors)
+        _, *sums = tf.while_loop(lambda i, *_: i < block.batches, step, (0, *nothing))
         return tf.concat([tf.reshape(tensor, [-1]) for tensor in sums], 0)
 
     def _logits(self, flat: Any, x: Any) -> Any:

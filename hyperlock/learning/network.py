@@ -48,7 +48,7 @@ class Network:
         self._train_block = graph.train
         self._proximal_block = graph.train_near
         self._gradient_block = graph.add_gradient
-        self._clipped_block = graph.add_clipped
+        self._clipped_block = graph.clipped
         self._predict = graph.predict
 
     def batched(self, batch_size: int) -> Network:
@@ -104,9 +104,8 @@ class Network:
         clipped to this L2 norm."""
         current = tf.constant(weights)
         total = np.zeros(self.parameters)
-        nothing = tf.zeros_like(current)
         for block in self._blocks(x, y, chosen):
-            total += self._clipped_block(current, nothing, block, clip).numpy()
+            total += self._clipped_block(current, block, clip).numpy()
         return total
 
     def evaluate(self, weights: Weights, x: NDArray, y: NDArray) -> Evaluation:

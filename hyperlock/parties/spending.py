@@ -14,6 +14,8 @@ from pathlib import Path
 
 from hyperlock.errors import HyperLockError
 
+FILE = "spent"  # in the folder of whoever releases
+
 
 class Spending:
     """Of one run, as its key holder keeps it.
@@ -46,6 +48,14 @@ class Spending:
             ) from None
         if rest:  # of a line that was not written to its end, whose Release has not left
             os.truncate(file, file.stat().st_size - len(rest.encode()))
+
+    @classmethod
+    def within(cls, folder: Path | None) -> Spending:
+        """Kept in this folder, which is made if it is not there; in memory alone if None."""
+        if folder is None:
+            return cls()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return cls(folder / FILE)
 
     @property
     def most(self) -> int:

@@ -200,16 +200,6 @@ class Mechanism:
         noise.add_share(integers, self.spread, source)
         return integers.astype(integer_type(self.largest_value), copy=False)
 
-    def mean(self, total: NDArray[np.integer], expected: float) -> NDArray[np.float64]:
-        """float64[d]: the mean that a sum stands for.
-
-        Args:
-            total: int[d], the sum that was released.
-            expected: a public constant, how many clients (or records) a round expects; a count of
-                those who came would be a figure of its own.
-        """
-        return total.astype(np.float64) * (self.step / expected)
-
 
 def fit(promise: Promise, coordinates: int, value_bits: int | None = None) -> Mechanism:
     """A grid that is fine enough, in as many bits as may be.

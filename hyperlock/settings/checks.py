@@ -257,18 +257,15 @@ def _check_runtime(config: Config) -> None:
 
 def _check_evaluated(config: Config) -> None:
     """Objectives that nobody's evaluation gives."""
-    absent = {
-        "loss": config.clients_evaluate and not config.coordinator_evaluates,
-        "sites/accuracy": not (config.clients_evaluate and config.coordinator_evaluates),
-        "sites/tested": not config.clients_evaluate,
-    }
+    both = "of runs across sites in which coordinator and sites evaluate (runtime.evaluation)"
+    absent: dict[str, str] = {}
+    if not config.clients_evaluate:
+        absent = {"sites/accuracy": both, "sites/tested": both}
+    elif not config.coordinator_evaluates:
+        absent = {"sites/accuracy": both, "loss": "sites tell right answers alone"}
     for name in config.objectives:
-        if absent.get(name):
-            both = (
-                "of runs across sites in which coordinator and sites evaluate (runtime.evaluation)"
-            )
-            problem = "sites tell right answers alone" if name == "loss" else both
-            raise ConfigError("objective", name, problem, hint="objective=accuracy")
+        if name in absent:
+            raise ConfigError("objective", name, absent[name], hint="objective=accuracy")
 
 
 def _check_evaluation(config: Config) -> None:

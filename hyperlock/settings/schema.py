@@ -394,6 +394,9 @@ class Trust:
         return self.level == "malicious"
 
 
+_DELTA = Bounds(lambda value: 0 < value < 1, "above 0, below 1")
+
+
 @dataclass
 class NoPrivacy:
     """privacy=none."""
@@ -408,7 +411,7 @@ class Privacy:
     unit: str = MISSING
     epsilon: float | None = bounded(MISSING, positive())
     noise_multiplier: float | None = bounded(None, positive())
-    delta: float = bounded(MISSING, Bounds(lambda value: 0 < value < 1, "above 0, below 1"))
+    delta: float = bounded(MISSING, _DELTA)
     clip: float = bounded(MISSING, positive())
     sampling: str = MISSING
 
@@ -419,7 +422,7 @@ class ClientPrivacy(Privacy):
 
     unit: str = "client"
     epsilon: float | None = bounded(8.0, positive())
-    delta: float = bounded(1e-5, Bounds(lambda value: 0 < value < 1, "above 0, below 1"))
+    delta: float = bounded(1e-5, _DELTA)
     clip: float = bounded(1.0, positive())
     sampling: str = "balanced"
 
@@ -430,7 +433,7 @@ class SamplePrivacy(Privacy):
 
     unit: str = "sample"
     epsilon: float | None = bounded(1.0, positive())
-    delta: float = bounded(1e-6, Bounds(lambda value: 0 < value < 1, "above 0, below 1"))
+    delta: float = bounded(1e-6, _DELTA)
     clip: float = bounded(1.0, positive())
     sampling: str = "all"
     record_rate: float = bounded(0.05, portion("is no chance", "above 0, at most 1", "0.05"))

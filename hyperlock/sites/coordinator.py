@@ -228,9 +228,7 @@ def _counting(
     keeps to the budget, is elsewhere."""
     if guarantee is None:
         return None
-    if folder is not None:
-        (folder / run).mkdir(mode=0o700, parents=True, exist_ok=True)
-    server.spending = Spending(None if folder is None else folder / run / "spent")
+    server.spending = Spending.within(None if folder is None else folder / run)
     return server.spending
 
 

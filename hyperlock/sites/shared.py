@@ -94,7 +94,7 @@ def build_client(
             inside,
             policy=simulation.build_policy(config, guarantee),
             ledger=Ledger(run / "released"),
-            spending=Spending(run / "spent"),
+            spending=Spending.within(run),
             keys=keys,
         )
         return Replica(inside, keyholder, keeper, seeded)

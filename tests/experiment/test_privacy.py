@@ -187,6 +187,21 @@ def test_a_run_by_chance_ends_at_its_budget(compose: Callable, allowing: Callabl
     assert 3 <= run(compose(*CLIENT, *many)).rounds < 8
 
 
+def test_the_last_round_that_a_budget_allows_is_evaluated_and_kept(
+    compose: Callable, allowing: Callable, tmp_path: Path
+) -> None:
+    """As the last one of any run is."""
+    many = (
+        "federation.clients=40", "federation.fraction=0.5", "keys.min_clients=10",
+        "privacy.sampling=poisson", "encryption=none", "federation.rounds=12",
+        "federation.round_attempts=3", "federation.evaluate_every=100", "checkpoint_every=100",
+    )  # fmt: skip
+    allowing(3)
+    report = run(compose(*CLIENT, *many), tmp_path)
+    assert report.rounds < 12 and list(report.accuracies) == [report.rounds]
+    assert load(tmp_path).round == report.rounds
+
+
 def test_what_was_released_was_spent_also_in_a_run_that_was_killed(
     compose: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
