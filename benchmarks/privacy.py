@@ -4,11 +4,9 @@ of federated SGD without privacy over the same samples."""
 from __future__ import annotations
 
 import argparse
-import sys
-from collections import defaultdict
 from typing import Any
 
-from benchmarks.round import Rounds
+from benchmarks.round import Rounds, in_turns
 from benchmarks.tables import Samples, markdown, ratio, summary
 
 WITHOUT = "privacy=none"
@@ -53,15 +51,7 @@ def measure(arguments: argparse.Namespace) -> None:
                 f"privacy.delta={0.1 / arguments.samples}",
             ]
         rounds = {name: Rounds(overrides) for name, overrides in ways.items()}
-
-        # The first of each traces and compiles.
-        samples: Samples = {name: defaultdict(list) for name in rounds}
-        for repeat in range(arguments.repeats + 1):
-            for name, one in rounds.items():
-                seconds = one.play()
-                for figure in seconds if repeat else ():
-                    samples[name][figure].append(seconds[figure])
-            print(f"{model}: repeat {repeat} of {arguments.repeats} done", file=sys.stderr)
+        samples = in_turns(rounds, arguments.repeats)
         print(_table(model, samples, arguments.encryption.split(",")))
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.tables import Samples, markdown, ratio, summary
@@ -53,15 +54,20 @@ def measure(arguments: argparse.Namespace) -> None:
         for workers in WORKERS
     }
 
+    print(_table(in_turns(rounds, arguments.repeats), list(ways)))
+
+
+def in_turns(rounds: Mapping[str, Rounds], repeats: int) -> Samples:
+    """Seconds of so many rounds of each, who take turns."""
     # The first of each traces, compiles and starts processes.
     samples: Samples = {name: defaultdict(list) for name in rounds}
-    for repeat in range(arguments.repeats + 1):
+    for repeat in range(repeats + 1):
         for name, one in rounds.items():
             seconds = one.play()
             for figure in seconds if repeat else ():
                 samples[name][figure].append(seconds[figure])
-        print(f"repeat {repeat} of {arguments.repeats} done", file=sys.stderr)
-    print(_table(samples, list(ways)))
+        print(f"repeat {repeat} of {repeats} done", file=sys.stderr)
+    return samples
 
 
 class Rounds:

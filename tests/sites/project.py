@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from hyperlock.data.datasets import Dataset
 from hyperlock.data.split import Parts
+from hyperlock.encryption.bfv import Bfv
+from hyperlock.encryption.scheme import KeyPair
 from hyperlock.errors import HyperLockError
 from hyperlock.parties.messages import kind_of
 from hyperlock.runtime import Lost, Reply
@@ -76,9 +79,34 @@ class Project:
             )
             (self.folders[name].path / "site.yaml").write_text(limits.format(path=path))
 
+    def holding(self, pairs: Sequence[KeyPair], below: Path | None = None) -> set[Path]:
+        """Files, below this folder or the project's, that hold a piece of one of these keys."""
+        pieces = [
+            pair.secret[i : i + 32] for pair in pairs for i in range(200, len(pair.secret), 5000)
+        ]
+        files = [path for path in (below or self.path).rglob("*") if path.is_file()]
+        return {
+            path
+            for path in files
+            if path.suffix != ".npz" and any(piece in path.read_bytes() for piece in pieces)
+        }
+
     def parties(self) -> dict[str, Party]:
         """All but the server, as processes would be."""
         return {name: Party(one) for name, one in self.folders.items() if name != "server"}
+
+
+def keys_made(patch: pytest.MonkeyPatch) -> list[KeyPair]:
+    """All pairs that BFV makes from now on."""
+    pairs: list[KeyPair] = []
+    generate = Bfv.generate_keys
+
+    def noted(self: Bfv) -> KeyPair:
+        pairs.append(generate(self))
+        return pairs[-1]
+
+    patch.setattr(Bfv, "generate_keys", noted)
+    return pairs
 
 
 @dataclass

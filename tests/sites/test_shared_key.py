@@ -14,8 +14,6 @@ import msgpack
 import numpy as np
 import pytest
 
-from hyperlock.encryption.bfv import Bfv
-from hyperlock.encryption.scheme import KeyPair
 from hyperlock.errors import ConfigError, HyperLockError
 from hyperlock.experiment import run as experiment
 from hyperlock.experiment.checkpoint import load
@@ -23,7 +21,7 @@ from hyperlock.experiment.report import Report
 from hyperlock.parties.model import GlobalModel, ModelKeeper
 from hyperlock.runtime import Lost
 from hyperlock.sites.party import NotHere, Party
-from tests.sites.project import Pipe, Project
+from tests.sites.project import Pipe, Project, keys_made
 from tests.sites.sharing import SHARED, Across, sharing_project, sharing_runs
 from tests.sites.test_sites import DATA, restart, sent
 
@@ -294,19 +292,11 @@ def test_a_site_shares_a_key_if_its_own_file_says_so(
 def test_the_key_is_at_the_sites_until_the_last_round_and_nowhere_else(
     project: Project, across: Across, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pairs: list[KeyPair] = []
-    generate = Bfv.generate_keys
-
-    def noted(self: Bfv) -> KeyPair:
-        pairs.append(generate(self))
-        return pairs[-1]
+    pairs = keys_made(monkeypatch)
 
     def holding() -> set[str]:
         """Which of the folders holds a piece of the secret key."""
-        secret = pairs[0].secret
-        pieces = [secret[i : i + 32] for i in range(200, len(secret), 5000)]
-        files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".npz"]
-        found = [path for path in files if any(one in path.read_bytes() for one in pieces)]
+        found = project.holding(pairs, tmp_path)
         return {str(path.relative_to(tmp_path)).replace(run, "RUN") for path in found}
 
     seen: list[set[str]] = []
@@ -318,7 +308,6 @@ def test_the_key_is_at_the_sites_until_the_last_round_and_nowhere_else(
         run = folder.name
         seen.append(holding())
 
-    monkeypatch.setattr(Bfv, "generate_keys", noted)
     pipe = Pipe(project.parties())
     pipe.after[FIRST, "train"] = look
     directory = tmp_path / "run"

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from hyperlock.encryption.bfv import Bfv
-from hyperlock.encryption.scheme import KeyPair
 from hyperlock.errors import RoundFailed
 from hyperlock.experiment import run as experiment
 from hyperlock.experiment import simulation
@@ -24,7 +22,7 @@ from hyperlock.runtime import Lost
 from hyperlock.settings.parse import parse
 from hyperlock.sites import coordinator
 from hyperlock.sites.party import NotHere, Party
-from tests.sites.project import Pipe, Project
+from tests.sites.project import Pipe, Project, keys_made
 
 DIGITS = ("dataset=digits", "dataset.train_samples=300", "dataset.test_samples=200")
 RUN = (
@@ -287,21 +285,10 @@ def test_what_parties_keep_is_theirs_alone_and_holds_no_key(
     project: Project, across: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No secret key of any attempt, anywhere in the project's folders."""
-    pairs: list[KeyPair] = []
-    generate = Bfv.generate_keys
-
-    def noted(self: Bfv) -> KeyPair:
-        pairs.append(generate(self))
-        return pairs[-1]
-
-    monkeypatch.setattr(Bfv, "generate_keys", noted)
+    pairs = keys_made(monkeypatch)
     across(Pipe(project.parties()))
     assert len(pairs) >= 3
-    pieces = [pair.secret[i : i + 32] for pair in pairs for i in range(200, len(pair.secret), 5000)]
-    for path in project.path.rglob("*"):
-        if path.is_file() and path.suffix != ".npz":
-            content = path.read_bytes()
-            assert not [piece for piece in pieces if piece in content], path
+    assert not project.holding(pairs)
 
 
 # Evaluation by the sites
